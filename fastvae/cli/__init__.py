@@ -1,0 +1,53 @@
+"""The command line: `fastvae COMMAND ...`. One file a command; errors become one line and an exit code."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from fastvae import __version__
+from fastvae.config import suggest
+from fastvae.errors import FastvaeError
+
+COMMANDS = {
+    "train": "train a recipe: fastvae train demo",
+    "prepare": "decode a folder of images once: fastvae prepare FOLDER OUT.fvae",
+    "generate": "draw images from the prior: fastvae generate RUN",
+    "reconstruct": "encode and decode images: fastvae reconstruct RUN IMAGE...",
+    "info": "what this machine will run, and what falls back and why",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 1 for a problem on the way; 2 for a wrong command, flag or name; 128 + n after signal n.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"fastvae: unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"fastvae.cli.{argv[0]}").run(argv[1:])
+    except FastvaeError as error:
+        print(f"fastvae {argv[0]}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `fastvae info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<12} {words}" for name, words in COMMANDS.items())
+    return f"usage: fastvae COMMAND [...]\n\n{rows}\n\n`fastvae COMMAND --help` lists a command's flags."

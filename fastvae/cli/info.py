@@ -1,0 +1,65 @@
+"""`fastvae info`: what this machine will run, and what falls back and why."""
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import tyro
+
+
+def run(argv: list[str]) -> int:
+    """Prints one line a topic."""
+    tyro.cli(_info, prog="fastvae info", args=argv)
+    return 0
+
+
+def _info() -> None:
+    """Tells what this machine will run: GPU, Triton, DALI, compiler, precision, and what falls back and why."""
+    import torch
+
+    from fastvae import __version__, machine
+    from fastvae.cache import cache_folder
+
+    device = machine.choose_device("auto")
+    precision = machine.choose_precision("auto", device)
+    compiled = machine.choose_compile("auto", device)
+    rows = {
+        "fastvae": f"{__version__}, Python {platform.python_version()}, torch {torch.__version__}",
+        "device": _device(device),
+        "precision": f"{precision.value}: {precision.reason}",
+        "compile": f"{compiled.value}: {compiled.reason}",
+        "Triton": _triton(device),
+        "DALI": _installed("nvidia-dali-cuda130", "nvidia.dali", "Pillow decodes instead; pip install 'fastvae[dali]'"),
+        "TensorBoard": _installed("tensorboard", "tensorboard", "stats.jsonl holds the same; pip install 'fastvae[eval]'"),
+        "cache": str(cache_folder()),
+    }
+    for name, words in rows.items():
+        print(f"{name:<12} {words}")
+
+
+def _device(device) -> str:
+    import torch
+
+    if device.type == "cpu":
+        why = "torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
+        return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores ({why})"
+    major, minor = torch.cuda.get_device_capability(device)
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f"{torch.cuda.get_device_name(device)}, capability {major}.{minor}, {memory:.0f} GiB"
+
+
+def _triton(device) -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "not installed: the ops run on ATen"
+    if device.type == "cpu":
+        return f"{version('triton')}, unused: the ops run on ATen on the CPU"
+    return f"{version('triton')}, used by torch.compile"
+
+
+def _installed(distribution: str, module: str, otherwise: str) -> str:
+    try:
+        found = importlib.util.find_spec(module) is not None
+        return version(distribution) if found else f"not installed: {otherwise}"
+    except (ModuleNotFoundError, PackageNotFoundError):
+        return f"not installed: {otherwise}"

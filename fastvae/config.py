@@ -1,0 +1,141 @@
+"""What a run is made of. A recipe fills these in; every field is a flag of `fastvae train`."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import tyro
+
+from fastvae.errors import FastvaeError, UsageError
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the networks."""
+
+    image_size: int = 64  # pixels a side, a multiple of 16
+    width: int = 32  # channels of the first stage, > 0; the next ones have 2, 4 and 8 times as many
+    latent: int = 100  # dimensions of z, > 0
+
+    def __post_init__(self) -> None:
+        if self.image_size < 16 or self.image_size % 16:
+            raise UsageError(f"image-size must be a multiple of 16, e.g. 64 or 32; got {self.image_size}")
+        require(self, width=at_least(1), latent=at_least(1))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast, on what, and what is written on the way."""
+
+    epochs: int = 5  # passes over the training images, > 0
+    steps: int | None = None  # stop after this many batches instead, > 0
+    minutes: float | None = None  # stop earlier, after this many minutes of training, > 0
+    batch_size: int = 64  # images a step, >= 2 because of the batch statistics
+    lr: float = 5e-4  # Adam's initial learning rate, > 0
+    lr_decay: float = 0.5  # factor on every learning rate after each epoch, in (0, 1]
+    seed: int = 0  # of weights, order and noise, >= 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the convolutions; auto: see `fastvae info`
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the step; auto: see `fastvae info`
+    log_every: int = 10  # steps between two lines of stats.jsonl, > 0
+    balance_every: int = 100  # steps between two measurements of the critic's share of the gradient; 0: never
+    evaluate_every: int = 500  # steps between two evaluations on held-out images; 0: only before and after
+    pictures_every: int = 500  # steps between two picture grids; 0: only at the end
+    checkpoint_every: int = 500  # steps between two checkpoints; 0: only at the end
+    keep_checkpoints: int = 2  # newest checkpoints that are kept, > 0
+    held_out: int = 256  # held-out images that an evaluation looks at, > 0
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            epochs=at_least(1),
+            steps=at_least(1),
+            minutes=above(0),
+            batch_size=at_least(2),
+            lr=above(0),
+            seed=at_least(0),
+            log_every=at_least(1),
+            balance_every=at_least(0),
+            evaluate_every=at_least(0),
+            pictures_every=at_least(0),
+            checkpoint_every=at_least(0),
+            keep_checkpoints=at_least(1),
+            held_out=at_least(1),
+        )
+        if not 0 < self.lr_decay <= 1:
+            raise UsageError(f"lr-decay must be above 0 and at most 1; got {self.lr_decay}")
+
+
+@dataclass(frozen=True)
+class Config(Generic[Options]):
+    """A whole run."""
+
+    recipe: tyro.conf.Suppress[str]  # the recipe this came from
+    objective: Options  # what is trained and how; its class names the objective
+    data: str = "faces"  # "faces", the embedded data set; a packed file; or a folder of images
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def at_least(bound: float):
+    """A range for `require`: bound <= value."""
+    return (lambda value: value >= bound), f"{bound} or more"
+
+
+def above(bound: float):
+    """A range for `require`: bound < value."""
+    return (lambda value: value > bound), f"more than {bound}"
+
+
+def require(options: Any, **ranges) -> None:
+    """Raises UsageError unless every named field is None or in its range; not-a-number is in none."""
+    for name, (holds, words) in ranges.items():
+        value = getattr(options, name)
+        if value is not None and not holds(value):
+            raise UsageError(f"{name.replace('_', '-')} must be {words}; got {value}")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Config -> plain JSON values; the objective is named by its key in `OBJECTIVES`."""
+    from fastvae.objectives import OBJECTIVES
+
+    name = next(n for n, (options, _) in OBJECTIVES.items() if options is type(config.objective))
+    return {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The inverse of `to_json`.
+
+    Raises:
+        FastvaeError: an objective or a field is not known to this version.
+    """
+    from fastvae.objectives import OBJECTIVES
+
+    objective = dict(values["objective"])
+    name = objective.pop("name")
+    if name not in OBJECTIVES:
+        raise FastvaeError(f"unknown objective {name!r}{suggest(name, OBJECTIVES)}: was this run made by a later version?")
+    return Config(
+        recipe=values["recipe"],
+        data=values["data"],
+        objective=_fill(OBJECTIVES[name][0], objective),
+        model=_fill(ModelConfig, values["model"]),
+        train=_fill(TrainConfig, values["train"]),
+    )
+
+
+def _fill(cls: type, values: dict[str, Any]):
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise FastvaeError(f"unknown field {unknown[0]!r} of {cls.__name__}: was this run made by a later version?")
+    # JSON has no tuples.
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def suggest(name: str, known) -> str:
+    """", did you mean ...?" with the nearest known name, or all of them where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

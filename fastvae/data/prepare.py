@@ -1,0 +1,176 @@
+"""Decodes a data set once into a packed file."""
+
+import itertools
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from fastvae.data import decode_pillow
+from fastvae.data.crop import Crop, check_crop
+from fastvae.data.decode_pillow import BrokenImage
+from fastvae.data.packed import PackedImages, PackedWriter, check_destination
+from fastvae.data.sources import Source, check_kind, read_source
+from fastvae.errors import FastvaeError, UsageError
+
+DECODERS = ("auto", "pillow", "dali")
+DEFAULT_IMAGE_SIZE = 64
+MOST_BROKEN = 0.01
+_NAMED_BROKEN = 10
+_BATCH = 1024
+_logger = logging.getLogger("fastvae")
+
+
+def prepare(
+    source_path: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    image_size: int | None = None,
+    crop: Crop = "auto",
+    decoder: str = "auto",
+    annotations: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> PackedImages:
+    """Decodes, crops and resizes every image of a data set and writes one packed file.
+
+    A file that cannot be decoded, or that leaves less than 8 pixels on a side, is skipped, counted, and named
+    in the log "fastvae". More than 1 % of those stop the run, and nothing is written.
+
+    Args:
+        source_path: folder with CelebA, CIFAR-10 or any pictures; see `celeba`, `cifar10` and `folder`.
+        out_path: file to write, by custom `<name>.fvae`.
+        kind: "auto", "celeba", "cifar10" or "folder"; see `sources.read_source`.
+        image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
+        crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
+            "center", None (whole picture) or (left, top, right, bottom); see `crop.check_crop`.
+        decoder: "pillow", "dali" (on the CPU), or "auto": DALI where it is installed. Their pixels agree within
+            the bound that `decode_dali` states.
+        annotations: folder with CelebA's two lists, if they are not near the pictures.
+        workers: decoding threads; by default one for each core this process may use.
+        progress: whether to draw a progress bar on stderr.
+        overwrite: whether to replace a file that exists.
+
+    Returns:
+        The packed file, opened.
+
+    Raises:
+        UsageError: an argument is not as described.
+        FastvaeError: the source cannot be read, more than 1 % of it is broken, or the file cannot be written.
+    """
+    source_path, out_path = Path(source_path).expanduser(), Path(out_path).expanduser()
+    check_kind(kind)
+    check_crop(crop)
+    if image_size is not None and not 8 <= image_size <= 1024:
+        raise UsageError(f"image_size must be 8 to 1024 pixels; got {image_size}")
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise UsageError(f"workers must be 1 or more; got {workers}")
+    check_destination(out_path, overwrite=overwrite)
+    decoder_module = _choose_decoder(decoder)
+    source = read_source(
+        source_path, kind=kind, annotations=None if annotations is None else Path(annotations).expanduser()
+    )
+    size = image_size or source.native_size or DEFAULT_IMAGE_SIZE
+    _check_space(out_path, len(source.names) * size * size * 3)
+
+    if isinstance(source.images, np.ndarray):
+        decoder_module = decode_pillow
+        images = _resized(source.images, crop=crop, size=size)
+    else:
+        images = decoder_module.decode(source.images, crop=crop, size=size, workers=workers)
+    bar = tqdm(images, "prepare", len(source.names), unit=" images", file=sys.stderr, disable=not progress)
+    with PackedWriter(
+        out_path, image_size=size, attribute_names=source.attribute_names, overwrite=overwrite
+    ) as writer:
+        broken = _write(bar, source, writer)
+        writer.info = {
+            "kind": source.kind,
+            # The name alone: a packed file that is passed on should not tell its maker's folders.
+            "source": source.root.resolve().name,
+            "split_rule": source.split_rule,
+            "crop": crop,
+            "resize": f"bilinear, antialiased, to {size}x{size}",
+            "decoder": decoder_module.describe(),
+            "skipped": {"count": len(broken), "first": broken[:_NAMED_BROKEN]},
+        }
+    for line in broken:
+        _logger.warning("skipped %s", line)
+    packed = PackedImages.open(out_path)
+    counts = ", ".join(f"{len(packed.indices(name))} {name}" for name in ("train", "validation", "test"))
+    _logger.info("%s: %d images (%s), %d skipped", out_path, len(packed), counts, len(broken))
+    return packed
+
+
+def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: PackedWriter) -> list[str]:
+    """Writes what was decoded, and returns a line for each broken image.
+
+    Raises:
+        FastvaeError: more than 1 % of all images are broken. As soon as that is certain and ten can be named.
+    """
+    total = len(source.names)
+    allowed = int(total * MOST_BROKEN)
+    broken: list[str] = []
+    for batch in _batches(enumerate(images), _BATCH):
+        whole = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
+        broken += [f"{source.names[i]}: {image.reason}" for i, image in batch if isinstance(image, BrokenImage)]
+        if len(broken) > max(allowed, _NAMED_BROKEN - 1):
+            break
+        if whole:
+            indices = [index for index, _ in whole]
+            writer.append(
+                np.stack([image for _, image in whole]),
+                splits=source.splits[indices],
+                attributes=source.attributes[indices],
+                names=[source.names[index] for index in indices],
+            )
+    if len(broken) > allowed:
+        raise FastvaeError(
+            f"{len(broken)} or more of {total} images are broken, and at most {allowed} (1 %) may be; "
+            f"nothing was written. First: {'; '.join(broken[:_NAMED_BROKEN])}"
+        )
+    return broken
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _resized(pixels: np.ndarray, *, crop: Crop, size: int) -> Iterator[np.ndarray]:
+    """uint8 [N, H, W, 3] -> N times uint8 [size, size, 3]."""
+    for image in pixels:
+        yield decode_pillow.crop_and_resize(Image.fromarray(image), crop=crop, size=size)
+
+
+def _choose_decoder(decoder: str) -> ModuleType:
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder must be one of {', '.join(DECODERS)}; got {decoder!r}")
+    if decoder == "pillow":
+        return decode_pillow
+    from fastvae.data import decode_dali
+
+    if decode_dali.is_available():
+        return decode_dali
+    if decoder == "dali":
+        raise FastvaeError("DALI is not installed; run `pip install 'fastvae[dali]'`, or use the decoder pillow")
+    return decode_pillow
+
+
+def _check_space(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise FastvaeError(
+            f"{path} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; "
+            "free some space or choose another disk"
+        )

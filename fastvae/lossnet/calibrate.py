@@ -1,0 +1,64 @@
+"""Tap levels: measured on fixed drawn faces, and brought to those of the original Caffe VGG-19.
+
+Equation 6 balances the layers against each other, and their sum against the KL term, at the feature sizes of
+the original Caffe weights and at no others. A network with other weights keeps that balance if each tap's
+root mean square is the same.
+"""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.data.faces import draw_faces
+from fastvae.lossnet.network import TAPS, LossNetwork, tap_indices
+
+# Root mean square of each tap of the original weights on `calibration_images()`, measured with the
+# float16-rounded file. On 256 CelebA photographs at 64x64 it is 49, 253, 355, 1338, 267.
+CAFFE_TAP_RMS = {"relu1_1": 49.0, "relu2_1": 253.0, "relu3_1": 355.0, "relu4_1": 1338.0, "relu5_1": 267.0}
+
+_IMAGES = 32
+_SEED = 2017
+
+
+@functools.cache
+def calibration_images() -> Tensor:
+    """The images on which taps are measured, the same everywhere: [32, 3, 64, 64] float32 RGB in [-1, 1]."""
+    pixels, _ = draw_faces(_IMAGES, seed=_SEED)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def tap_rms(network: LossNetwork, images: Tensor) -> dict[str, float]:
+    """Root mean square of every tap that the network's depth reaches, whether it returns that tap or not."""
+    reached = {index: tap for tap, index in tap_indices(TAPS).items()}
+    levels = {}
+    x = images * 127.5 + network.shift
+    for index, layer in enumerate(network.features):
+        x = layer(x)
+        if index in reached:
+            levels[reached[index]] = x.square().mean().sqrt().item()
+    return levels
+
+
+@torch.no_grad()
+def balance_taps(network: LossNetwork) -> dict[str, float]:
+    """Scales the weights, in place, until every tap has the Caffe network's root mean square.
+
+    A ReLU lets a positive factor through, and so does a pooling. So a tap is scaled by g, and nothing else
+    changes, if its convolution's weight and bias are multiplied by g and the next convolution's weight is
+    divided by g.
+
+    Returns:
+        The gain of each tap against the network as it came.
+    """
+    gains = {tap: CAFFE_TAP_RMS[tap] / rms for tap, rms in tap_rms(network, calibration_images()).items()}
+    at_conv = {index - 1: gains[tap] for tap, index in tap_indices(TAPS).items() if tap in gains}
+    before = 1.0
+    for index, layer in enumerate(network.features):
+        if isinstance(layer, nn.Conv2d):
+            here = at_conv.get(index, before)  # between two taps the gain of the shallower one
+            layer.weight.mul_(here / before)
+            layer.bias.mul_(here)
+            before = here
+    return gains

@@ -1,0 +1,134 @@
+"""VGG-19 up to conv5_1, frozen: the network whose feature maps the reconstruction loss compares."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.errors import UsageError
+
+TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+# Output channels of the convolutions between two poolings. VGG-19 goes on for three more convolutions of 512
+# and a classifier, which no tap needs.
+BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
+
+# Of the 0..255 scale, in the order of our images. The original subtracts (103.939, 116.779, 123.68) from BGR.
+CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)
+
+
+def conv_layers() -> dict[int, tuple[str, int, int]]:
+    """Every convolution up to conv5_1 by its index in torchvision's `features`: (name, inputs, outputs)."""
+    layers: dict[int, tuple[str, int, int]] = {}
+    index, inputs = 0, 3
+    for block, widths in enumerate(BLOCKS, start=1):
+        for position, outputs in enumerate(widths, start=1):
+            layers[index] = (f"conv{block}_{position}", inputs, outputs)
+            index, inputs = index + 2, outputs  # a convolution and its ReLU
+        index += 1  # the pooling
+    return layers
+
+
+def tap_indices(taps: Sequence[str]) -> dict[str, int]:
+    """The taps in order of depth, each with the index of its ReLU in torchvision's `features`.
+
+    Raises:
+        UsageError: a tap is unknown or named twice, or there is none.
+    """
+    relus = {name.replace("conv", "relu"): index + 1 for index, (name, _, _) in conv_layers().items()}
+    wanted = (taps,) if isinstance(taps, str) else tuple(taps)
+    if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(TAPS):
+        raise UsageError(
+            f"the loss network's taps must be one or more of {', '.join(TAPS)}, each at most once; "
+            f"got {', '.join(map(str, wanted)) or 'none'}. Choose from the list."
+        )
+    return {tap: relus[tap] for tap in TAPS if tap in wanted}
+
+
+class LossNetwork(nn.Module):
+    """VGG-19 up to the deepest tap asked for, frozen and always in eval mode.
+
+    Source: Simonyan and Zisserman 2015; the choice of taps and of the input scale is Hou et al., section 3.3.
+
+    The `state_dict` has torchvision's keys, `features.N.weight` and `features.N.bias`. The weights take
+    **RGB**: `load_loss_network` turns conv1_1 round once for files in BGR order, so that no step copies its
+    images into another channel order.
+
+    Args:
+        taps: which feature maps to return, from `TAPS`. Layers deeper than the deepest one are not built.
+        mean: what zero stands for in each input channel, RGB on the 0..255 scale.
+
+    Attributes:
+        taps: the names, in order of depth.
+        channels: of each tap.
+        source: where the weights came from, in words.
+    """
+
+    shift: Tensor
+
+    def __init__(self, taps: Sequence[str] = TAPS, *, mean: Sequence[float] = CAFFE_MEAN_RGB):
+        super().__init__()
+        indices = tap_indices(taps)
+        self.taps = tuple(indices)
+        self.source = "PyTorch's default initialisation, not loaded"
+        self._tap_at = frozenset(indices.values())
+        convs = conv_layers()
+        deepest = max(self._tap_at)
+        # Building must not move the global random state: a run would otherwise depend on the depth of the
+        # taps.
+        with torch.random.fork_rng(devices=[]):
+            self.features = nn.Sequential(*(_layer(convs, index) for index in range(deepest + 1)))
+        self._smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
+        self.channels = tuple(convs[index - 1][2] for index in indices.values())
+        # Not in the state dict, whose keys are torchvision's and nothing else.
+        shift = torch.tensor([127.5 - level for level in mean], dtype=torch.float32).view(1, 3, 1, 1)
+        self.register_buffer("shift", shift, persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "LossNetwork":
+        """Stays in eval mode: nothing in here is trained."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of the taps, in order of depth.
+
+        Args:
+            images: [B, 3, H, W] RGB in [-1, 1], floating point; H and W at least 2 for every pooling on the
+                way.
+
+        Returns:
+            One tensor [B, C, H / 2^k, W / 2^k] per tap, k poolings in, all non-negative.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"the loss network takes floating-point images [B, 3, H, W] in [-1, 1]; "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        if min(images.shape[2:]) < self._smallest_side:
+            raise ValueError(
+                f"images for {self.taps[-1]} must be at least {self._smallest_side} pixels wide and high; "
+                f"got {images.shape[2]}x{images.shape[3]} (H x W)"
+            )
+        # 0..255 minus the mean. The shift cannot move into conv1_1's bias: the zero padding stands for the
+        # mean colour, and would stand for mid grey, a different picture along the borders.
+        x = images * 127.5 + self.shift
+        taps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self._tap_at:
+                taps.append(x)
+        return tuple(taps)
+
+    def extra_repr(self) -> str:
+        return f"taps={', '.join(self.taps)}; weights: {self.source}"
+
+
+def _layer(convs: dict[int, tuple[str, int, int]], index: int) -> nn.Module:
+    if index in convs:
+        _, inputs, outputs = convs[index]
+        return nn.Conv2d(inputs, outputs, 3, padding=1)
+    if index - 1 in convs:
+        # In place: the convolution before keeps its input for the backward pass, never its output.
+        return nn.ReLU(inplace=True)
+    return nn.MaxPool2d(2)

@@ -1,0 +1,45 @@
+"""The stand-in for VGG-19: random filters, centred on drawn faces, to try things out without a download."""
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fastvae.lossnet.calibrate import balance_taps, calibration_images
+from fastvae.lossnet.network import TAPS, LossNetwork
+
+logger = logging.getLogger("fastvae")
+
+_SEED = 19
+
+
+@torch.no_grad()
+def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
+    """A loss network of VGG-19's shape with random weights, the same on every machine up to rounding.
+
+    Weights are He's (normal, variance 2 / fan-in); each bias is minus the channel's mean on the calibration
+    images. Without that centring all images have nearly the same deep features, because a ReLU's output has a
+    mean that a random layer passes on and adds to; with it each channel is on about half of the time. Taps
+    are then brought to the Caffe network's levels, so that L_rec has the usual size: on CelebA about 600
+    against the mean image, where VGG-19 has 441, with much the same shares of the five layers.
+    """
+    logger.warning(
+        "The loss network is a RANDOM STAND-IN, not VGG-19: good for trying things out and for measuring "
+        "speed, but its pictures are not the paper's. Use --vgg caffe, or --vgg with a file of the real "
+        "weights."
+    )
+    network = LossNetwork(taps)
+    generator = torch.Generator().manual_seed(_SEED)
+    x = calibration_images() * 127.5 + network.shift
+    for layer in network.features:
+        if isinstance(layer, nn.Conv2d):
+            fan_in = layer.weight[0].numel()
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * math.sqrt(2 / fan_in))
+            layer.bias.zero_()
+            layer.bias.copy_(-layer(x).mean((0, 2, 3)))
+        x = layer(x)
+    balance_taps(network)
+    network.source = "RANDOM STAND-IN, not VGG-19"
+    return network

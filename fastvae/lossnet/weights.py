@@ -1,0 +1,99 @@
+"""One function that turns the name of weights, or a file of them, into a loss network."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.lossnet.calibrate import balance_taps
+from fastvae.lossnet.convention import BY_NAME, CAFFE, CAFFE_RGB, Convention, recognise
+from fastvae.lossnet.download import SOURCES, fetch
+from fastvae.lossnet.formats import read_weights
+from fastvae.lossnet.network import TAPS, LossNetwork, conv_layers, tap_indices
+from fastvae.lossnet.standin import stand_in
+
+logger = logging.getLogger("fastvae")
+
+_CONV1_1 = "features.0.weight"
+
+
+def load_loss_network(
+    weights: str | Path = "caffe", *, taps: Sequence[str] = TAPS, progress: bool = True
+) -> LossNetwork:
+    """A loss network that takes RGB in [-1, 1] and has the feature sizes of the original Caffe VGG-19.
+
+    Weights other than the original ones are brought to its root mean square at every tap, because equation 6
+    balances there and nowhere else; the gains are logged.
+
+    Args:
+        weights: "caffe" (the original weights, downloaded once), "torchvision" (torchvision's, downloaded
+            once), "random" (a stand-in, for trying things out), or a file: `.safetensors`, `.pth`, `.pt`,
+            `.h5`, `.npz`.
+        taps: which feature maps to return, from `TAPS`.
+        progress: whether a download shows a bar.
+
+    Returns:
+        The network on the CPU, frozen, in eval mode, float32.
+
+    Raises:
+        UsageError: the name, the file's suffix or a tap is unknown.
+        FastvaeError: the weights cannot be had, or are not VGG-19's.
+    """
+    deepest = max(tap_indices(taps).values())
+    if str(weights) == "random":
+        return stand_in(taps)
+    source = SOURCES.get(str(weights))
+    path = fetch(str(weights), source, progress=progress) if source else _local_file(weights)
+    tensors, metadata = read_weights(path, {index for index in conv_layers() if index < deepest})
+
+    convention, original = _convention(path, tensors[_CONV1_1], metadata)
+    if str(weights) == "caffe" and not (original and convention is CAFFE):
+        raise FastvaeError(f"{path} does not hold the original Caffe weights. Delete it and try again.")
+    network = LossNetwork(taps, mean=convention.mean)
+    network.load_state_dict(tensors | {_CONV1_1: convention.fold_into(tensors[_CONV1_1])})
+    network.source = f"{path.name}, {convention.name}"
+    logger.info("loss network: %s from %s", convention.name, path)
+    if not (original and convention in (CAFFE, CAFFE_RGB)):
+        gains = balance_taps(network)
+        network.source += ", brought to Caffe's tap levels"
+        described = ", ".join(f"{tap} {gain:.4g}" for tap, gain in gains.items())
+        logger.info("loss network: taps multiplied to the levels of the Caffe weights: %s", described)
+    return network
+
+
+def _convention(path: Path, conv1_1: Tensor, metadata: dict[str, str]) -> tuple[Convention, bool]:
+    """What the weights expect, and whether they are known to be at their original size."""
+    stated = metadata.get("convention")
+    found, original = recognise(conv1_1)
+    if stated is not None:
+        if stated not in BY_NAME:
+            raise FastvaeError(
+                f'the metadata "convention" of {path} must be one of {", ".join(BY_NAME)}; got "{stated}". '
+                "Correct it, or leave it out."
+            )
+        return BY_NAME[stated], original and found is BY_NAME[stated]
+    if found is not None:
+        return found, original
+    logger.warning(
+        "The weights in %s are neither the original VGG-19 nor torchvision's; they are taken to expect the "
+        "original input (BGR, 0..255 minus the mean). If they do not, say so in the metadata of a "
+        '.safetensors file: "convention" is one of %s.',
+        path,
+        ", ".join(BY_NAME),
+    )
+    return CAFFE, False
+
+
+def _local_file(weights: str | Path) -> Path:
+    path = Path(weights).expanduser()
+    if not path.suffix and path.name == str(weights) and not path.exists():
+        names = ("caffe", "torchvision", "random")
+        near = difflib.get_close_matches(str(weights).lower(), names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f'--vgg must be {", ".join(names)} or the path of a weights file; got "{weights}".{hint}'
+        )
+    return path

@@ -1,0 +1,55 @@
+"""The blocks that encoder, decoder and critic share."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.2
+
+Conv3x3 = Callable[[int, int], nn.Module]
+
+
+def zero_padded_conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3x3 convolution with zero padding. No bias: the batch normalisation that follows subtracts it again."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """y = LeakyReLU(x + BN(conv(LeakyReLU(BN(conv(x)))))), two 3x3 convolutions of the same width.
+
+    Source: Hou et al., section 3.2, after He et al. 2016.
+    """
+
+    def __init__(self, channels: int, conv3x3: Conv3x3 = zero_padded_conv3x3):
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        y = self.activation(self.bn1(self.conv1(x)))
+        return self.activation(x + self.bn2(self.conv2(y)))
+
+
+def downsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    """4x4 convolution of stride 2, BN, LeakyReLU, residual block: [B, I, H, W] -> [B, O, H/2, W/2]."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(NEGATIVE_SLOPE),
+        ResidualBlock(out_channels),
+    )
+
+
+def stage_widths(width: int) -> tuple[int, int, int, int]:
+    """Channels of the four stages, from the image inwards: width x (1, 2, 4, 8)."""
+    return (width, 2 * width, 4 * width, 8 * width)
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises ValueError unless four halvings of the image size leave a whole map."""
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size must be a multiple of 16, 16 or more; got {image_size}")

@@ -1,0 +1,32 @@
+"""The Wasserstein critic, which looks at the loss network's first feature map."""
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.models.blocks import check_image_size, downsampling_stage, stage_widths
+
+
+class Critic(nn.Module):
+    """Four downsampling stages, then one convolution over what is left of the map to a single number.
+
+    Source: Hou et al., section 3.2: no sigmoid, as in WGAN; the input is relu1_1 of the loss network.
+
+    Args:
+        image_size: height and width of the input map, a multiple of 16.
+        width: channels of the first stage; the next ones have 2, 4 and 8 times as many.
+        in_channels: channels of the input, 64 for relu1_1 of VGG-19.
+    """
+
+    def __init__(self, image_size: int = 64, width: int = 32, in_channels: int = 64):
+        super().__init__()
+        check_image_size(image_size)
+        widths = stage_widths(width)
+        self.stages = nn.Sequential(
+            *(downsampling_stage(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True))
+        )
+        self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B, in_channels, H, W] -> one number per image, [B], float32 at least."""
+        scores = self.head(self.stages(features)).flatten()
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))

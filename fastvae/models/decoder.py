@@ -1,0 +1,53 @@
+"""The decoder: z -> image."""
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
+from fastvae.nn import ReplicationConv2d
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> ReplicationConv2d:
+    return ReplicationConv2d(in_channels, out_channels, bias=False)
+
+
+def _upsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        ReplicationConv2d(in_channels, out_channels, upsample=2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(NEGATIVE_SLOPE),
+        ResidualBlock(out_channels, _conv3x3),
+    )
+
+
+class Decoder(nn.Module):
+    """Linear layer to a small map, four times nearest x2 and a replication-padded 3x3 convolution, tanh.
+
+    Source: Hou et al., section 3.2 and figure 2. Every stage but the last is followed by BN, LeakyReLU and a
+    residual block.
+
+    Args:
+        image_size: height and width of the images, a multiple of 16.
+        width: channels before the last convolution; earlier stages have 2, 4 and 8 times as many.
+        latent: dimensions of z.
+    """
+
+    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
+        super().__init__()
+        check_image_size(image_size)
+        first, second, third, fourth = reversed(stage_widths(width))
+        self.map_shape = (first, image_size // 16, image_size // 16)
+        self.linear = nn.Linear(latent, first * (image_size // 16) ** 2)
+        self.stages = nn.Sequential(
+            _upsampling_stage(first, second),
+            _upsampling_stage(second, third),
+            _upsampling_stage(third, fourth),
+        )
+        self.to_image = ReplicationConv2d(fourth, 3, upsample=2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
+        x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
+        # Compiled for the CPU the next convolution would otherwise choose a layout that every later one copies.
+        x = x.contiguous(memory_format=torch.channels_last)
+        return torch.tanh(self.to_image(self.stages(x)))

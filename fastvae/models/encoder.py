@@ -1,0 +1,34 @@
+"""The encoder: image -> mean and log-variance of q(z|x)."""
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.models.blocks import check_image_size, downsampling_stage, stage_widths
+
+
+class Encoder(nn.Module):
+    """Four downsampling stages, then one linear layer each for the mean and the log-variance.
+
+    Source: Hou et al., section 3.2 and figure 2.
+
+    Args:
+        image_size: height and width of the images, a multiple of 16.
+        width: channels of the first stage; the next ones have 2, 4 and 8 times as many.
+        latent: dimensions of z.
+    """
+
+    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
+        super().__init__()
+        check_image_size(image_size)
+        widths = stage_widths(width)
+        self.stages = nn.Sequential(
+            *(downsampling_stage(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True))
+        )
+        features = widths[-1] * (image_size // 16) ** 2
+        self.mean = nn.Linear(features, latent)
+        self.log_variance = nn.Linear(features, latent)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, H, W] in [-1, 1] -> mean and log-variance, each [B, latent]."""
+        features = torch.flatten(self.stages(images), 1)
+        return self.mean(features), self.log_variance(features)

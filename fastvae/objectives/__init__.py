@@ -1,0 +1,15 @@
+"""The systems that can be trained. One file each; this table is all that names them."""
+
+from fastvae.objectives.base import Objective, Pass, Update
+from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
+from fastvae.objectives.plain_vae import PlainVae, PlainVaeOptions
+from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
+
+# name -> (options, objective). The name stands in a run's config.json.
+OBJECTIVES = {
+    "vae_wgan": (VaeWganOptions, VaeWgan),
+    "dfc_vae": (DfcVaeOptions, DfcVae),
+    "plain_vae": (PlainVaeOptions, PlainVae),
+}
+
+__all__ = ["OBJECTIVES", "Objective", "Pass", "Update"]

@@ -1,0 +1,55 @@
+"""DFC-VAE: the variational autoencoder with a deep-feature-consistent loss.
+
+    L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec is eq. 5 and 6)
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastvae.kernels import feature_loss
+from fastvae.kernels.feature_loss import paper_weights
+from fastvae.losses import kl_divergence, reparameterise
+from fastvae.objectives.plain_vae import PlainVae
+
+
+@dataclass(frozen=True)
+class DfcVaeOptions:
+    """Options of the feature loss."""
+
+    alpha: float = 1.0  # weight of the KL divergence, >= 0
+    beta: float = 0.5  # weight of the feature loss, >= 0
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")  # taps of the loss network that are compared
+    layer_weights: Literal["paper", "unit"] = "unit"  # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
+    vgg: str = "caffe"  # loss network's weights: caffe, torchvision, random (a stand-in), or a file
+
+
+class DfcVae(PlainVae):
+    """The plain VAE with the feature loss in the pixel loss's place."""
+
+    def feature_distance(self, fake_features: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Tensor:
+        """L_rec of eq. 6 over the chosen layers; scalar, mean over the batch."""
+        chosen = [self.loss_network.taps.index(layer) for layer in self.options.layers]
+        channels = [self.loss_network.channels[i] for i in chosen]
+        weights = paper_weights(channels) if self.options.layer_weights == "paper" else (1.0,) * len(chosen)
+        return feature_loss([fake_features[i] for i in chosen], [features[i] for i in chosen], weights)
+
+    def forward(self, images: Tensor, noise: Tensor):
+        """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, and the features of both sides."""
+        mean, log_variance = self.encoder(images)
+        fakes = self.decoder(reparameterise(mean, log_variance, noise))
+        with torch.no_grad():
+            features = self.loss_network(images)
+        fake_features = self.loss_network(fakes)
+        return (
+            kl_divergence(mean, log_variance),
+            self.feature_distance(fake_features, features),
+            features,
+            fake_features,
+        )
+
+    def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        kl, rec, _, _ = self.forward(images, noise)
+        return self.options.alpha * kl + self.options.beta * rec, {"kl": kl.detach(), "rec": rec.detach()}

@@ -1,0 +1,55 @@
+"""Plain-VAE: the variational autoencoder with a per-pixel loss.
+
+    L = alpha KL(q(z|x) || N(0, I)) + |x - Decoder(z)|^2 / (2 sigma^2)         (Kingma and Welling 2014)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.config import ModelConfig
+from fastvae.losses import gaussian_reconstruction, kl_divergence, reparameterise
+from fastvae.models import Decoder, Encoder
+from fastvae.objectives.base import Objective, Pass, Update, adam
+
+
+@dataclass(frozen=True)
+class PlainVaeOptions:
+    """Options of the plain VAE."""
+
+    alpha: float = 1.0  # weight of the KL divergence, >= 0
+    sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, > 0, images in [-1, 1]
+
+
+class PlainVae(Objective):
+    """Encoder and decoder trained together by one loss. The DFC-VAE and the VAE-WGAN build on it."""
+
+    def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
+        self.options = options
+        self.noise_size = model.latent
+        self.loss_network = loss_network
+        self.encoder = Encoder(model.image_size, model.width, model.latent)
+        self.decoder = Decoder(model.image_size, model.width, model.latent)
+        self.networks = {"encoder": self.encoder, "decoder": self.decoder}
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        return (Pass("vae", self.loss, ("vae",)),)
+
+    def updates(self, lr: float) -> dict[str, Update]:
+        return {"vae": Update(adam((self.encoder, self.decoder), lr))}
+
+    def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, log_variance = self.encoder(images)
+        fakes = self.decoder(reparameterise(mean, log_variance, noise))
+        kl = kl_divergence(mean, log_variance)
+        reconstruction = gaussian_reconstruction(images, fakes, self.options.sigma)
+        total = self.options.alpha * kl + reconstruction
+        return total, {"kl": kl.detach(), "reconstruction": reconstruction.detach()}
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images)[0])
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.decoder(noise)

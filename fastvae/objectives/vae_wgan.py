@@ -1,0 +1,168 @@
+"""VAE-WGAN: the deep-feature-consistent VAE with a Wasserstein critic on the loss network's first feature map.
+
+    L_GAN = s (mean critic(phi1(x)) - mean critic(phi1(x')))                      s = 10, the paper's labels 10 and -10
+    the critic ascends L_GAN; encoder and decoder descend alpha KL + beta L_rec - s mean critic(phi1(x'))
+
+Source: Hou et al., eq. 5 to 8 and Algorithm 1. All losses of a step come from one forward pass, as in Algorithm 1:
+with the gradient reversed between the loss network and the critic, descending alpha KL + beta L_rec - L_GAN is at
+once the critic's ascent and the VAE's descent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastvae.config import ModelConfig
+from fastvae.kernels import reverse_gradient
+from fastvae.losses import reparameterise
+from fastvae.models import Critic
+from fastvae.objectives.base import Pass, Update, adam
+from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
+from fastvae.optim import ClippedAdam, ClippedRMSprop
+
+Clipped = Literal["weights", "weights_but_norm", "gradients", "nothing"]
+
+
+@dataclass(frozen=True)
+class VaeWganOptions(DfcVaeOptions):
+    """Options of the VAE-WGAN. `critic` names a form; the fields after it are None for "as that form has it"."""
+
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    layer_weights: Literal["paper", "unit"] = "paper"
+    critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 to the letter; see METHOD.md for the others
+    label_scale: float | None = None  # s above, >= 0
+    clip: float | None = None  # largest absolute value of what is clipped, > 0
+    clipped: Clipped | None = None  # what is clipped to that; weights_but_norm exempts BN's scale and shift
+    critic_optimizer: Literal["adam", "rmsprop"] | None = None
+    critic_lr: float | None = None  # initial learning rate of the critic, > 0
+    adversarial: Literal["wasserstein", "mse"] = "wasserstein"  # mse: squared distance of the critic to labels +-s
+    order: Literal["together", "critic_first"] = "together"  # critic_first: the VAE meets the updated critic
+
+
+@dataclass(frozen=True)
+class CriticForm:
+    """What a value of `critic` stands for. `lr` is None for the VAE's own."""
+
+    label_scale: float
+    clip: float
+    clipped: Clipped
+    optimizer: Literal["adam", "rmsprop"]
+    lr: float | None
+
+
+FORMS = {
+    "paper": CriticForm(label_scale=10.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
+    "balanced": CriticForm(label_scale=100.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
+}
+
+
+def critic_form(options: VaeWganOptions) -> CriticForm:
+    """The form that `options.critic` names, with the fields that the options override."""
+    form = FORMS[options.critic]
+
+    def either(override, otherwise):
+        return otherwise if override is None else override
+
+    optimizer = either(options.critic_optimizer, form.optimizer)
+    # 5e-5 is the rate that WGAN gives RMSprop; the paper's 5e-4 is Adam's.
+    lr = 5e-5 if optimizer == "rmsprop" else form.lr
+    return CriticForm(
+        label_scale=either(options.label_scale, form.label_scale),
+        clip=either(options.clip, form.clip),
+        clipped=either(options.clipped, form.clipped),
+        optimizer=optimizer,
+        lr=either(options.critic_lr, lr),
+    )
+
+
+class VaeWgan(DfcVae):
+    """DFC-VAE and critic, trained together."""
+
+    def __init__(self, options: VaeWganOptions, model: ModelConfig, loss_network: nn.Module):
+        super().__init__(options, model, loss_network)
+        self.form = critic_form(options)
+        self.critic = Critic(model.image_size, model.width, in_channels=loss_network.channels[0])
+        self.networks["critic"] = self.critic
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        if self.options.order == "together":
+            return (Pass("all", self.loss, ("vae", "critic")),)
+        return (Pass("critic", self.critic_first_loss, ("critic",)), Pass("vae", self.vae_second_loss, ("vae",)))
+
+    def updates(self, lr: float) -> dict[str, Update]:
+        form = self.form
+        lr_critic = lr if form.lr is None else form.lr
+        clip = form.clip if form.clipped.startswith("weights") else None
+        optimizer = {"adam": ClippedAdam, "rmsprop": ClippedRMSprop}[form.optimizer]
+        groups = [{"params": list(self.critic.parameters()), "clip": clip}]
+        if form.clipped == "weights_but_norm":
+            norms = [p for m in self.critic.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+            others = [p for p in self.critic.parameters() if all(p is not q for q in norms)]
+            groups = [{"params": others, "clip": clip}, {"params": norms, "clip": None}]
+        return {
+            **super().updates(lr),
+            "critic": Update(
+                optimizer(groups, lr=lr_critic), clip_gradients=form.clip if form.clipped == "gradients" else None
+            ),
+        }
+
+    def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Algorithm 1: every loss of a step from one forward pass, for one backward pass and three updates."""
+        kl, rec, features, fake_features = self.forward(images, noise)
+        if self.options.adversarial == "wasserstein":
+            critic_loss = self.critic_distance(features[0], reverse_gradient(fake_features[0]))
+            adversarial = critic_loss
+        else:  # the two sides descend different functions of the critic's output, so no sign joins them
+            critic_loss = self.critic_distance(features[0], fake_features[0].detach())
+            adversarial = critic_loss + self.generator_distance(fake_features[0])
+        total = self.options.alpha * kl + self.options.beta * rec + adversarial
+        return total, {"kl": kl.detach(), "rec": rec.detach(), "critic": critic_loss.detach()}
+
+    def critic_first_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's own pass of `order="critic_first"`."""
+        with torch.no_grad():
+            _, _, features, fake_features = self.forward(images, noise)
+        critic_loss = self.critic_distance(features[0], fake_features[0])
+        return critic_loss, {"critic": critic_loss.detach()}
+
+    def vae_second_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The VAE's own pass of `order="critic_first"`, against the critic just updated."""
+        kl, rec, _, fake_features = self.forward(images, noise)
+        total = self.options.alpha * kl + self.options.beta * rec + self.generator_distance(fake_features[0])
+        return total, {"kl": kl.detach(), "rec": rec.detach()}
+
+    def critic_distance(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What the critic descends: -L_GAN, or the squared distances to the labels s and -s.
+
+        The critic sees real and generated maps [B, C, H, W] in two calls, since its batch statistics must not mix.
+        """
+        s = self.form.label_scale
+        if self.options.adversarial == "wasserstein":
+            return -s * (self.critic(real).mean() - self.critic(fake).mean())
+        return (self.critic(real) - s).square().mean() + (self.critic(fake) + s).square().mean()
+
+    def generator_distance(self, fake: Tensor) -> Tensor:
+        """What encoder and decoder descend: -s mean critic, or its squared distance to s; the critic held fixed."""
+        fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
+        scores = functional_call(self.critic, fixed, (fake,))
+        s = self.form.label_scale
+        if self.options.adversarial == "wasserstein":
+            return -s * scores.mean()
+        return (scores - s).square().mean()
+
+    def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': who moves the pixels, and by how much."""
+        with torch.no_grad():
+            mean, log_variance = self.encoder(images)
+            fakes = self.decoder(reparameterise(mean, log_variance, noise))
+            features = self.loss_network(images)
+        fakes = fakes.detach().requires_grad_()
+        fake_features = self.loss_network(fakes)
+        rec = self.options.beta * self.feature_distance(fake_features, features)
+        (by_rec,) = torch.autograd.grad(rec, fakes, retain_graph=True)
+        (by_gan,) = torch.autograd.grad(self.generator_distance(fake_features[0]), fakes)
+        return {"gan_to_rec": by_gan.float().norm() / by_rec.float().norm()}

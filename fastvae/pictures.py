@@ -1,0 +1,56 @@
+"""Grids of images, the form in which runs are looked at."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastvae.errors import FastvaeError
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Images [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; values outside are clipped."""
+    scaled = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def grid(pixels: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """uint8 [B, H, W, 3] -> one white-gapped sheet, uint8 [rows, width, 3], filled row by row."""
+    count, height, width, _ = pixels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, picture in enumerate(pixels):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def beside(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> np.ndarray:
+    """A sheet in which each row of originals has the row of its reconstructions right below it."""
+    rows = []
+    for start in range(0, len(originals), columns):
+        chosen = slice(start, start + columns)
+        rows += [originals[chosen], reconstructions[chosen]]
+    return grid(np.concatenate(rows), min(columns, len(originals)))
+
+
+def save_png(sheet: np.ndarray, path: Path) -> None:
+    """Writes a uint8 [H, W, 3] array as PNG, making the folder where needed.
+
+    Raises:
+        FastvaeError: it cannot be written; no half-written file is left.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FastvaeError(
+            f"could not write the picture {path} ({error.strerror or error}): free some space, check the "
+            "permissions, or choose another place"
+        ) from error

@@ -1,0 +1,70 @@
+"""From a config to the things that a run trains with."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from fastvae.config import Config
+from fastvae.machine import choose_compile, choose_device, choose_precision
+from fastvae.objectives import OBJECTIVES, Objective, Update
+from fastvae.train.step import Step
+
+
+@dataclass(frozen=True)
+class Training:
+    """An objective on its device, its optimisers, and the step that joins them."""
+
+    objective: Objective
+    updates: dict[str, Update]
+    step: Step
+    noise: torch.Generator
+
+
+def resolve(config: Config) -> tuple[Config, dict[str, str]]:
+    """Replaces every "auto" by what this machine gives, so that resuming decides the same.
+
+    Returns:
+        The config, and the reason of each decision by field name.
+    """
+    device = choose_device(config.train.device)
+    precision = choose_precision(config.train.precision, device)
+    compiled = choose_compile(config.train.compile, device)
+    train = replace(config.train, device=device.type, precision=precision.value, compile=compiled.value)
+    return replace(config, train=train), {"precision": precision.reason, "compile": compiled.reason}
+
+
+def build(config: Config) -> Training:
+    """Networks with fresh weights from the seed, on the device. The config is a resolved one.
+
+    Raises:
+        FastvaeError: the loss network's weights are not to be had.
+    """
+    device = torch.device(config.train.device)
+    _, objective_class = next(o for o in OBJECTIVES.values() if o[0] is type(config.objective))
+    # A generator of its own is not enough: torch's initialisers draw from the global one.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        objective = objective_class(config.objective, config.model, _loss_network(config))
+    objective.to(device)
+    objective.train()
+    lr = config.train.lr
+    updates = objective.updates(lr)
+    step = Step(
+        objective,
+        updates,
+        device=device,
+        bf16=config.train.precision == "bf16",
+        compile_passes=config.train.compile == "on",
+    )
+    noise = torch.Generator(device).manual_seed(config.train.seed)
+    return Training(objective, updates, step, noise)
+
+
+def _loss_network(config: Config):
+    if not hasattr(config.objective, "vgg"):
+        return None
+    from fastvae.lossnet import load_loss_network
+
+    # The critic looks at relu1_1 whether or not that layer is compared.
+    taps = {"relu1_1", *config.objective.layers}
+    return load_loss_network(config.objective.vgg, taps=sorted(taps))

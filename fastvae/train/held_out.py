@@ -1,0 +1,45 @@
+"""How well a model reconstructs images that it was not trained on."""
+
+import numpy as np
+import torch
+
+from fastvae.objectives import Objective
+from fastvae.train.step import Step, to_images
+
+
+@torch.no_grad()
+def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: int = 64) -> dict[str, float]:
+    """Reconstruction quality with running statistics and z = mean.
+
+    PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images; L_rec is
+    eq. 6 in the objective's own layers and weights, where it has them.
+
+    Args:
+        objective: on its device; left in training mode.
+        step: gives device and precision.
+        pixels: uint8 [N, H, W, 3], N > 0.
+        batch_size: images at once.
+
+    Returns:
+        {"psnr_db": ..., "rec": ...}, empty for a system that does not reconstruct.
+    """
+    psnr, rec = 0.0, 0.0
+    objective.train(False)
+    try:
+        for start in range(0, len(pixels), batch_size):
+            images = to_images(torch.from_numpy(pixels[start : start + batch_size]).to(step.device))
+            with step.precision():
+                fakes = objective.reconstruct(images)
+                if fakes is None:
+                    return {}
+                if objective.loss_network is not None:
+                    features, fake_features = objective.loss_network(images), objective.loss_network(fakes)
+                    rec += objective.feature_distance(fake_features, features).item() * len(images)
+            error = ((fakes.float().clamp(-1, 1) - images) * 127.5).square().flatten(1).mean(1)
+            psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
+    finally:
+        objective.train(True)
+    found = {"psnr_db": psnr / len(pixels)}
+    if objective.loss_network is not None:
+        found["rec"] = rec / len(pixels)
+    return found

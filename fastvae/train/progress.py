@@ -1,0 +1,53 @@
+"""One line that says where a run is: step, images a second, each loss, time to go."""
+
+import sys
+import time
+from typing import TextIO
+
+
+def duration(seconds: float) -> str:
+    """Seconds -> "1:02:03" or "2:03"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Progress:
+    """Rewrites one line on a terminal; elsewhere prints a line at most every `quiet_s` seconds.
+
+    Args:
+        total: steps of the whole run.
+        stream: where to, standard error by default.
+        quiet_s: seconds between two lines that are not rewritten.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None, quiet_s: float = 10.0):
+        self.total, self.quiet_s = total, quiet_s
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self._last, self._length = 0.0, 0
+
+    def show(self, step: int, images_per_s: float, losses: dict[str, float], seconds_left: float) -> None:
+        """The state after `step` steps."""
+        now = time.monotonic()
+        if not self.live and step < self.total and now - self._last < self.quiet_s:
+            return
+        self._last = now
+        parts = [f"step {step}/{self.total}", f"{images_per_s:.1f} images/s"]
+        parts += [f"{name} {value:.4g}" for name, value in losses.items()]
+        parts.append(f"{duration(seconds_left)} left")
+        line = "  ".join(parts)
+        if self.live:
+            self.stream.write("\r" + line.ljust(self._length))
+            self._length = len(line)
+        else:
+            self.stream.write(line + "\n")
+        self.stream.flush()
+
+    def note(self, text: str) -> None:
+        """A line of its own, above the one that is rewritten."""
+        if self.live and self._length:
+            self.stream.write("\r" + " " * self._length + "\r")
+            self._length = 0
+        self.stream.write(text + "\n")
+        self.stream.flush()

@@ -1,0 +1,70 @@
+"""One training step. For the VAE-WGAN it is Algorithm 1: one forward, one backward, three updates."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from fastvae.objectives import Objective, Pass, Update
+
+
+class Step:
+    """Runs an objective's passes on a batch and applies its updates.
+
+    Args:
+        objective: on its device, in training mode.
+        updates: the objective's optimisers, by name.
+        device: where the batch goes.
+        bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
+        compile_passes: compile every pass with torch.compile(fullgraph=True) at its first use.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        updates: dict[str, Update],
+        *,
+        device: torch.device,
+        bf16: bool = False,
+        compile_passes: bool = False,
+    ):
+        self.objective, self.updates = objective, updates
+        self.device, self.bf16, self.compile_passes = device, bf16, compile_passes
+        self._losses = {}
+
+    def __call__(self, pixels: Tensor, noise: Tensor, step: int) -> dict[str, Tensor]:
+        """One step on a batch.
+
+        Args:
+            pixels: uint8 [B, H, W, 3], RGB.
+            noise: float32 [B, noise_size], standard normal.
+            step: the step's number, from 0.
+
+        Returns:
+            The step's loss terms, detached scalars on the device.
+        """
+        images = to_images(pixels)
+        terms = {}
+        for part in self.objective.passes(step):
+            with self.precision():
+                total, reported = self._loss(part)(images, noise)
+            total.backward()
+            for name in part.updates:
+                self.updates[name].apply()
+            terms |= reported
+        return terms
+
+    def precision(self) -> AbstractContextManager:
+        """The autocast that every forward pass of this run happens in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _loss(self, part: Pass):
+        if part.name not in self._losses:
+            compiled = torch.compile(part.loss, fullgraph=True, dynamic=False)
+            self._losses[part.name] = compiled if self.compile_passes else part.loss
+        return self._losses[part.name]
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] in 0..255 -> float32 [B, 3, H, W] in [-1, 1], channels_last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,220 @@
+"""The training loop: batches in, steps, and everything that is written on the way."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvae import pictures
+from fastvae.config import Config, to_json
+from fastvae.data.dataset import open_images
+from fastvae.errors import FastvaeError
+from fastvae.train import checkpoint
+from fastvae.train.batches import Batches
+from fastvae.train.build import build
+from fastvae.train.held_out import evaluate
+from fastvae.train.progress import Progress
+from fastvae.train.run_folder import RunFolder
+from fastvae.train.step import to_images
+from fastvae.train.stopping import StopSignal
+
+_PICTURED = 32
+
+
+class Trainer:
+    """Trains one run, from its beginning or from its newest checkpoint.
+
+    Args:
+        config: resolved (`build.resolve`).
+        folder: where the run is written; created, unless `resume`.
+        resume: continue from the newest checkpoint in `folder`.
+
+    Raises:
+        FastvaeError: the data, the loss network's weights or the checkpoint cannot be had.
+        UsageError: the folder is in use, or a flag contradicts the data.
+    """
+
+    def __init__(self, config: Config, folder: Path, *, resume: bool = False):
+        self.config, self.train = config, config.train
+        self.run = RunFolder(folder)
+        images = open_images(config.data, config.model.image_size)
+        self.batches = Batches(images, self.train.batch_size, self.train.seed)
+        self.held_out = np.asarray(images.images[images.held_out()[: self.train.held_out]])
+        self.total = self.train.steps or self.train.epochs * self.batches.steps_per_epoch
+        parts = build(config)
+        self.objective, self.updates, self.step, self.noise = (
+            parts.objective,
+            parts.updates,
+            parts.step,
+            parts.noise,
+        )
+        self.done, self.seconds = 0, 0.0
+        if resume:
+            resumed = checkpoint.restore(
+                checkpoint.latest(folder), objective=self.objective, updates=self.updates, noise=self.noise
+            )
+            self.done, self.seconds = resumed.step, resumed.seconds
+            self.run.forget_after(self.done)
+        else:
+            self.run.create(to_json(config))
+        self.progress = Progress(self.total)
+        self._window: list[dict[str, Tensor]] = []
+        self._saved = self.done if resume else None
+
+    def fit(self) -> int | None:
+        """Trains to the end, or until a signal or the time limit; saves in every case.
+
+        Returns:
+            The number of the signal that stopped it, or None.
+
+        Raises:
+            FastvaeError: a loss is not finite, or something cannot be written.
+        """
+        if self.done == 0:
+            self.run.append({"step": 0, **self._evaluation()})
+        try:
+            with StopSignal() as stop:
+                self._loop(stop)
+            self._close_window()
+            if self._saved != self.done:
+                self._save()
+            if stop.received is None:
+                self.run.append({"step": self.done, **self._evaluation()})
+                self._pictures()
+            return stop.received
+        finally:
+            self.run.close()
+
+    def _loop(self, stop: StopSignal) -> None:
+        train = self.train
+        self._log_start = time.perf_counter()
+        while self.done < self.total and stop.received is None:
+            if train.minutes is not None and self.seconds >= 60 * train.minutes:
+                break
+            start = time.perf_counter()
+            self._set_learning_rates()
+            pixels = self.batches[self.done].to(self.step.device, non_blocking=True)
+            noise = self._draw_noise(len(pixels))
+            self._window.append(self.step(pixels, noise, self.done))
+            self.done += 1
+            balance = self._balance(pixels) if self._is_due(train.balance_every) else {}
+            self.seconds += time.perf_counter() - start
+            if balance or self._is_due(train.log_every):
+                self._close_window(balance)
+            if self._is_due(train.evaluate_every) and self.done < self.total:
+                self.run.append({"step": self.done, **self._evaluation()})
+            if self._is_due(train.pictures_every) and self.done < self.total:
+                self._pictures()
+            if self._is_due(train.checkpoint_every):
+                self._close_window()
+                self._save()
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.done > 0 and self.done % every == 0
+
+    def _set_learning_rates(self) -> None:
+        factor = self.train.lr_decay ** (self.done // self.batches.steps_per_epoch)
+        for update in self.updates.values():
+            for group in update.optimizer.param_groups:
+                group.setdefault("initial_lr", float(group["lr"]))
+                group["lr"] = group["initial_lr"] * factor
+
+    def _draw_noise(self, count: int) -> Tensor:
+        size = self.objective.noise_size
+        return torch.randn(count, size, generator=self.noise, device=self.step.device)
+
+    def _balance(self, pixels: Tensor) -> dict[str, float]:
+        # A measurement must leave no trace: the batch statistics of its forward passes are undone, and its noise
+        # does not come from the run's generator.
+        images = to_images(pixels)
+        noise = torch.randn(len(images), self.objective.noise_size).to(images.device)
+        buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
+        with self.step.precision():
+            found = self.objective.balance(images, noise)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        return {name: value.item() for name, value in found.items()}
+
+    def _close_window(self, extra: dict[str, float] | None = None) -> None:
+        """Logs the mean of the steps since the last call, after checking that every one of them was finite."""
+        if not self._window:
+            return
+        names = list(self._window[0])
+        values = torch.stack([torch.stack([terms[n].float() for n in names]) for terms in self._window]).cpu()
+        finite = torch.isfinite(values)
+        if not finite.all():
+            row, column = (int(i) for i in torch.nonzero(~finite)[0])
+            raise self._diverged(names[column], self.done - len(values) + row, values[row, column].item())
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        now = time.perf_counter()
+        images_per_s = len(values) * self.train.batch_size / (now - self._log_start)
+        self._log_start, self._window = now, []
+        self.run.append(
+            {
+                "step": self.done,
+                "epoch": self.done / self.batches.steps_per_epoch,
+                "seconds": round(self.seconds, 3),
+                "images_per_s": round(images_per_s, 2),
+                "lr": next(iter(self.updates.values())).optimizer.param_groups[0]["lr"],
+                **means,
+                **(extra or {}),
+            }
+        )
+        left = (self.total - self.done) * self.train.batch_size / images_per_s
+        if self.train.minutes is not None:
+            left = min(left, max(0.0, 60 * self.train.minutes - self.seconds))
+        self.progress.show(self.done, images_per_s, means | (extra or {}), left)
+
+    def _diverged(self, name: str, step: int, value: float) -> FastvaeError:
+        saved = checkpoint.checkpoints(self.run.checkpoints)
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been saved yet"
+        return FastvaeError(
+            f"the loss term {name!r} was {value} at step {step}, so training stopped; {last}. "
+            "A smaller --lr or another --critic may help, then --resume"
+        )
+
+    def _save(self) -> None:
+        for name, network in self.objective.networks.items():
+            for key, value in network.state_dict().items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    raise self._diverged(f"{name}.{key}", self.done, math.nan)
+        checkpoint.save(
+            self.run.checkpoints,
+            step=self.done,
+            seconds=self.seconds,
+            config=to_json(self.config),
+            objective=self.objective,
+            updates=self.updates,
+            noise=self.noise,
+            keep=self.train.keep_checkpoints,
+        )
+        self._saved = self.done
+
+    def _evaluation(self) -> dict[str, Any]:
+        found = evaluate(self.objective, self.step, self.held_out)
+        if found:
+            words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self.progress.note(f"held-out images after {self.done} steps: {words}")
+        self._log_start = time.perf_counter()
+        return {f"held_out_{name}": value for name, value in found.items()}
+
+    @torch.no_grad()
+    def _pictures(self) -> None:
+        originals = self.held_out[:_PICTURED]
+        generator = torch.Generator().manual_seed(self.train.seed)
+        noise = torch.randn(_PICTURED * 2, self.objective.noise_size, generator=generator).to(self.step.device)
+        self.objective.train(False)
+        with self.step.precision():
+            samples = self.objective.sample(noise)
+            fakes = self.objective.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
+        self.objective.train(True)
+        name = f"{self.done:08d}.png"
+        pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{name}")
+        if fakes is not None:
+            sheet = pictures.beside(originals, pictures.to_pixels(fakes))
+            pictures.save_png(sheet, self.run.pictures / f"reconstructions-{name}")
+        self._log_start = time.perf_counter()
