@@ -1,8 +1,8 @@
 """fastvae: train and run the deep-feature-consistent VAE with a Wasserstein critic (VAE-WGAN), fast.
 
-    import fastvae
-    vae = fastvae.load("runs/demo")          # images in [-1, 1], [B, 3, 64, 64]
-    faces = vae.sample(16)
+import fastvae
+vae = fastvae.load("runs/demo")          # images in [-1, 1], [B, 3, 64, 64]
+faces = vae.sample(16)
 """
 
 __version__ = "0.1.0"

@@ -117,7 +117,9 @@ def from_json(values: dict[str, Any]) -> Config:
     objective = dict(values["objective"])
     name = objective.pop("name")
     if name not in OBJECTIVES:
-        raise FastvaeError(f"unknown objective {name!r}{suggest(name, OBJECTIVES)}: was this run made by a later version?")
+        raise FastvaeError(
+            f"unknown objective {name!r}{suggest(name, OBJECTIVES)}: was this run made by a later version?"
+        )
     return Config(
         recipe=values["recipe"],
         data=values["data"],
@@ -136,6 +138,6 @@ def _fill(cls: type, values: dict[str, Any]):
 
 
 def suggest(name: str, known) -> str:
-    """", did you mean ...?" with the nearest known name, or all of them where none is near."""
+    """ ", did you mean ...?" with the nearest known name, or all of them where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

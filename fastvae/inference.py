@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from fastvae.config import from_json
-from fastvae.errors import FastvaeError
 from fastvae.models import VAE
 from fastvae.train import checkpoint
 

@@ -31,7 +31,9 @@ def choose_device(wanted: str) -> torch.device:
         UsageError: CUDA is asked for and there is none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda, but torch sees no CUDA device; `fastvae info` says more, --device cpu runs here")
+        raise UsageError(
+            "--device cuda, but torch sees no CUDA device; `fastvae info` says more, --device cpu runs here"
+        )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

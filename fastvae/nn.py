@@ -26,5 +26,3 @@ class ReplicationConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, upsample={self.upsample}"
-
-

@@ -33,6 +33,15 @@ class _Clipped(torch.optim.Optimizer):
                         f"{name}={group[name]}: load it into torch's own class"
                     )
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Loads what this class or torch's own saved, in any memory format."""
+        super().load_state_dict(state_dict)
+        # The fused update walks parameter and state side by side in memory, so their layouts must agree.
+        for p, state in self.state.items():
+            for name, value in state.items():
+                if value.shape == p.shape:
+                    state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
     @torch.no_grad()
     def step(self, closure=None):
         """One update of every parameter that has a gradient, then the clipping of its group."""

@@ -38,9 +38,7 @@ def celeba64_wide() -> Config:
 
 def cifar10() -> Config:
     """The paper's run on CIFAR-10 at its native 32x32; give --data."""
-    return Config(
-        recipe="cifar10", objective=VaeWganOptions(), data="cifar10.fvae", model=ModelConfig(image_size=32)
-    )
+    return Config(recipe="cifar10", objective=VaeWganOptions(), data="cifar10.fvae", model=ModelConfig(image_size=32))
 
 
 def celeba64_dfc() -> Config:

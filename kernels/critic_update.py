@@ -53,13 +53,23 @@ def adam_clip_(
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter afterwards, > 0; None for no clipping.
+
+    Raises:
+        ValueError: a parameter and its state differ in shape or in memory layout.
     """
     if not params:
         return
+    for p, m, v in zip(params, exp_avgs, exp_avg_sqs, strict=True):
+        # The fused update walks them side by side in memory.
+        if not p.stride() == m.stride() == v.stride() or not p.shape == m.shape == v.shape:
+            raise ValueError(
+                f"adam_clip_ expects state laid out as its parameter, {list(p.shape)} with strides {p.stride()}; "
+                f"got {list(m.shape)} with {m.stride()} and {list(v.shape)} with {v.stride()}"
+            )
     torch._foreach_add_(list(steps), 1)
     torch._fused_adam_(
         list(params),
-        list(grads),
+        [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for p, g in zip(params, grads, strict=True)],
         list(exp_avgs),
         list(exp_avg_sqs),
         [],

@@ -52,9 +52,7 @@ def feature_loss(features: Sequence[Tensor], targets: Sequence[Tensor], weights:
     total = None
     for feature, target, weight in zip(features, targets, weights, strict=True):
         if feature.shape != target.shape:
-            raise ValueError(
-                f"feature_loss expects equal shapes; got {list(feature.shape)} and {list(target.shape)}"
-            )
+            raise ValueError(f"feature_loss expects equal shapes; got {list(feature.shape)} and {list(target.shape)}")
         accumulate = torch.promote_types(feature.dtype, torch.float32)
         difference = feature.to(accumulate) - target.detach().to(accumulate)
         layer = difference.square().mean() * (0.5 * weight)

@@ -1,6 +1,6 @@
 """Identity whose gradient changes sign: the critic ascends where the generator descends, in one backward pass.
 
-    y = x,   dL/dx = -dL/dy                        (Ganin and Lempitsky 2015, arXiv:1409.7495, section 3.1)
+y = x,   dL/dx = -dL/dy                        (Ganin and Lempitsky 2015, arXiv:1409.7495, section 3.1)
 """
 
 import torch

@@ -93,8 +93,7 @@ def _check_arguments(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: i
         )
     if weight.dim() != 4 or tuple(weight.shape[1:]) != (x.shape[1], 3, 3):
         raise ValueError(
-            f"replicate_conv2d expects a weight [O, {x.shape[1]}, 3, 3] for x {list(x.shape)}; "
-            f"got {list(weight.shape)}"
+            f"replicate_conv2d expects a weight [O, {x.shape[1]}, 3, 3] for x {list(x.shape)}; got {list(weight.shape)}"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"replicate_conv2d expects a bias [{weight.shape[0]}]; got {list(bias.shape)}")

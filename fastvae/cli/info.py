@@ -31,7 +31,9 @@ def _info() -> None:
         "compile": f"{compiled.value}: {compiled.reason}",
         "Triton": _triton(device),
         "DALI": _installed("nvidia-dali-cuda130", "nvidia.dali", "Pillow decodes instead; pip install 'fastvae[dali]'"),
-        "TensorBoard": _installed("tensorboard", "tensorboard", "stats.jsonl holds the same; pip install 'fastvae[eval]'"),
+        "TensorBoard": _installed(
+            "tensorboard", "tensorboard", "stats.jsonl holds the same; pip install 'fastvae[eval]'"
+        ),
         "cache": str(cache_folder()),
     }
     for name, words in rows.items():

@@ -1,0 +1,1 @@
+"""Images: packed files, their sources, decoders and order."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastvae.data.folder import SUFFIXES, find_pictures
 from fastvae.data.packed import SPLITS
-from fastvae.data.sources import Source
+from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
 
 ATTRIBUTES_FILE = "list_attr_celeba.txt"
@@ -20,9 +20,7 @@ def is_celeba(root: Path) -> bool:
     if _find_list(root, SPLITS_FILE) is None or _find_list(root, ATTRIBUTES_FILE) is None:
         return False
     folder = _images_folder(root)
-    return any(
-        re.fullmatch(r"\d{6}", file.stem) and file.suffix.lower() in SUFFIXES for file in folder.iterdir()
-    )
+    return any(re.fullmatch(r"\d{6}", file.stem) and file.suffix.lower() in SUFFIXES for file in folder.iterdir())
 
 
 def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
@@ -59,7 +57,8 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
         unlisted = [name for name, stem in zip(names, stems, strict=True) if stem not in table]
         if unlisted:
             raise FastvaeError(
-                f"{len(unlisted)} of {len(names)} pictures in {folder} are not in {file} (first: {unlisted[0]}); "
+                f"{len(unlisted)} of {len(names)} pictures in {folder} are not in {file.name} "
+                f"(first: {unlisted[0]}); "
                 "remove them, or prepare it as a plain folder (kind folder)"
             )
     return Source(
@@ -96,7 +95,7 @@ def _read_attributes(file: Path, wanted: set[str]) -> tuple[tuple[str, ...], dic
     """The file: a count, a line of names, then `000001.jpg -1 1 ...` a line."""
     lines = file.read_text("utf-8", errors="replace").splitlines()
     if len(lines) < 3:
-        raise FastvaeError(f"{file} is damaged: it has {len(lines)} lines; take the original from CelebA's authors")
+        raise FastvaeError(f"{file} is damaged: it has {len(lines)} lines; download it again")
     names = tuple(lines[1].split())
     table = {}
     for number, line in enumerate(lines[2:], start=3):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastvae.data.folder import SPLIT_FOLDERS, read_folder
 from fastvae.data.packed import SPLITS
-from fastvae.data.sources import Source
+from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -27,9 +27,8 @@ _PICKLE_ADVICE = (
 def is_cifar10(root: Path) -> bool:
     """Whether the folder holds CIFAR-10 in a form that is read or, for pickles, refused with advice."""
     folder = _batches_folder(root)
-    return any((folder / f"{_BATCHES[0]}{suffix}").is_file() for suffix in ("", ".bin", ".png")) or (
-        _has_class_folders(root)
-    )
+    has_batches = any((folder / f"{_BATCHES[0]}{form}").is_file() for form in ("", ".bin", ".png"))
+    return has_batches or _has_class_folders(root)
 
 
 def read_cifar10(root: Path) -> Source:
@@ -66,7 +65,8 @@ def read_cifar10(root: Path) -> Source:
 
 def _source(folder: Path, pixels: list[np.ndarray], labels: list[np.ndarray]) -> Source:
     """pixels: six of uint8 [n, 32, 32, 3]; labels: six of uint8 [n]."""
-    names = [f"{batch}/{row}" for batch, block in zip(_BATCHES, pixels, strict=True) for row in range(len(block))]
+    blocks = zip(_BATCHES, pixels, strict=True)
+    names = [f"{batch}/{row}" for batch, block in blocks for row in range(len(block))]
     splits = np.full(len(names), SPLITS["train"], np.uint8)
     splits[-len(pixels[-1]) :] = SPLITS["test"]
     return Source(
@@ -110,7 +110,7 @@ def _read_pngs(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
             raise FastvaeError(f"{file} cannot be decoded ({error}); unpack the archive again") from None
         if rows.dtype != np.uint8 or rows.shape[1:] != (SIDE * SIDE, 3):
             raise FastvaeError(
-                f"{file} is not a batch of CIFAR-10: expected RGB rows of {SIDE * SIDE} pixels, one an image; "
+                f"{file} is no batch of CIFAR-10: expected RGB rows of {SIDE * SIDE} pixels, one an image; "
                 f"got {rows.dtype} {list(rows.shape)}"
             )
         pixels.append(rows.reshape(-1, SIDE, SIDE, 3))

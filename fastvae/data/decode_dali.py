@@ -1,10 +1,11 @@
 """Picture files to square RGB arrays, with NVIDIA DALI on the CPU: Pillow's pixels, faster.
 
-DALI takes what holds Pillow's threads back, the decoding of small JPEGs, and cuts the crop out. All other files
-(see `_plain_jpeg_size`), and those that DALI refuses, go through Pillow.
+DALI takes what costs most, the decoding of small JPEGs, of which it decodes only the rows of the crop. All other
+files (see `_plain_jpeg_size`), and those that DALI refuses, go through Pillow. On two cores, 178x218 to 64x64, it
+is 1.2 to 1.5 times as fast as Pillow alone (interleaved runs; 350 against 440 us of processor time a picture).
 
-Pixels: identical to `decode_pillow`, a bound of 0 levels, where both use libjpeg-turbo, as the wheels of Pillow 13
-and DALI 2.4 do (6,000 CelebA pictures compared). For that the resize stays with Pillow. DALI's own (linear,
+Pixels: identical to `decode_pillow`, a bound of 0 levels, where both use libjpeg-turbo, as the wheels of Pillow
+13 and DALI 2.4 do (12,000 CelebA pictures compared). For that the resize stays with Pillow. DALI's own (linear,
 antialiased) agrees within 1 level except in the outermost ring of pixels, where DALI repeats the edge and Pillow
 renormalises its weights: up to 22 levels there.
 
@@ -12,8 +13,7 @@ A JPEG whose bytes are damaged in the middle, not cut short, decodes to the same
 libjpeg only warns of it; of 150 such files Pillow refused one that DALI took.
 """
 
-import contextlib
-import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
@@ -27,21 +27,25 @@ from fastvae.data.crop import Box, Crop, crop_box
 from fastvae.data.decode_pillow import BrokenImage
 from fastvae.errors import FastvaeError
 
-# A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink, would
-# grow with the largest.
+# A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink,
+# would grow with the largest.
 _MOST_PIXELS = 512 * 512
 _BATCH = 256
-# Pictures a task of the thread pool; one task for each picture costs a third of the speed.
+# Pictures a task of the thread pool: enough that handing tasks out costs little beside 0.15 ms a picture.
 _TASK = 32
+_logger = logging.getLogger("fastvae")
 
 _Result = np.ndarray | BrokenImage
 
 
 def is_available() -> bool:
-    """Whether DALI is installed."""
-    with contextlib.suppress(ModuleNotFoundError):
-        return importlib.util.find_spec("nvidia.dali") is not None
-    return False
+    """Whether DALI is installed and can be imported; imports it, which takes a second."""
+    try:
+        import nvidia.dali  # noqa: F401
+    # OSError: one of its shared libraries is missing.
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def describe() -> str:
@@ -103,14 +107,16 @@ class _CroppingDecoder:
         if not wanted:
             return pieces
         boxes = np.array([files[index][1] for index in wanted], np.int32)
+        data = [np.frombuffer(files[index][0], np.uint8) for index in wanted]
+        self._pipeline.feed_input("data", data)
+        self._pipeline.feed_input("start", np.ascontiguousarray(boxes[:, :2]))
+        self._pipeline.feed_input("end", np.ascontiguousarray(boxes[:, 2:]))
         try:
-            self._pipeline.feed_input("data", [np.frombuffer(files[index][0], np.uint8) for index in wanted])
-            self._pipeline.feed_input("start", boxes[:, :2])
-            self._pipeline.feed_input("end", boxes[:, 2:])
             (batch,) = self._pipeline.run()
         except RuntimeError:
             # A pipeline that has raised takes no more input.
             self._build()
+            _logger.info("DALI refused one of %d pictures; Pillow decodes them", len(wanted))
             return pieces
         for row, index in enumerate(wanted):
             # A copy, because the next run overwrites the batch.

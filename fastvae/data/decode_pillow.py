@@ -1,11 +1,11 @@
-"""Picture files to square RGB arrays, with Pillow: the decoder that is always there, and the reference for others.
+"""Picture files to square RGB arrays, with Pillow: the decoder that is always there, and the reference.
 
 A file becomes upright 8-bit RGB (`upright_rgb`), is cropped (`crop.crop_box`), and is resized with Pillow's
-antialiased bilinear (triangle) filter, whose support ends at the crop's edge. Never in JPEG's draft mode, which
-changes pixels.
+antialiased bilinear (triangle) filter, whose support ends at the crop's edge. JPEG's draft mode is not used,
+because it changes pixels.
 
-Threads, not processes: two threads on two cores decode 3.1k CelebA pictures (178x218 to 64x64) a second, two
-processes 3.6k, and processes would ask every calling script for an `if __name__ == "__main__"`.
+Threads, not processes: on two cores two threads decode 3.1k CelebA pictures (178x218 to 64x64) a second,
+two processes 3.6k, and processes would ask every calling script for an `if __name__ == "__main__"`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,9 +40,7 @@ def describe() -> str:
     return f"pillow {PIL.__version__}"
 
 
-def decode(
-    paths: Sequence[Path], *, crop: Crop, size: int, workers: int
-) -> Iterator[np.ndarray | BrokenImage]:
+def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Iterator[np.ndarray | BrokenImage]:
     """Decodes files, in order, in threads that work a few batches ahead of the reader.
 
     Args:
@@ -81,9 +79,9 @@ def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray |
         return BrokenImage("not a JPEG, PNG, WebP or BMP picture")
     except FastvaeError as error:
         return BrokenImage(str(error))
-    # What codecs raise on damaged files is open-ended: OSError, SyntaxError, struct.error, decompression bombs.
+    # What codecs raise on damaged files is open-ended: OSError, SyntaxError, struct.error and more.
     except Exception as error:
-        return BrokenImage(str(error) or type(error).__name__)
+        return BrokenImage(" ".join(str(error).split()) or type(error).__name__)
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:

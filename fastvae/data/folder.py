@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fastvae.data.packed import SPLITS
-from fastvae.data.sources import Source
+from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})

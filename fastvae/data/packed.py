@@ -210,6 +210,8 @@ class PackedWriter:
         attributes = _codes(attributes, (batch, len(self._attribute_names)), "attributes", largest=1)
         if len(names) != (batch if len(self._names) == self.count and (names or self._names) else 0):
             raise ValueError(f"names must be given for all images or for none; got {len(names)} for {batch}")
+        if not batch:
+            return
         images = np.ascontiguousarray(images)
         self._write(images)
         self._images_hash.update(images)
@@ -287,9 +289,7 @@ class PackedWriter:
 def check_destination(path: Path, *, overwrite: bool) -> None:
     """Raises FastvaeError unless a packed file can be created at `path`."""
     if path.is_dir():
-        raise FastvaeError(
-            f"{path} is a folder; give the name of a file to write, such as {path / 'set.fvae'}"
-        )
+        raise FastvaeError(f"{path} is a folder; give the name of a file to write, such as {path / 'set.fvae'}")
     if path.exists() and not overwrite:
         raise FastvaeError(f"{path} exists; choose another name, or allow it to be replaced (overwrite)")
     if not path.parent.is_dir():

@@ -4,7 +4,6 @@ import itertools
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +15,9 @@ from tqdm import tqdm
 from fastvae.data import decode_pillow
 from fastvae.data.crop import Crop, check_crop
 from fastvae.data.decode_pillow import BrokenImage
+from fastvae.data.detect import check_kind, read_source
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
-from fastvae.data.sources import Source, check_kind, read_source
+from fastvae.data.source import Source
 from fastvae.errors import FastvaeError, UsageError
 
 DECODERS = ("auto", "pillow", "dali")
@@ -49,12 +49,12 @@ def prepare(
     Args:
         source_path: folder with CelebA, CIFAR-10 or any pictures; see `celeba`, `cifar10` and `folder`.
         out_path: file to write, by custom `<name>.fvae`.
-        kind: "auto", "celeba", "cifar10" or "folder"; see `sources.read_source`.
+        kind: "auto", "celeba", "cifar10" or "folder"; see `detect.read_source`.
         image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
         crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
             "center", None (whole picture) or (left, top, right, bottom); see `crop.check_crop`.
-        decoder: "pillow", "dali" (on the CPU), or "auto": DALI where it is installed. Their pixels agree within
-            the bound that `decode_dali` states.
+        decoder: "pillow", "dali" (on the CPU), or "auto": DALI where it is installed. Their pixels are the same;
+            see `decode_dali`.
         annotations: folder with CelebA's two lists, if they are not near the pictures.
         workers: decoding threads; by default one for each core this process may use.
         progress: whether to draw a progress bar on stderr.
@@ -89,10 +89,10 @@ def prepare(
         images = _resized(source.images, crop=crop, size=size)
     else:
         images = decoder_module.decode(source.images, crop=crop, size=size, workers=workers)
-    bar = tqdm(images, "prepare", len(source.names), unit=" images", file=sys.stderr, disable=not progress)
-    with PackedWriter(
-        out_path, image_size=size, attribute_names=source.attribute_names, overwrite=overwrite
-    ) as writer:
+    with (
+        tqdm(images, "prepare", len(source.names), unit=" images", disable=not progress) as bar,
+        PackedWriter(out_path, image_size=size, attribute_names=source.attribute_names, overwrite=overwrite) as writer,
+    ):
         broken = _write(bar, source, writer)
         writer.info = {
             "kind": source.kind,
@@ -163,7 +163,7 @@ def _choose_decoder(decoder: str) -> ModuleType:
     if decode_dali.is_available():
         return decode_dali
     if decoder == "dali":
-        raise FastvaeError("DALI is not installed; run `pip install 'fastvae[dali]'`, or use the decoder pillow")
+        raise FastvaeError("DALI cannot be imported; run `pip install 'fastvae[dali]'`, or use the decoder pillow")
     return decode_pillow
 
 
@@ -171,6 +171,6 @@ def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise FastvaeError(
-            f"{path} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; "
+            f"{path} needs {needed / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB free; "
             "free some space or choose another disk"
         )

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import logging
 import os
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -74,14 +75,14 @@ def fetch(name: str, source: Source, *, progress: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if by_hand.is_file():
-            _check(by_hand, _sha256(by_hand), source)
+            _verify(by_hand, _sha256(by_hand), source)
             _convert(by_hand, kept, source)
             logger.info("%s is converted to %s and can be deleted", by_hand, kept)
             return kept
         # Another process may be downloading the same file.
         partial = by_hand.with_name(f"{by_hand.stem}.{os.getpid()}.partial.pth")
         try:
-            _check(source.url, _download(name, source, partial, progress=progress), source)
+            _verify(source.url, _download(name, source, partial, progress=progress), source)
             _convert(partial, kept, source)
         finally:
             partial.unlink(missing_ok=True)
@@ -100,9 +101,7 @@ def _download(name: str, source: Source, target: Path, *, progress: bool) -> str
     try:
         with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as reply:
             length = int(reply.headers.get("Content-Length") or 0)
-            bar = tqdm(
-                total=length or None, unit="B", unit_scale=True, desc=source.file_name, disable=not progress
-            )
+            bar = tqdm(total=length or None, unit="B", unit_scale=True, desc=source.file_name, disable=not progress)
             with bar, target.open("wb") as file:
                 while block := reply.read(_BLOCK_BYTES):
                     file.write(block)
@@ -111,7 +110,7 @@ def _download(name: str, source: Source, target: Path, *, progress: bool) -> str
                 if length and file.tell() != length:
                     raise http.client.IncompleteRead(b"", length - file.tell())
     # OSError would cover URLError, but also a full disk, which is no matter of the network.
-    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         raise FastvaeError(_offline_message(name, source, error)) from error
     return digest.hexdigest()
 
@@ -137,7 +136,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(what: object, sha256: str, source: Source) -> None:
+def _verify(what: object, sha256: str, source: Source) -> None:
     if not sha256.startswith(source.sha256):
         raise FastvaeError(
             f"{what} is not the file it should be: expected a SHA-256 that is or {_described(source)}, got "

@@ -85,8 +85,8 @@ def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
                 keras = name.replace("_", "_conv").replace("conv", "block", 1)
                 raise FastvaeError(
                     f"{path} has no {kind} of {name}: expected torchvision's key features.{index}.{kind} "
-                    f"or Keras's layer {keras}. Give a file with VGG-19 up to {convs[max(layers)][0]}, or ask "
-                    f"for fewer taps."
+                    f"or Keras's layer {keras}. Give a file with VGG-19 up to {convs[max(layers)][0]}, or "
+                    f"ask for fewer taps."
                 )
             if tuple(tensor.shape) != shape:
                 raise FastvaeError(
@@ -95,8 +95,7 @@ def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
                 )
             if not torch.isfinite(tensor).all():
                 raise FastvaeError(
-                    f"the {kind} of {name} in {path} must be finite; got NaN or infinity. Copy the file "
-                    f"again."
+                    f"the {kind} of {name} in {path} must be finite; got NaN or infinity. Copy the file again."
                 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.lossnet.calibrate import balance_taps
+from fastvae.lossnet.calibrate import balance_taps, calibration_images, tap_rms
 from fastvae.lossnet.convention import BY_NAME, CAFFE, CAFFE_RGB, Convention, recognise
 from fastvae.lossnet.download import SOURCES, fetch
 from fastvae.lossnet.formats import read_weights
@@ -57,7 +57,7 @@ def load_loss_network(
     network.source = f"{path.name}, {convention.name}"
     logger.info("loss network: %s from %s", convention.name, path)
     if not (original and convention in (CAFFE, CAFFE_RGB)):
-        gains = balance_taps(network)
+        gains = balance_taps(network, tap_rms(network, calibration_images()))
         network.source += ", brought to Caffe's tap levels"
         described = ", ".join(f"{tap} {gain:.4g}" for tap, gain in gains.items())
         logger.info("loss network: taps multiplied to the levels of the Caffe weights: %s", described)
@@ -93,7 +93,5 @@ def _local_file(weights: str | Path) -> Path:
         names = ("caffe", "torchvision", "random")
         near = difflib.get_close_matches(str(weights).lower(), names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(
-            f'--vgg must be {", ".join(names)} or the path of a weights file; got "{weights}".{hint}'
-        )
+        raise UsageError(f'--vgg must be {", ".join(names)} or the path of a weights file; got "{weights}".{hint}')
     return path

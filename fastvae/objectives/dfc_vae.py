@@ -1,6 +1,6 @@
 """DFC-VAE: the variational autoencoder with a deep-feature-consistent loss.
 
-    L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec is eq. 5 and 6)
+L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec is eq. 5 and 6)
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,11 @@
 """Plain-VAE: the variational autoencoder with a per-pixel loss.
 
-    L = alpha KL(q(z|x) || N(0, I)) + |x - Decoder(z)|^2 / (2 sigma^2)         (Kingma and Welling 2014)
+L = alpha KL(q(z|x) || N(0, I)) + |x - Decoder(z)|^2 / (2 sigma^2)         (Kingma and Welling 2014)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fastvae.config import ModelConfig

@@ -20,7 +20,7 @@ from fastvae.config import ModelConfig
 from fastvae.kernels import reverse_gradient
 from fastvae.losses import reparameterise
 from fastvae.models import Critic
-from fastvae.objectives.base import Pass, Update, adam
+from fastvae.objectives.base import Pass, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 
@@ -91,7 +91,10 @@ class VaeWgan(DfcVae):
     def passes(self, step: int) -> Sequence[Pass]:
         if self.options.order == "together":
             return (Pass("all", self.loss, ("vae", "critic")),)
-        return (Pass("critic", self.critic_first_loss, ("critic",)), Pass("vae", self.vae_second_loss, ("vae",)))
+        return (
+            Pass("critic", self.critic_first_loss, ("critic",)),
+            Pass("vae", self.vae_second_loss, ("vae",)),
+        )
 
     def updates(self, lr: float) -> dict[str, Update]:
         form = self.form
@@ -106,7 +109,8 @@ class VaeWgan(DfcVae):
         return {
             **super().updates(lr),
             "critic": Update(
-                optimizer(groups, lr=lr_critic), clip_gradients=form.clip if form.clipped == "gradients" else None
+                optimizer(groups, lr=lr_critic),
+                clip_gradients=form.clip if form.clipped == "gradients" else None,
             ),
         }
 

@@ -36,6 +36,9 @@ class Batches:
         """uint8 [batch_size, H, W, 3]: the batch of step number `step`, from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self.train[epoch_order(len(self.train), seed=self.seed, epoch=epoch)]
+            self._epoch, self._order = (
+                epoch,
+                self.train[epoch_order(len(self.train), seed=self.seed, epoch=epoch)],
+            )
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         return torch.from_numpy(self.pixels[chosen])

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-00000500` with
 
-    model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the run's config in the metadata
+    model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
     optimizer.safetensors   the optimisers' state and the state of the noise generator
     state.json              step, format version, learning rates
 
@@ -103,9 +103,7 @@ def latest(run: Path) -> Path:
     return found[-1]
 
 
-def restore(
-    checkpoint: Path, *, objective: Objective, updates: dict[str, Update], noise: torch.Generator
-) -> Resumed:
+def restore(checkpoint: Path, *, objective: Objective, updates: dict[str, Update], noise: torch.Generator) -> Resumed:
     """Loads a checkpoint into the objective's networks, the optimisers and the noise generator, in place.
 
     Raises:
@@ -174,9 +172,7 @@ def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def check_same(checkpoint: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    differing = sorted(found.keys() ^ expected.keys()) or [
-        k for k in expected if found[k].shape != expected[k].shape
-    ]
+    differing = sorted(found.keys() ^ expected.keys()) or [k for k in expected if found[k].shape != expected[k].shape]
     if differing:
         key = differing[0]
         has, wants = (list(t[key].shape) if key in t else "nothing" for t in (found, expected))
@@ -200,6 +196,8 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 def _damaged(path: Path, error: Exception) -> FastvaeError:
     older = [c for c in checkpoints(path.parent.parent) if c.name < path.parent.name]
     advice = (
-        f"remove the folder {path.parent} to go on from {older[-1].name}" if older else "there is no older checkpoint beside it"
+        f"remove the folder {path.parent} to go on from {older[-1].name}"
+        if older
+        else "there is no older checkpoint beside it"
     )
     return FastvaeError(f"{path} is missing or damaged ({error}); {advice}")

@@ -18,12 +18,12 @@ from fastvae.errors import FastvaeError, UsageError
 class RunFolder:
     """Writes a run's files and turns a full disk into a message.
 
-        config.json       everything that was decided, as resolved
-        environment.json  versions, processor, threads, GPU
-        stats.jsonl       one JSON object a line: losses, speed, evaluations
-        pictures/         grids
-        checkpoints/      see `checkpoint`
-        tensorboard/      the same numbers as events, where TensorBoard is installed
+    config.json       everything that was decided, as resolved
+    environment.json  versions, processor, threads, GPU
+    stats.jsonl       one JSON object a line: losses, speed, evaluations
+    pictures/         grids
+    checkpoints/      see `checkpoint`
+    tensorboard/      the same numbers as events, where TensorBoard is installed
     """
 
     def __init__(self, path: Path):

@@ -1,0 +1,27 @@
+"""The one tolerance of the test suite: an op may be at most twice as far from float64 as plain torch is."""
+
+import torch
+from torch import Tensor
+
+
+def relative_error(x: Tensor, exact: Tensor) -> float:
+    """|x - exact| / |exact| in float64."""
+    exact = exact.double()
+    return ((x.double() - exact).norm() / exact.norm().clamp_min(1e-300)).item()
+
+
+def assert_close(x: Tensor, plain: Tensor, exact: Tensor) -> None:
+    """Fails unless x is as good as plain torch in x's own dtype.
+
+    Args:
+        x: the result under test.
+        plain: what plain torch computes in the same dtype.
+        exact: the float64 result.
+    """
+    assert x.shape == exact.shape, f"shape {list(x.shape)}, expected {list(exact.shape)}"
+    assert x.dtype == plain.dtype, f"dtype {x.dtype}, expected {plain.dtype}"
+    assert torch.isfinite(x).all(), "not finite"
+    # The floor is for results on which plain torch happens to round to nothing.
+    bound = 2 * relative_error(plain, exact) + 4 * torch.finfo(x.dtype).eps
+    error = relative_error(x, exact)
+    assert error <= bound, f"relative error {error:.3g}, bound {bound:.3g}"

@@ -1,0 +1,45 @@
+"""Fixtures that several test files share."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastvae.data.packed import PackedImages, PackedWriter
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Tests neither read nor fill the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def blobs(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """uint8 [count, size, size, 3]: a bright disc of random place and colour on a dark ground; quick to learn."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    y, x = np.mgrid[:size, :size]
+    cy, cx = random.uniform(size / 4, 3 * size / 4, (2, count, 1, 1))
+    inside = (y - cy) ** 2 + (x - cx) ** 2 < (size / 5) ** 2
+    colours = random.integers(100, 256, (count, 1, 1, 3))
+    return np.where(inside[..., None], colours, 30).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> PackedImages:
+    """48 images of 32x32: 40 to train on, 8 held out."""
+    path = tmp_path_factory.mktemp("packed") / "blobs.fvae"
+    with PackedWriter(path, image_size=32) as writer:
+        writer.append(blobs(48, 32), splits=(np.arange(48) >= 40).astype(np.uint8))
+    return PackedImages.open(path)

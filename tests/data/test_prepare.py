@@ -1,0 +1,217 @@
+import logging
+import os
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastvae.data import decode_dali
+from fastvae.data import prepare as prepare_module
+from fastvae.data.cifar10 import CLASSES
+from fastvae.data.prepare import prepare
+from fastvae.errors import FastvaeError, UsageError
+from tests.data.layouts import CIFAR_PIXELS, names_in, write_celeba_lists, write_cifar_binary, write_cifar_folders
+from tests.data.pictures import photo, save_photos, spoil
+
+
+def run(source, out, **options):
+    return prepare(source, out, **{"decoder": "pillow", "progress": False, "workers": 2, **options})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """40 photos, 24x24."""
+    save_photos(tmp_path / "photos", [f"{i:02}.png" for i in range(40)], width=24, height=24)
+    return tmp_path / "photos"
+
+
+def test_folder(folder, tmp_path):
+    packed = run(folder, tmp_path / "out", image_size=24)
+    packed.verify()
+    assert packed.images.shape == (40, 24, 24, 3)
+    assert all(np.array_equal(packed.images[i], np.asarray(photo(24, 24, i))) for i in range(40))
+    assert packed.indices("validation").tolist() == [19, 39]
+    assert packed.names[0] == "00.png"
+    header = packed.header
+    assert (header["kind"], header["source"], header["crop"]) == ("folder", "photos", "auto")
+    assert header["resize"] == "bilinear, antialiased, to 24x24"
+    assert header["decoder"].startswith("pillow ")
+    assert "every 20th" in header["split_rule"]
+    assert header["skipped"] == {"count": 0, "first": []}
+
+
+def test_the_file_does_not_tell_where_it_was_made(folder, tmp_path):
+    run(folder, tmp_path / "out")
+    assert os.fsencode(tmp_path) not in (tmp_path / "out").read_bytes()
+
+
+def test_celeba(tmp_path):
+    folder = tmp_path / "img_align_celeba"
+    folder.mkdir()
+    for number in (1, 2, 3):
+        photo(seed=number).save(folder / f"{number:06}.jpg", quality=95)
+    write_celeba_lists(tmp_path)
+    packed = run(tmp_path, tmp_path / "out.fvae")
+    assert packed.images.shape == (3, 64, 64, 3)
+    assert packed.attribute_names == ("Bald", "Smiling")
+    assert packed.attributes.tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert packed.splits.tolist() == [0, 1, 2]
+    with Image.open(folder / "000002.jpg") as picture:
+        expected = picture.crop((30, 40, 168, 178)).resize((64, 64), Image.Resampling.BILINEAR)
+    assert np.array_equal(packed.images[1], np.asarray(expected))
+
+
+@pytest.mark.parametrize(("write", "count"), [(write_cifar_binary, 18), (write_cifar_folders, 30)])
+@pytest.mark.parametrize("image_size", [None, 64])
+def test_cifar10(tmp_path, write, count, image_size):
+    write(tmp_path / "cifar")
+    packed = run(tmp_path / "cifar", tmp_path / "out", image_size=image_size)
+    size = image_size or 32
+    assert packed.images.shape == (count, size, size, 3)
+    assert packed.attribute_names == CLASSES
+    assert packed.held_out().tolist() == packed.indices("test").tolist() != []
+    if write is write_cifar_binary and size == 32:
+        assert np.array_equal(packed.images, CIFAR_PIXELS.reshape(-1, 32, 32, 3))
+
+
+def test_one_percent_broken_is_skipped_and_named(tmp_path, caplog):
+    names = [f"{i:03}.png" for i in range(200)]
+    save_photos(tmp_path / "photos", names, width=8, height=8)
+    for broken in ("000.png", "123.png"):
+        (tmp_path / "photos" / broken).write_bytes(b"text")
+    with caplog.at_level(logging.INFO, "fastvae"):
+        packed = run(tmp_path / "photos", tmp_path / "out", image_size=8)
+    reason = "not a JPEG, PNG, WebP or BMP picture"
+    assert packed.header["skipped"] == {"count": 2, "first": [f"000.png: {reason}", f"123.png: {reason}"]}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"skipped 000.png: {reason}",
+        f"skipped 123.png: {reason}",
+        f"{tmp_path / 'out'}: 198 images (188 train, 10 validation, 0 test), 2 skipped",
+    ]
+    # Pixels, names and splits stay together.
+    assert packed.names == tuple(name for name in names if name not in ("000.png", "123.png"))
+    assert np.array_equal(packed.images[150], np.asarray(photo(8, 8, int(packed.names[150][:3]))))
+    assert [packed.names[i] for i in packed.indices("validation")] == names[19::20]
+
+
+def test_more_than_one_percent_broken(tmp_path):
+    spoil(tmp_path / "photos")
+    save_photos(tmp_path / "photos", [f"{i}.png" for i in range(20)])
+    with pytest.raises(FastvaeError) as caught:
+        run(tmp_path / "photos", tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith("5 or more of 25 images are broken, and at most 0 (1 %) may be; nothing was written.")
+    assert all(name in message for name in ("1x1.png: too small", "empty.jpg", "text.jpg", "truncated.jpg: image file"))
+    assert "\n" not in message
+    assert names_in(tmp_path) == ["photos"]
+
+
+def test_too_many_broken_stop_early_and_ten_are_listed(tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5000):
+        (folder / f"{number:04}.jpg").touch()
+    opened = []
+    original = prepare_module.decode_pillow.decode_file
+    monkeypatch.setattr(
+        prepare_module.decode_pillow, "decode_file", lambda path, **o: (opened.append(path), original(path, **o))[1]
+    )
+    with pytest.raises(FastvaeError, match=r"First: 0000.jpg: .*; 0009.jpg: [^;]*$"):
+        run(folder, tmp_path / "out")
+    assert len(opened) < 2500
+
+
+def test_a_crop_that_fits_no_picture(folder, tmp_path):
+    with pytest.raises(FastvaeError, match=r"the crop \(30, 40, 168, 178\) does not fit into 24x24 pixels"):
+        run(folder, tmp_path / "out", crop="celeba")
+
+
+def test_crop_is_recorded(folder, tmp_path):
+    packed = run(folder, tmp_path / "out", crop=(2, 3, 18, 19), image_size=16)
+    assert packed.header["crop"] == [2, 3, 18, 19]
+    assert np.array_equal(packed.images[7], np.asarray(photo(24, 24, 7))[3:19, 2:18])
+
+
+@pytest.mark.skipif(not decode_dali.is_available(), reason="DALI is not installed")
+def test_dali_writes_the_same_file_but_for_the_name_of_the_decoder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for seed in range(30):
+        photo(seed=seed).save(tmp_path / f"photos/{seed:02}.jpg")
+    by_pillow = run(tmp_path / "photos", tmp_path / "one")
+    by_dali = run(tmp_path / "photos", tmp_path / "two", decoder="dali")
+    by_auto = run(tmp_path / "photos", tmp_path / "three", decoder="auto")
+    assert np.array_equal(by_pillow.images, by_dali.images)
+    assert by_dali.header["decoder"].startswith("dali ")
+    assert by_dali.header.pop("decoder") == by_auto.header.pop("decoder") != by_pillow.header.pop("decoder")
+    assert by_dali.header["blocks"] == by_pillow.header["blocks"]
+
+
+def test_without_dali(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_dali, "is_available", lambda: False)
+    assert run(folder, tmp_path / "out", decoder="auto").header["decoder"].startswith("pillow ")
+    with pytest.raises(FastvaeError, match=r"DALI cannot be imported; run `pip install 'fastvae\[dali\]'`"):
+        run(folder, tmp_path / "other", decoder="dali")
+
+
+def test_dali_is_imported_only_when_it_is_used():
+    code = "import sys, fastvae.data.prepare; sys.exit('nvidia.dali' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(folder, tmp_path):
+    (tmp_path / "out").write_bytes(b"old")
+    with pytest.raises(FastvaeError, match="out exists; choose another name"):
+        run(folder, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"old"
+    assert len(run(folder, tmp_path / "out", overwrite=True)) == 40
+
+
+def test_no_room_is_found_out_before_the_work(folder, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda _: usage(10**6, 0, 10**5))
+    with pytest.raises(FastvaeError, match=r"needs 0.5 MB and the disk has 0.1 MB free"):
+        run(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "folders"}, "kind must be one of .*; did you mean 'folder'"),
+        ({"decoder": "opencv"}, "decoder must be one of auto, pillow, dali; got 'opencv'"),
+        ({"image_size": 4}, "image_size must be 8 to 1024 pixels; got 4"),
+        ({"image_size": 0}, "image_size must be 8 to 1024 pixels; got 0"),
+        ({"image_size": 4096}, "image_size must be 8 to 1024 pixels; got 4096"),
+        ({"crop": "left"}, "crop must be"),
+        ({"workers": 0}, "workers must be 1 or more; got 0"),
+        ({"kind": "folder", "annotations": "/"}, "annotations go with CelebA"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        run(folder, tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "message"),
+    [
+        ("missing", "out", "missing does not exist; give the folder"),
+        ("empty", "out", "holds no pictures"),
+        ("photos/00.png", "out", "is a file; give the folder"),
+        ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
+        ("photos", "empty", "is a folder; give the name of a file"),
+    ],
+)
+def test_bad_paths(folder, tmp_path, source, out, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FastvaeError, match=message):
+        run(tmp_path / source, tmp_path / out)
+
+
+def test_progress_goes_to_stderr(folder, tmp_path, capsys):
+    run(folder, tmp_path / "out", progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "40/40" in captured.err

@@ -1,0 +1,53 @@
+"""The two VAEs without a critic."""
+
+import torch
+
+from fastvae.config import ModelConfig
+from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
+from fastvae.objectives.plain_vae import PlainVae, PlainVaeOptions
+from fastvae.train.step import to_images
+from tests.conftest import blobs
+from tests.objectives.test_vae_wgan import MODEL, TinyLossNetwork, batch, textbook_losses
+
+
+def in_float64(objective):
+    for network in [*objective.networks.values(), objective.loss_network]:
+        if network is not None:
+            network.double()
+    objective.train()
+    return objective
+
+
+def test_dfc_vae_weighs_its_layers():
+    images, noise = batch()
+    options = DfcVaeOptions(alpha=2.0, beta=3.0, layers=("relu2_1",), layer_weights="unit")
+    objective = in_float64(DfcVae(options, MODEL, TinyLossNetwork()))
+    total, terms = objective.loss(images, noise)
+    mean, log_variance = objective.encoder(images)
+    fakes = objective.decoder(mean + (log_variance / 2).exp() * noise)
+    real, fake = objective.loss_network(images)[1], objective.loss_network(fakes)[1]
+    assert torch.allclose(terms["rec"], (real - fake).square().mean() / 2)
+    assert torch.allclose(total, 2 * terms["kl"] + 3 * terms["rec"])
+
+
+def test_dfc_vae_with_the_papers_weights_is_equation_6():
+    images, noise = batch()
+    options = DfcVaeOptions(layers=("relu1_1", "relu2_1"), layer_weights="paper")
+    objective = in_float64(DfcVae(options, MODEL, TinyLossNetwork()))
+    kl, rec, _, _ = textbook_losses(objective, images, noise)
+    _, terms = objective.loss(images, noise)
+    assert torch.allclose(terms["rec"], rec) and torch.allclose(terms["kl"], kl)
+
+
+def test_plain_vae_needs_no_loss_network_and_learns():
+    objective = PlainVae(PlainVaeOptions(), ModelConfig(image_size=16, width=4, latent=5))
+    objective.train()
+    images = to_images(torch.from_numpy(blobs(16, 16)))
+    update = objective.updates(1e-2)["vae"]
+    losses = []
+    for _ in range(40):
+        total, terms = objective.loss(images, torch.randn(16, 5))
+        total.backward()
+        update.apply()
+        losses.append(terms["reconstruction"].item())
+    assert losses[-1] < losses[0] / 2

@@ -1,0 +1,25 @@
+"""The tolerance itself: it must accept rounding and refuse everything else."""
+
+import pytest
+import torch
+
+from tests.closeness import assert_close
+
+
+def test_accepts_rounding_in_the_same_dtype():
+    exact = torch.randn(64, dtype=torch.float64)
+    assert_close(exact.bfloat16(), exact.bfloat16(), exact)
+    assert_close(exact.float(), exact.float(), exact)
+
+
+@pytest.mark.parametrize("broken", ["value", "shape", "dtype", "nan"])
+def test_refuses_what_is_not_rounding(broken):
+    exact = torch.randn(64, dtype=torch.float64)
+    x = exact.float()
+    if broken == "value":
+        x[3] += 1e-3
+    elif broken == "nan":
+        x[3] = float("nan")
+    x = {"shape": x[1:], "dtype": x.double()}.get(broken, x)
+    with pytest.raises(AssertionError):
+        assert_close(x, exact.float(), exact)

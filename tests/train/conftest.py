@@ -1,0 +1,24 @@
+"""A training run small enough to be repeated by many tests."""
+
+import pytest
+
+from fastvae.cli import main
+
+# Two layers of the stand-in loss network at 32x32: a step takes milliseconds.
+SMALL = [
+    "--vgg", "random", "--layers", "relu1_1", "relu2_1", "--image-size", "32", "--width", "2", "--latent", "4",
+    "--batch-size", "8", "--held-out", "8", "--log-every", "1", "--balance-every", "4", "--precision", "fp32",
+]  # fmt: skip
+
+
+@pytest.fixture
+def train(packed, tmp_path):
+    """train("--steps", "3", ...) -> exit code; the run is in tmp_path / "run" unless --out or --resume say else."""
+
+    def run(*flags: str, recipe: str = "celeba64") -> int:
+        if "--resume" in flags:
+            return main(["train", *flags])
+        out = [] if "--out" in flags else ["--out", str(tmp_path / "run")]
+        return main(["train", recipe, "--data", str(packed.path), *SMALL, *out, *flags])
+
+    return run
