@@ -1,5 +1,6 @@
 """Grids of images, the form in which runs are looked at."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def save_png(sheet: np.ndarray, path: Path) -> None:
         Image.fromarray(sheet).save(temporary, format="PNG")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FastvaeError(
             f"could not write the picture {path} ({error.strerror or error}): free some space, check the "
             "permissions, or choose another place"

@@ -1,5 +1,8 @@
 """Fixtures that several test files share."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -43,3 +46,20 @@ def packed(tmp_path_factory) -> PackedImages:
     with PackedWriter(path, image_size=32) as writer:
         writer.append(blobs(48, 32), splits=(np.arange(48) >= 40).astype(np.uint8))
     return PackedImages.open(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with 1 MiB of space."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -26,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 for a problem on the way; 2 for a wrong command, flag or name; 128 + n after signal n.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0 if argv else 2
@@ -36,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         print(f"fastvae: unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}", file=sys.stderr)
         return 2
+    log, handler = logging.getLogger("fastvae"), logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         return importlib.import_module(f"fastvae.cli.{argv[0]}").run(argv[1:])
     except FastvaeError as error:
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `fastvae info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        log.removeHandler(handler)
 
 
 def _usage() -> str:

@@ -52,9 +52,7 @@ def _embedded(image_size: int) -> PackedImages:
     if not path.exists():
         _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with PackedWriter(
-            path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True
-        ) as writer:
+        with PackedWriter(path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True) as writer:
             for start in range(0, EMBEDDED_COUNT, _CHUNK):
                 images, attributes = faces.draw_faces(_CHUNK, start=start, size=image_size)
                 held_out = np.arange(start, start + _CHUNK) % _HELD_OUT_EVERY == 0

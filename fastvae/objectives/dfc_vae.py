@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastvae.config import at_least, require
 from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.losses import kl_divergence, reparameterise
+from fastvae.lossnet.network import tap_indices
 from fastvae.objectives.plain_vae import PlainVae
 
 
@@ -24,6 +26,10 @@ class DfcVaeOptions:
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")  # taps of the loss network that are compared
     layer_weights: Literal["paper", "unit"] = "unit"  # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     vgg: str = "caffe"  # loss network's weights: caffe, torchvision, random (a stand-in), or a file
+
+    def __post_init__(self) -> None:
+        require(self, alpha=at_least(0), beta=at_least(0))
+        tap_indices(self.layers)  # says it if a layer is unknown
 
 
 class DfcVae(PlainVae):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fastvae.config import ModelConfig
+from fastvae.config import ModelConfig, above, at_least, require
 from fastvae.losses import gaussian_reconstruction, kl_divergence, reparameterise
 from fastvae.models import Decoder, Encoder
 from fastvae.objectives.base import Objective, Pass, Update, adam
@@ -20,6 +20,9 @@ class PlainVaeOptions:
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
     sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, > 0, images in [-1, 1]
+
+    def __post_init__(self) -> None:
+        require(self, alpha=at_least(0), sigma=above(0))
 
 
 class PlainVae(Objective):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fastvae.config import ModelConfig
+from fastvae.config import ModelConfig, above, at_least, require
 from fastvae.kernels import reverse_gradient
 from fastvae.losses import reparameterise
 from fastvae.models import Critic
@@ -42,6 +42,10 @@ class VaeWganOptions(DfcVaeOptions):
     adversarial: Literal["wasserstein", "mse"] = "wasserstein"  # mse: squared distance of the critic to labels +-s
     order: Literal["together", "critic_first"] = "together"  # critic_first: the VAE meets the updated critic
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, label_scale=at_least(0), clip=above(0), critic_lr=above(0))
+
 
 @dataclass(frozen=True)
 class CriticForm:
@@ -56,7 +60,7 @@ class CriticForm:
 
 FORMS = {
     "paper": CriticForm(label_scale=10.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
-    "balanced": CriticForm(label_scale=100.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
+    "balanced": CriticForm(label_scale=30.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
 }
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastvae.objectives import Objective
 from fastvae.train.step import Step, to_images
@@ -11,8 +12,10 @@ from fastvae.train.step import Step, to_images
 def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: int = 64) -> dict[str, float]:
     """Reconstruction quality with running statistics and z = mean.
 
-    PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images; L_rec is
-    eq. 6 in the objective's own layers and weights, where it has them.
+    PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images. Sharpness
+    is the mean absolute difference of neighbouring pixels in the reconstructions over that in the originals: 1 is as
+    crisp as the originals, blur is less, noise can be more. L_rec is eq. 6 in the objective's own layers and weights,
+    where it has them.
 
     Args:
         objective: on its device; left in training mode.
@@ -21,9 +24,9 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
         batch_size: images at once.
 
     Returns:
-        {"psnr_db": ..., "rec": ...}, empty for a system that does not reconstruct.
+        {"psnr_db": ..., "sharpness": ..., "rec": ...}, empty for a system that does not reconstruct.
     """
-    psnr, rec = 0.0, 0.0
+    psnr, rec, edges, fake_edges = 0.0, 0.0, 0.0, 0.0
     objective.train(False)
     try:
         for start in range(0, len(pixels), batch_size):
@@ -35,11 +38,19 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
                 if objective.loss_network is not None:
                     features, fake_features = objective.loss_network(images), objective.loss_network(fakes)
                     rec += objective.feature_distance(fake_features, features).item() * len(images)
-            error = ((fakes.float().clamp(-1, 1) - images) * 127.5).square().flatten(1).mean(1)
+            fakes = fakes.float().clamp(-1, 1)
+            edges, fake_edges = edges + _edges(images), fake_edges + _edges(fakes)
+            error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
             psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
     finally:
         objective.train(True)
-    found = {"psnr_db": psnr / len(pixels)}
+    found = {"psnr_db": psnr / len(pixels), "sharpness": fake_edges / max(edges, 1e-12)}
     if objective.loss_network is not None:
         found["rec"] = rec / len(pixels)
     return found
+
+
+def _edges(images: Tensor) -> float:
+    """Sum over images and directions of the mean absolute difference of neighbouring pixels."""
+    across, down = images.diff(dim=3).abs(), images.diff(dim=2).abs()
+    return (across.flatten(1).mean(1) + down.flatten(1).mean(1)).sum().item()

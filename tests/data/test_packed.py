@@ -1,8 +1,6 @@
 import errno
 import json
 import os
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -214,23 +212,6 @@ def write_much(path):
     with PackedWriter(path, image_size=256, overwrite=True) as writer:
         for _ in range(32):
             writer.append(np.zeros((1, 256, 256, 3), np.uint8), splits=np.zeros(1))
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder with 1 MiB of space."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("needs the right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_full_disk(small_disk):

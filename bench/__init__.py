@@ -1,0 +1,1 @@
+"""Measurements against peers, each written as its own users would write it."""
