@@ -47,7 +47,11 @@ class PlainStep:
 
     def __init__(self, loss_network: nn.Module, width: int, *, bf16: bool, channels_last: bool):
         self.loss_network, self.bf16 = loss_network, bf16
-        self.encoder, self.decoder, self.critic = Encoder(64, width), with_stock_modules(Decoder(64, width)), Critic(64, width)
+        self.encoder, self.decoder, self.critic = (
+            Encoder(64, width),
+            with_stock_modules(Decoder(64, width)),
+            Critic(64, width),
+        )
         if channels_last:
             for network in (self.encoder, self.decoder, self.critic):
                 network.to(memory_format=torch.channels_last)

@@ -31,11 +31,11 @@ def grid(pixels: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 def beside(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> np.ndarray:
     """A sheet in which each row of originals has the row of its reconstructions right below it."""
-    rows = []
-    for start in range(0, len(originals), columns):
-        chosen = slice(start, start + columns)
-        rows += [originals[chosen], reconstructions[chosen]]
-    return grid(np.concatenate(rows), min(columns, len(originals)))
+    columns = min(columns, len(originals))
+    blank = np.full((-len(originals) % columns, *originals.shape[1:]), 255, np.uint8)
+    # [pairs of rows, 2, columns, H, W, 3]: each row of originals, then the row of its reconstructions.
+    rows = [np.concatenate([p, blank]).reshape(-1, columns, *p.shape[1:]) for p in (originals, reconstructions)]
+    return grid(np.stack(rows, 1).reshape(-1, *originals.shape[1:]), columns)
 
 
 def save_png(sheet: np.ndarray, path: Path) -> None:

@@ -154,7 +154,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     values = json.loads(metadata["fastvae"])
     if values["format"] != FORMAT:
         raise FastvaeError(
-            f"{path} has checkpoint format {values['format']} and this version reads {FORMAT}: use the one that wrote it"
+            f"{path} has checkpoint format {values['format']}; this version reads {FORMAT}. Use the one that wrote it"
         )
     return values
 

@@ -64,7 +64,15 @@ def test_unknown_weights(fails, packed, tmp_path):
     ],
 )
 def test_flags_out_of_range(fails, flag, value, words):
-    fails(2, [flag.removeprefix("--").replace("layers", "one or more"), words, value], "train", "demo", flag, value, "--dry-run")
+    fails(
+        2,
+        [flag.removeprefix("--").replace("layers", "one or more"), words, value],
+        "train",
+        "demo",
+        flag,
+        value,
+        "--dry-run",
+    )
 
 
 def test_a_misspelt_flag_suggests_the_right_one(capsys):

@@ -1,0 +1,36 @@
+"""The command line itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fastvae import __version__
+from fastvae.cli import COMMANDS, main
+
+
+def test_usage_and_version(capsys):
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: fastvae {command}" in capsys.readouterr().out
+
+
+def test_info_names_what_runs_and_why(capsys):
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    assert all(topic in said for topic in ("device", "precision", "compile", "Triton", "DALI", "cache"))
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, fastvae.cli; fastvae.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

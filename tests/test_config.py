@@ -1,0 +1,40 @@
+"""Configs as JSON, and the recipes."""
+
+import json
+
+import pytest
+
+from fastvae.config import from_json, suggest, to_json
+from fastvae.errors import FastvaeError
+from fastvae.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name):
+    config = RECIPES[name]()
+    assert config.recipe == name
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert RECIPES[name].__doc__
+
+
+def test_the_papers_schedule():
+    config = RECIPES["celeba64"]()
+    assert (config.train.epochs, config.train.batch_size, config.train.lr, config.train.lr_decay) == (5, 64, 5e-4, 0.5)
+    assert (config.model.image_size, config.model.latent, config.model.width) == (64, 100, 32)
+    assert (config.objective.alpha, config.objective.beta) == (1, 0.5)
+    assert RECIPES["celeba64-wide"]().model.width == 64
+    assert RECIPES["cifar10"]().model.image_size == 32
+    assert RECIPES["demo"]().objective.vgg == "random"
+
+
+def test_configs_of_another_version():
+    values = to_json(RECIPES["demo"]())
+    with pytest.raises(FastvaeError, match="unknown objective 'vae_gwan', did you mean 'vae_wgan'"):
+        from_json({**values, "objective": {**values["objective"], "name": "vae_gwan"}})
+    with pytest.raises(FastvaeError, match="unknown field 'colour' of ModelConfig"):
+        from_json({**values, "model": {**values["model"], "colour": 1}})
+
+
+def test_suggestions():
+    assert suggest("celeba46", RECIPES) == ", did you mean 'celeba64'?"
+    assert "demo" in suggest("xyz", RECIPES)

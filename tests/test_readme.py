@@ -1,0 +1,32 @@
+"""The README may only promise what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastvae.cli import COMMANDS
+from fastvae.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_named(name):
+    assert f"`{name}`" in README
+
+
+def test_every_command_is_shown_and_every_shown_command_exists():
+    shown = set(re.findall(r"^    fastvae (\w+)", README, re.MULTILINE))
+    assert shown == set(COMMANDS)
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_the_layout_is_the_real_one():
+    for folder in re.findall(r"^    (\w+)/ ", README, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder

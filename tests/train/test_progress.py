@@ -1,0 +1,34 @@
+"""The progress line."""
+
+import io
+
+from fastvae.train.progress import Progress, duration
+
+
+def test_duration():
+    assert [duration(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_has_one_line_that_is_rewritten():
+    stream = Terminal()
+    progress = Progress(10, stream)
+    progress.show(1, 20.0, {"kl": 12.345678, "rec": 300.0}, 65)
+    progress.show(2, 20.0, {"kl": 1.0, "rec": 2.0}, 3)
+    text = stream.getvalue()
+    assert "\n" not in text and text.count("\r") == 2
+    assert "step 1/10  20.0 images/s  kl 12.35  rec 300  1:05 left" in text
+    first, second = text.split("\r")[1:]
+    assert len(second) >= len(first.rstrip())
+
+
+def test_a_file_gets_a_line_now_and_then_and_the_last_one():
+    stream = io.StringIO()
+    progress = Progress(100, stream, quiet_s=3600)
+    for step in range(1, 101):
+        progress.show(step, 1.0, {}, 0)
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/100", "100/100"]
