@@ -36,11 +36,12 @@ class _Clipped(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads what this class or torch's own saved, in any memory format."""
         super().load_state_dict(state_dict)
-        # The fused update walks parameter and state side by side in memory, so their layouts must agree.
+        # The fused update walks parameter and state side by side in memory, so their layouts must agree, and it
+        # counts steps on the parameters' device, where torch's loader leaves them only for its own fused classes.
         for p, state in self.state.items():
             for name, value in state.items():
-                if value.shape == p.shape:
-                    state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                same = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=p.device)
+                state[name] = same.copy_(value)
 
     @torch.no_grad()
     def step(self, closure=None):

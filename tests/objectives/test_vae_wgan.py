@@ -179,3 +179,15 @@ def test_balance_is_the_ratio_of_the_two_gradients_at_the_images():
     (r,) = torch.autograd.grad(0.5 * rec, fakes)
     assert ratio == pytest.approx((g.norm() / r.norm()).item(), rel=1e-4)
     assert all(p.grad is None for n in objective.networks.values() for p in n.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"adversarial": "mse"}, {"order": "critic_first"}], ids=str)
+def test_every_pass_is_one_graph(options):
+    """Traced by Dynamo and differentiated by AOTAutograd without a break; the compiler itself is tried elsewhere."""
+    images, noise = batch()
+    for part, reference in zip(build(**options).passes(0), build(**options).passes(0), strict=True):
+        total, terms = torch.compile(part.loss, fullgraph=True, backend="aot_eager")(images, noise)
+        expected, _ = reference.loss(images, noise)
+        assert total.item() == pytest.approx(expected.item(), rel=1e-9)
+        total.backward()
+        assert all(not t.requires_grad for t in terms.values())

@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, resuming, stopping, and diverging."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -43,6 +44,8 @@ def test_a_run_leaves_everything(train, tmp_path, capsys):
     for name in ("samples-00000004", "samples-00000006", "reconstructions-00000004", "reconstructions-00000006"):
         with Image.open(run / "pictures" / f"{name}.png") as picture:
             assert picture.mode == "RGB" and min(picture.size) > 32
+    if importlib.util.find_spec("tensorboard"):
+        assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     progress = capsys.readouterr().err
     assert "images/s" in progress and "left" in progress and "critic" in progress
 
