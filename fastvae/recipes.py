@@ -29,7 +29,7 @@ def demo() -> Config:
 
 def celeba64() -> Config:
     """The paper's run: VAE-WGAN on CelebA at 64x64, five epochs in batches of 64; give --data."""
-    return Config(recipe="celeba64", objective=VaeWganOptions(), data="celeba64.fvae")
+    return Config(recipe="celeba64", objective=VaeWganOptions(critic="balanced"), data="celeba64.fvae")
 
 
 def celeba64_wide() -> Config:
@@ -39,7 +39,12 @@ def celeba64_wide() -> Config:
 
 def cifar10() -> Config:
     """The paper's run on CIFAR-10 at its native 32x32; give --data."""
-    return Config(recipe="cifar10", objective=VaeWganOptions(), data="cifar10.fvae", model=ModelConfig(image_size=32))
+    return Config(
+        recipe="cifar10",
+        objective=VaeWganOptions(critic="balanced"),
+        data="cifar10.fvae",
+        model=ModelConfig(image_size=32),
+    )
 
 
 def celeba64_dfc() -> Config:

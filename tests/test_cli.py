@@ -12,7 +12,8 @@ from fastvae.cli import COMMANDS, main
 def test_usage_and_version(capsys):
     assert main([]) == 2
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    usage = capsys.readouterr().out
+    assert all(name in usage for name in COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
 

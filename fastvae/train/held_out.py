@@ -1,5 +1,7 @@
 """How well a model reconstructs images that it was not trained on."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,8 +15,9 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
     """Reconstruction quality with running statistics and z = mean.
 
     PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images. Sharpness
-    is the mean absolute difference of neighbouring pixels in the reconstructions over that in the originals: 1 is as
-    crisp as the originals, blur is less, noise can be more. L_rec is eq. 6 in the objective's own layers and weights,
+    is the root mean square difference of neighbouring pixels in the reconstructions over that in the originals: 1 is
+    as crisp as the originals, blur is less, noise can be more. (Squared, because blurring an edge leaves the sum of its
+    absolute differences as it was.) L_rec is eq. 6 in the objective's own layers and weights,
     where it has them.
 
     Args:
@@ -44,13 +47,13 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
             psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
     finally:
         objective.train(True)
-    found = {"psnr_db": psnr / len(pixels), "sharpness": fake_edges / max(edges, 1e-12)}
+    found = {"psnr_db": psnr / len(pixels), "sharpness": math.sqrt(fake_edges / max(edges, 1e-12))}
     if objective.loss_network is not None:
         found["rec"] = rec / len(pixels)
     return found
 
 
 def _edges(images: Tensor) -> float:
-    """Sum over images and directions of the mean absolute difference of neighbouring pixels."""
-    across, down = images.diff(dim=3).abs(), images.diff(dim=2).abs()
+    """Sum over images and directions of the mean squared difference of neighbouring pixels."""
+    across, down = images.diff(dim=3).square(), images.diff(dim=2).square()
     return (across.flatten(1).mean(1) + down.flatten(1).mean(1)).sum().item()

@@ -38,7 +38,7 @@ def test_psnr_of_a_known_error():
 def test_sharpness_of_copies_and_of_blur():
     pixels = blobs(7, 16)
     assert run(lambda images: images, pixels)["sharpness"] == pytest.approx(1)
-    blurred = run(lambda images: torch.nn.functional.avg_pool2d(images, 5, 1, 2), pixels)["sharpness"]
+    blurred = run(lambda images: (images + images.roll(1, 2) + images.roll(1, 3)) / 3, pixels)["sharpness"]
     assert blurred < 0.95
     assert run(lambda images: images * 0, pixels)["sharpness"] == 0
 
