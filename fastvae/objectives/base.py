@@ -61,7 +61,8 @@ class Objective(ABC):
     Attributes:
         networks: what is trained and saved, by name. A VAE's are called "encoder" and "decoder".
         noise_size: standard normal numbers that a step needs per image.
-        loss_network: the frozen network behind the feature loss, or None. Not saved.
+        loss_network: the frozen network behind the feature loss, or None. Not saved. An objective that has one also
+            has `feature_distance(fake_features, features)`, which evaluations report.
     """
 
     networks: dict[str, nn.Module]
