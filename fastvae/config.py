@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -94,7 +95,7 @@ def require(options: Any, **ranges) -> None:
     """Raises UsageError unless every named field is None or in its range; not-a-number is in none."""
     for name, (holds, words) in ranges.items():
         value = getattr(options, name)
-        if value is not None and not holds(value):
+        if value is not None and not (math.isfinite(value) and holds(value)):
             raise UsageError(f"{name.replace('_', '-')} must be {words}; got {value}")
 
 

@@ -1,5 +1,7 @@
 """What this machine can do, and what a run therefore uses: device, precision, compiler."""
 
+import importlib.util
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -72,10 +74,17 @@ def compile_obstacle(device: torch.device) -> str | None:
         capability = torch.cuda.get_device_capability(device)
         if capability < OLDEST_COMPILED:
             return f"the GPU's capability {capability[0]}.{capability[1]} is below 7.0, which the compiler needs"
-        return None
-    if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
-        return "there is no C++ compiler (g++ or clang++), which torch.compile needs on the CPU"
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed, which torch.compile needs on a GPU"
+    if host_compiler() is None:
+        return "there is no C++ compiler (g++ or clang++), which torch.compile needs"
     return None
+
+
+def host_compiler() -> str | None:
+    """The C++ compiler that torch.compile would find, or None."""
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 @cache

@@ -145,6 +145,8 @@ class ClippedRMSprop(_Clipped):
         }
 
     def _update(self, params: list[Tensor], states: list[dict], group: dict) -> None:
+        if not params:
+            return
         torch._foreach_add_([s["step"] for s in states], 1)
         rmsprop_clip_(
             params,

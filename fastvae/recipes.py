@@ -31,7 +31,7 @@ def demo() -> Config:
 
 
 def celeba64() -> Config:
-    """The paper's run: VAE-WGAN on CelebA at 64x64, five epochs in batches of 64; give --data."""
+    """The paper's run on CelebA at 64x64, but for the critic's label scale (--critic paper is literal); give --data."""
     return Config(recipe="celeba64", objective=VaeWganOptions(critic="balanced"), data="celeba64.fvae")
 
 

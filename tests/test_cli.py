@@ -29,7 +29,7 @@ def test_every_command_explains_itself(command, capsys):
 def test_info_names_what_runs_and_why(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
-    assert all(topic in said for topic in ("device", "precision", "compile", "Triton", "DALI", "cache"))
+    assert all(topic in said for topic in ("device", "precision", "compile", "compiler", "Triton", "DALI", "cache"))
 
 
 def test_help_does_not_wait_for_torch():

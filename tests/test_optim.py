@@ -84,12 +84,14 @@ def test_clips_per_group(name):
     assert params[1].abs().max() > 0.1
 
 
-def test_skips_parameters_without_gradient():
+@pytest.mark.parametrize("optimizer", [ClippedAdam, ClippedRMSprop])
+def test_skips_parameters_without_gradient(optimizer):
     params = parameters()
-    before = params[1].detach().clone()
+    before = [p.detach().clone() for p in params]
+    optimizer(params).step()
     params[0].grad = torch.ones_like(params[0])
-    ClippedAdam(params).step()
-    assert torch.equal(params[1], before)
+    optimizer(params).step()
+    assert not torch.equal(params[0], before[0]) and torch.equal(params[1], before[1])
 
 
 def test_refuses_numbers_out_of_range_and_foreign_states():

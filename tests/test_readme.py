@@ -1,6 +1,8 @@
 """The README may only promise what is there."""
 
+import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,13 @@ def test_links_and_pictures_exist():
 def test_the_layout_is_the_real_one():
     for folder in re.findall(r"^    (\w+)/ ", README, re.MULTILINE):
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_the_speed_table_is_the_record():
+    (name,) = re.findall(r"`(bench/records/\S+-step\.json)`", README)
+    times_s = json.loads((ROOT / name).read_text())["times_s"]
+    base = statistics.median(times_s["plain eager fp32"])
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \|$", README, re.MULTILINE)
+    assert {row for row, _ in rows} == set(times_s)
+    for row, ratio in rows:
+        assert ratio == f"{base / statistics.median(times_s[row]):.2f}", row

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tyro
 
+_WITHOUT_DALI = "Pillow decodes instead, to the same pixels; pip install 'fastvae[dali]'"
+
 
 def run(argv: list[str]) -> int:
     """Prints one line a topic."""
@@ -20,6 +22,7 @@ def _info() -> None:
 
     from fastvae import __version__, machine
     from fastvae.cache import cache_folder
+    from fastvae.data import decode_dali
 
     device = machine.choose_device("auto")
     precision = machine.choose_precision("auto", device)
@@ -30,7 +33,8 @@ def _info() -> None:
         "precision": f"{precision.value}: {precision.reason}",
         "compile": f"{compiled.value}: {compiled.reason}",
         "Triton": _triton(device),
-        "DALI": _installed("nvidia-dali-cuda130", "nvidia.dali", "Pillow decodes instead; pip install 'fastvae[dali]'"),
+        "compiler": machine.host_compiler() or "no C++ compiler found (g++ or clang++): torch.compile cannot run",
+        "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",
         "TensorBoard": _installed(
             "tensorboard", "tensorboard", "stats.jsonl holds the same; pip install 'fastvae[eval]'"
         ),
@@ -52,11 +56,14 @@ def _device(device) -> str:
 
 
 def _triton(device) -> str:
+    from fastvae.machine import compile_obstacle
+
     if importlib.util.find_spec("triton") is None:
         return "not installed: the ops run on ATen"
     if device.type == "cpu":
         return f"{version('triton')}, unused: the ops run on ATen on the CPU"
-    return f"{version('triton')}, used by torch.compile"
+    obstacle = compile_obstacle(device)
+    return f"{version('triton')}, unused: {obstacle}" if obstacle else f"{version('triton')}, used by torch.compile"
 
 
 def _installed(distribution: str, module: str, otherwise: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from fastvae.errors import FastvaeError
+from fastvae.errors import FastvaeError, UsageError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
     """
     command = tyro.cli(_Command, prog="fastvae reconstruct", args=argv)
     if not command.images:
-        raise FastvaeError("give one or more image files after the run")
+        raise UsageError("give one or more image files after the run")
     import torch
 
     from fastvae import load, pictures

@@ -14,8 +14,13 @@ from fastvae.config import Config, Options, from_json, suggest, to_json
 from fastvae.errors import UsageError
 from fastvae.recipes import RECIPES
 
-# What may change when a run goes on: how long it lasts and what it writes. The rest would make another run of it.
+# What may change when a run goes on: how long it lasts, where it runs, what it writes, and the learning rate, which may
+# have been the reason why it stopped. The rest would make another run of it.
 _RESUMABLE = {
+    "device",
+    "precision",
+    "compile",
+    "lr",
     "epochs",
     "steps",
     "minutes",
@@ -47,16 +52,18 @@ def run(argv: list[str]) -> int:
     named = bool(argv) and not argv[0].startswith("-")
     default = _default(argv[0] if named else None, resume, wants_help="-h" in argv or "--help" in argv)
     command = _parse(default, argv[1:] if named else argv)
-    config, reasons = command.config, {}
+    config = command.config
     from fastvae.train.build import resolve
 
     if resume:
+        if command.out:
+            raise UsageError("--out does not go with --resume: a run goes on in its own folder")
         folder = resume
         _check_resumable(default, config)
     else:
         name = f"{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = command.out.expanduser() if command.out else Path("runs") / name
-        config, reasons = resolve(config)
+    config, reasons = resolve(config)
     if command.dry_run:
         return _describe(config, folder, reasons)
     return _train(config, folder, resume=bool(resume))
@@ -133,5 +140,5 @@ def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
         print(f"{name} {getattr(config.train, name)}: {reason}")
     print(f"{images.path}: {len(batches.train)} training images, {len(images.held_out())} held out")
     print(f"{total} steps of {config.train.batch_size} images, {batches.steps_per_epoch} an epoch, into {folder}")
-    print("dry run: nothing was trained or written")
+    print("dry run: nothing was trained, and the run's folder was not made")
     return 0

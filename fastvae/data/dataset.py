@@ -51,7 +51,7 @@ def _embedded(image_size: int) -> PackedImages:
     path = cache_folder() / f"faces-{EMBEDDED_COUNT}-{image_size}-{version}.fvae"
     if not path.exists():
         _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with PackedWriter(path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True) as writer:
             for start in range(0, EMBEDDED_COUNT, _CHUNK):
                 images, attributes = faces.draw_faces(_CHUNK, start=start, size=image_size)
@@ -59,6 +59,15 @@ def _embedded(image_size: int) -> PackedImages:
                 writer.append(images, splits=held_out.astype(np.uint8), attributes=attributes)
             writer.info = {"kind": "faces", "source": "drawn by fastvae", "split_rule": "every 20th is validation"}
     return PackedImages.open(path)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FastvaeError(
+            f"the cache folder {folder} cannot be made ({error.strerror}): name another one in FASTVAE_CACHE"
+        ) from error
 
 
 def _drawing_files() -> list[Path]:
@@ -73,7 +82,7 @@ def _prepared(folder: Path, image_size: int) -> PackedImages:
     files = 0
     for parent, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
-            status = (Path(parent) / name).stat()
+            status = (Path(parent) / name).lstat()
             listing.update(f"{parent}/{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
             files += 1
     if not files:
@@ -81,6 +90,6 @@ def _prepared(folder: Path, image_size: int) -> PackedImages:
     path = cache_folder() / f"{folder.resolve().name}-{image_size}-{listing.hexdigest()[:12]}.fvae"
     if not path.exists():
         _logger.info("preparing %s once, into %s", folder, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         prepare(folder, path, image_size=image_size, overwrite=True)
     return PackedImages.open(path)

@@ -22,7 +22,7 @@ class Pass:
     """One forward and one backward pass, then the updates that use its gradients.
 
     Attributes:
-        name: what the progress line and error messages call it.
+        name: its key among the passes of an objective; each is compiled once.
         loss: (images [B, 3, H, W] in [-1, 1], noise [B, noise_size]) -> the scalar to differentiate and the
             detached scalar terms to report. It is compiled as one graph, so it must not depend on Python state
             that changes between steps.
@@ -39,7 +39,7 @@ class Update:
     """One optimiser and the gradient clipping before it.
 
     Attributes:
-        optimizer: moves the parameters in place; every group has `initial_lr`, which the schedule scales.
+        optimizer: moves the parameters in place; the schedule scales the `lr` that each group starts with.
         clip_gradients: largest absolute value of a gradient's entry; None for no clipping.
     """
 
@@ -80,8 +80,16 @@ class Objective(ABC):
     def updates(self, lr: float) -> dict[str, Update]:
         """Fresh optimisers by name; `lr` is the recipe's initial learning rate."""
 
+    @classmethod
+    def taps(cls, options) -> tuple[str, ...]:
+        """Which feature maps of the loss network it needs; none by default, and then none is loaded.
+
+        An objective that needs some has an option `vgg`, the network's weights.
+        """
+        return ()
+
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Extra scalars worth logging now and then, at the cost of a pass of their own. None by default."""
+        """Extra scalars worth logging now and then, at the cost of a pass of their own; {} by default."""
         return {}
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
@@ -105,6 +113,6 @@ class Objective(ABC):
             network.train(mode)
 
 
-def adam(networks: Sequence[nn.Module], lr: float, **options) -> torch.optim.Optimizer:
+def adam(networks: Sequence[nn.Module], lr: float) -> torch.optim.Optimizer:
     """Adam as the paper sets it (section 4.1), over all parameters of the networks."""
-    return ClippedAdam([p for n in networks for p in n.parameters()], lr=lr, betas=(0.5, 0.999), **options)
+    return ClippedAdam([p for n in networks for p in n.parameters()], lr=lr, betas=(0.5, 0.999))

@@ -23,8 +23,10 @@ class DfcVaeOptions:
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
     beta: float = 0.5  # weight of the feature loss, >= 0
-    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")  # taps of the loss network that are compared
-    layer_weights: Literal["paper", "unit"] = "unit"  # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
+    # taps of the loss network that are compared
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
+    layer_weights: Literal["paper", "unit"] = "unit"
     vgg: str = "caffe"  # loss network's weights: caffe, torchvision, random (a stand-in), or a file
 
     def __post_init__(self) -> None:
@@ -34,6 +36,10 @@ class DfcVaeOptions:
 
 class DfcVae(PlainVae):
     """The plain VAE with the feature loss in the pixel loss's place."""
+
+    @classmethod
+    def taps(cls, options: DfcVaeOptions) -> tuple[str, ...]:
+        return tuple(options.layers)
 
     def feature_distance(self, fake_features: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Tensor:
         """L_rec of eq. 6 over the chosen layers; scalar, mean over the batch."""

@@ -31,12 +31,15 @@ Clipped = Literal["weights", "weights_but_norm", "gradients", "nothing"]
 class VaeWganOptions(DfcVaeOptions):
     """Options of the VAE-WGAN. `critic` names a form; the fields after it are None for "as that form has it"."""
 
+    # taps of the loss network that are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "paper"
     critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 to the letter; see METHOD.md for the others
-    label_scale: float | None = None  # s above, >= 0
+    label_scale: float | None = None  # weight s of the adversarial loss, the paper's labels +-10; >= 0
     clip: float | None = None  # largest absolute value of what is clipped, > 0
     clipped: Clipped | None = None  # what is clipped to that; weights_but_norm exempts BN's scale and shift
+    # rmsprop: as WGAN has it, at 5e-5 unless critic-lr says else
     critic_optimizer: Literal["adam", "rmsprop"] | None = None
     critic_lr: float | None = None  # initial learning rate of the critic, > 0
     adversarial: Literal["wasserstein", "mse"] = "wasserstein"  # mse: squared distance of the critic to labels +-s
@@ -91,6 +94,10 @@ class VaeWgan(DfcVae):
         self.form = critic_form(options)
         self.critic = Critic(model.image_size, model.width, in_channels=loss_network.channels[0])
         self.networks["critic"] = self.critic
+
+    @classmethod
+    def taps(cls, options: VaeWganOptions) -> tuple[str, ...]:
+        return tuple({"relu1_1", *options.layers})  # the critic looks at relu1_1, compared or not
 
     def passes(self, step: int) -> Sequence[Pass]:
         if self.options.order == "together":

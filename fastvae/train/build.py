@@ -41,10 +41,11 @@ def build(config: Config) -> Training:
     """
     device = torch.device(config.train.device)
     _, objective_class = next(o for o in OBJECTIVES.values() if o[0] is type(config.objective))
+    loss_network = _loss_network(config, objective_class.taps(config.objective))
     # A generator of its own is not enough: torch's initialisers draw from the global one.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        objective = objective_class(config.objective, config.model, _loss_network(config))
+        objective = objective_class(config.objective, config.model, loss_network)
     objective.to(device)
     objective.train()
     lr = config.train.lr
@@ -60,11 +61,9 @@ def build(config: Config) -> Training:
     return Training(objective, updates, step, noise)
 
 
-def _loss_network(config: Config):
-    if not hasattr(config.objective, "vgg"):
+def _loss_network(config: Config, taps: tuple[str, ...]):
+    if not taps:
         return None
     from fastvae.lossnet import load_loss_network
 
-    # The critic looks at relu1_1 whether or not that layer is compared.
-    taps = {"relu1_1", *config.objective.layers}
-    return load_loss_network(config.objective.vgg, taps=sorted(taps))
+    return load_loss_network(config.objective.vgg, taps=taps)

@@ -4,12 +4,13 @@ A checkpoint is a folder `step-00000500` with
 
     model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
     optimizer.safetensors   the optimisers' state and the state of the noise generator
-    state.json              step, format version, learning rates
+    state.json              step, format version, seconds of training
 
 It is written under another name and renamed when it is whole, so that a folder of that name is always complete.
 """
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,14 @@ def save(
         save_file(tensors, temporary / "optimizer.safetensors")
         state = {"format": FORMAT, "step": step, "seconds": seconds}
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        for file in (*temporary.iterdir(), temporary):
+            _flush(file)
+        old = temporary.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(old)
         temporary.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = checkpoints(folder)
@@ -79,6 +85,15 @@ def save(
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _flush(path: Path) -> None:
+    # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -97,13 +112,20 @@ def latest(run: Path) -> Path:
     found = checkpoints(run / "checkpoints")
     if not found:
         raise FastvaeError(
-            f"{run} holds no checkpoint: the run stopped before its first one. Train again, with a smaller "
-            "--checkpoint-every to have one sooner"
+            f"{run} holds no checkpoint: the run stopped before its first one. Remove the folder and train "
+            "again, with a smaller --checkpoint-every to have one sooner"
         )
     return found[-1]
 
 
-def restore(checkpoint: Path, *, objective: Objective, updates: dict[str, Update], noise: torch.Generator) -> Resumed:
+def restore(
+    checkpoint: Path,
+    *,
+    config: dict[str, Any],
+    objective: Objective,
+    updates: dict[str, Update],
+    noise: torch.Generator,
+) -> Resumed:
     """Loads a checkpoint into the objective's networks, the optimisers and the noise generator, in place.
 
     Raises:
@@ -113,6 +135,11 @@ def restore(checkpoint: Path, *, objective: Objective, updates: dict[str, Update
     tensors = read_tensors(checkpoint / "model.safetensors")
     optimizer_tensors = read_tensors(checkpoint / "optimizer.safetensors")
     check_same(checkpoint, tensors, _network_tensors(objective))
+    saved = read_metadata(checkpoint / "model.safetensors")["config"]["objective"]
+    if saved != json.loads(json.dumps(config))["objective"]:
+        raise FastvaeError(
+            f"{checkpoint} was made with other options of the objective than config.json has: has it been edited?"
+        )
     for name, network in objective.networks.items():
         network.load_state_dict(_below(tensors, name))
     for name, update in updates.items():
@@ -178,7 +205,7 @@ def check_same(checkpoint: Path, found: dict[str, Tensor], expected: dict[str, T
         has, wants = (list(t[key].shape) if key in t else "nothing" for t in (found, expected))
         raise FastvaeError(
             f"{checkpoint} is of another architecture: {key} is {has} there and {wants} here. "
-            "Give the image size, width, latent and objective that it was trained with"
+            "Has its config.json been edited?"
         )
 
 

@@ -1,5 +1,6 @@
 """One line that says where a run is: step, images a second, each loss, time to go."""
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -38,11 +39,19 @@ class Progress:
         parts.append(f"{duration(seconds_left)} left")
         line = "  ".join(parts)
         if self.live:
+            line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be rewritten
             self.stream.write("\r" + line.ljust(self._length))
             self._length = len(line)
         else:
             self.stream.write(line + "\n")
         self.stream.flush()
+
+    def close(self) -> None:
+        """Ends the line that is rewritten."""
+        if self.live and self._length:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._length = 0
 
     def note(self, text: str) -> None:
         """A line of its own, above the one that is rewritten."""

@@ -40,12 +40,20 @@ class RunFolder:
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(
-                f"{self.path} exists already: choose another --out, or continue that run with --resume {self.path}"
+                f"{self.path} exists already: choose another --out, or continue that run with --resume {self.path} "
+                "if it has a checkpoint"
             )
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_json("config.json", config)
             self._write_json("environment.json", environment())
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Writes the config of a run that goes on, so that its next continuation knows the new flags."""
+        with self.writing():
+            temporary = self.path / ".config.json.part"
+            temporary.write_text(json.dumps(config, indent=1) + "\n")
+            temporary.replace(self.path / "config.json")
 
     def read_config(self) -> dict[str, Any]:
         """What `create` wrote.
@@ -73,10 +81,10 @@ class RunFolder:
         """Adds a line to stats.jsonl, and its numbers to TensorBoard."""
         with self.writing(), (self.path / "stats.jsonl").open("a") as file:
             file.write(json.dumps(stats) + "\n")
-        if (events := self._writer()) is not None:
-            for name, value in stats.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    events.add_scalar(name, value, stats["step"])
+            if (events := self._writer(stats["step"])) is not None:
+                for name, value in stats.items():
+                    if name != "step" and isinstance(value, (int, float)):
+                        events.add_scalar(name, value, stats["step"])
 
     @contextlib.contextmanager
     def writing(self):
@@ -92,17 +100,18 @@ class RunFolder:
     def close(self) -> None:
         """Flushes TensorBoard's events."""
         if self._events:
-            self._events.close()
+            with contextlib.suppress(OSError):  # a full disk has been reported already, or cost events only
+                self._events.close()
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         (self.path / name).write_text(json.dumps(values, indent=1) + "\n")
 
-    def _writer(self):
+    def _writer(self, first_step: int):
         if self._events is None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._events = SummaryWriter(str(self.path / "tensorboard"))
+                self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
             except ImportError:
                 self._events = False
         return self._events or None

@@ -14,7 +14,7 @@ class Step:
     Args:
         objective: on its device, in training mode.
         updates: the objective's optimisers, by name.
-        device: where the batch goes.
+        device: of the objective and of the batches.
         bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
         compile_passes: compile every pass with torch.compile(fullgraph=True) at its first use.
     """
@@ -60,8 +60,10 @@ class Step:
 
     def _loss(self, part: Pass):
         if part.name not in self._losses:
-            compiled = torch.compile(part.loss, fullgraph=True, dynamic=False)
-            self._losses[part.name] = compiled if self.compile_passes else part.loss
+            loss = part.loss
+            self._losses[part.name] = (
+                torch.compile(loss, fullgraph=True, dynamic=False) if self.compile_passes else loss
+            )
         return self._losses[part.name]
 
 

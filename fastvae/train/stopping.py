@@ -7,7 +7,8 @@ from types import TracebackType
 class StopSignal:
     """Context manager: while it is open, the first SIGINT or SIGTERM only sets `received`.
 
-    A second one acts as it does outside, so that an impatient person still gets out.
+    A second SIGINT acts as it does outside, so that an impatient person still gets out; further SIGTERMs, which
+    schedulers repeat, wait for what is being saved.
 
     Attributes:
         received: the signal's number, or None.
@@ -23,12 +24,9 @@ class StopSignal:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame) -> None:
         self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

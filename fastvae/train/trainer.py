@@ -1,9 +1,7 @@
 """The training loop: batches in, steps, and everything that is written on the way."""
 
-import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,10 +53,15 @@ class Trainer:
         self.done, self.seconds = 0, 0.0
         if resume:
             resumed = checkpoint.restore(
-                checkpoint.latest(folder), objective=self.objective, updates=self.updates, noise=self.noise
+                checkpoint.latest(folder),
+                config=to_json(config),
+                objective=self.objective,
+                updates=self.updates,
+                noise=self.noise,
             )
             self.done, self.seconds = resumed.step, resumed.seconds
             self.run.forget_after(self.done)
+            self.run.update_config(to_json(config))
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
@@ -74,19 +77,20 @@ class Trainer:
         Raises:
             FastvaeError: a loss is not finite, or something cannot be written.
         """
-        if self.done == 0:
-            self.run.append({"step": 0, **self._evaluation()})
         try:
             with StopSignal() as stop:
+                if self.done == 0:
+                    self._evaluate()
                 self._loop(stop)
-            self._close_window()
-            if self._saved != self.done:
-                self._save()
-            if stop.received is None:
-                self.run.append({"step": self.done, **self._evaluation()})
-                self._pictures()
+                self._close_window()
+                if self._saved != self.done:
+                    self._save()
+                if stop.received is None:
+                    self._evaluate()
+                    self._pictures()
             return stop.received
         finally:
+            self.progress.close()
             self.run.close()
 
     def _loop(self, stop: StopSignal) -> None:
@@ -101,17 +105,23 @@ class Trainer:
             noise = self._draw_noise(len(pixels))
             self._window.append(self.step(pixels, noise, self.done))
             self.done += 1
-            balance = self._balance(pixels) if self._is_due(train.balance_every) else {}
-            self.seconds += time.perf_counter() - start
+            balance = self._balance(pixels, noise) if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
-            if self._is_due(train.evaluate_every) and self.done < self.total:
-                self.run.append({"step": self.done, **self._evaluation()})
-            if self._is_due(train.pictures_every) and self.done < self.total:
-                self._pictures()
-            if self._is_due(train.checkpoint_every):
-                self._close_window()
-                self._save()
+            self.seconds += time.perf_counter() - start
+            self._write_what_is_due()
+
+    def _write_what_is_due(self) -> None:
+        train = self.train
+        tasks = []
+        if self.done < self.total:  # the end of `fit` does these two in any case
+            tasks += [(train.evaluate_every, self._evaluate), (train.pictures_every, self._pictures)]
+        tasks += [(train.checkpoint_every, self._save)]
+        if due := [task for every, task in tasks if self._is_due(every)]:
+            self._close_window()
+            for task in due:
+                task()
+            self._log_start = time.perf_counter()
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.done > 0 and self.done % every == 0
@@ -127,11 +137,9 @@ class Trainer:
         size = self.objective.noise_size
         return torch.randn(count, size, generator=self.noise, device=self.step.device)
 
-    def _balance(self, pixels: Tensor) -> dict[str, float]:
-        # A measurement must leave no trace: the batch statistics of its forward passes are undone, and its noise
-        # does not come from the run's generator.
+    def _balance(self, pixels: Tensor, noise: Tensor) -> dict[str, float]:
+        # A measurement must leave no trace: the batch statistics of its forward passes are undone.
         images = to_images(pixels)
-        noise = torch.randn(len(images), self.objective.noise_size).to(images.device)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
         with self.step.precision():
             found = self.objective.balance(images, noise)
@@ -148,7 +156,8 @@ class Trainer:
         finite = torch.isfinite(values)
         if not finite.all():
             row, column = (int(i) for i in torch.nonzero(~finite)[0])
-            raise self._diverged(names[column], self.done - len(values) + row, values[row, column].item())
+            step = self.done - len(values) + row + 1
+            raise self._diverged(f"the loss term {names[column]!r} was {values[row, column].item()} at step {step}")
         means = dict(zip(names, values.mean(0).tolist(), strict=True))
         now = time.perf_counter()
         images_per_s = len(values) * self.train.batch_size / (now - self._log_start)
@@ -169,19 +178,19 @@ class Trainer:
             left = min(left, max(0.0, 60 * self.train.minutes - self.seconds))
         self.progress.show(self.done, images_per_s, means | (extra or {}), left)
 
-    def _diverged(self, name: str, step: int, value: float) -> FastvaeError:
+    def _diverged(self, what: str) -> FastvaeError:
         saved = checkpoint.checkpoints(self.run.checkpoints)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been saved yet"
         return FastvaeError(
-            f"the loss term {name!r} was {value} at step {step}, so training stopped; {last}. "
-            "A smaller --lr or another --critic may help, then --resume"
+            f"{what}, so training stopped; {last}. Continue with --resume {self.run.path} and a smaller --lr, or "
+            "train again with other settings"
         )
 
     def _save(self) -> None:
         for name, network in self.objective.networks.items():
             for key, value in network.state_dict().items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
-                    raise self._diverged(f"{name}.{key}", self.done, math.nan)
+                    raise self._diverged(f"the weights {name}.{key} were not finite after step {self.done}")
         checkpoint.save(
             self.run.checkpoints,
             step=self.done,
@@ -194,13 +203,12 @@ class Trainer:
         )
         self._saved = self.done
 
-    def _evaluation(self) -> dict[str, Any]:
+    def _evaluate(self) -> None:
         found = evaluate(self.objective, self.step, self.held_out)
         if found:
             words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
             self.progress.note(f"held-out images after {self.done} steps: {words}")
-        self._log_start = time.perf_counter()
-        return {f"held_out_{name}": value for name, value in found.items()}
+        self.run.append({"step": self.done, **{f"held_out_{name}": value for name, value in found.items()}})
 
     @torch.no_grad()
     def _pictures(self) -> None:
@@ -217,4 +225,3 @@ class Trainer:
         if fakes is not None:
             sheet = pictures.beside(originals, pictures.to_pixels(fakes))
             pictures.save_png(sheet, self.run.pictures / f"reconstructions-{name}")
-        self._log_start = time.perf_counter()

@@ -138,6 +138,24 @@ def test_a_checkpoint_of_another_architecture(fails, trained):
     fails(1, ["another architecture", "step-00000004"], "train", "--resume", str(trained))
 
 
+def test_a_config_that_was_edited(fails, trained):
+    path = trained / "config.json"
+    config = json.loads(path.read_text())
+    config["objective"]["critic_optimizer"] = "rmsprop"
+    path.write_text(json.dumps(config))
+    fails(1, ["other options of the objective"], "train", "--resume", str(trained), "--steps", "6")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_from_a_gpu_machine(fails, trained):
+    path = trained / "config.json"
+    config = json.loads(path.read_text())
+    config["train"]["device"] = "cuda"
+    path.write_text(json.dumps(config))
+    fails(2, ["--device cpu"], "train", "--resume", str(trained), "--steps", "6")
+    assert main(["train", "--resume", str(trained), "--steps", "6", "--device", "cpu"]) == 0
+
+
 def test_a_safetensors_file_of_somebody_else(fails, tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     fails(1, ["not one of fastvae's"], "generate", str(tmp_path / "other.safetensors"))
@@ -152,7 +170,8 @@ def test_a_checkpoint_of_another_version(fails, trained):
 
 
 def test_resuming_as_another_run_is_refused(fails, trained):
-    fails(2, ["keeps its data, model", "--steps"], "train", "--resume", str(trained), "--lr", "0.1")
+    fails(2, ["keeps its data, model", "--steps"], "train", "--resume", str(trained), "--beta", "9")
+    fails(2, ["--out does not go with --resume"], "train", "--resume", str(trained), "--out", "elsewhere")
     fails(2, ["is a run of celeba64"], "train", "demo", "--resume", str(trained))
 
 

@@ -137,6 +137,28 @@ def test_a_signal_saves_and_stops(packed, tmp_path, number, code):
     assert stats(run)[-1]["step"] == done + 2
 
 
+def test_a_continuation_is_continued_with_its_own_flags(train, tmp_path):
+    run = tmp_path / "run"
+    assert train("--steps", "2") == 0
+    assert train("--resume", str(run), "--steps", "6", "--minutes", "1e-9") == 0
+    assert stats(run)[-1]["step"] == 2
+    assert train("--resume", str(run), "--minutes", "9") == 0
+    assert stats(run)[-1]["step"] == 6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_compiled_in_bfloat16(train, tmp_path):
+    for device in ("cpu", "cuda"):
+        precision = {"cpu": "fp32", "cuda": "bf16"}[device]
+        flags = ["--device", device, "--precision", precision, "--out", str(tmp_path / device)]
+        assert train("--steps", "2", *flags, "--compile", "on" if device == "cuda" else "off") == 0
+    assert train("--resume", str(tmp_path / "cuda"), "--steps", "4") == 0
+    for gpu, cpu in zip(stats(tmp_path / "cuda")[:2], stats(tmp_path / "cpu")[:2], strict=True):
+        for name in cpu.keys() & {"rec", "held_out_rec"}:
+            assert gpu[name] == pytest.approx(cpu[name], rel=0.05)
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_and_is_named(train, tmp_path, monkeypatch, capsys, poison):
     whole = VaeWgan.loss
@@ -144,13 +166,13 @@ def test_a_loss_that_is_not_finite_stops_and_is_named(train, tmp_path, monkeypat
     def loss(self, images, noise):
         total, terms = whole(self, images, noise)
         self.calls = getattr(self, "calls", 0) + 1
-        # Step 5, counted from 0; the window of log lines holds steps 4 to 7.
+        # The window of log lines holds steps 5 to 8.
         return (total * poison, terms | {"rec": terms["rec"] * poison}) if self.calls == 6 else (total, terms)
 
     monkeypatch.setattr(VaeWgan, "loss", loss)
     assert train("--steps", "20", "--log-every", "4", "--balance-every", "0", "--checkpoint-every", "2") == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "'rec'" in message and "step 5" in message and "step-00000004" in message
+    assert "'rec'" in message and "step 6" in message and "step-00000004" in message
     assert all(torch.isfinite(v).all() for v in tensors(tmp_path / "run").values() if v.is_floating_point())
     assert latest(tmp_path / "run").name == "step-00000004"
 
