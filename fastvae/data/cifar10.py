@@ -64,7 +64,7 @@ def read_cifar10(root: Path) -> Source:
 
 
 def _source(folder: Path, pixels: list[np.ndarray], labels: list[np.ndarray]) -> Source:
-    """pixels: six of uint8 [n, 32, 32, 3]; labels: six of uint8 [n] (two, of all train and test images, in the PNG form)."""
+    """pixels: batches of uint8 [n, 32, 32, 3]; labels: of uint8 [n] (for PNG two, of all train and test images)."""
     blocks = zip(_BATCHES, pixels, strict=True)
     names = [f"{batch}/{row}" for batch, block in blocks for row in range(len(block))]
     splits = np.full(len(names), SPLITS["train"], np.uint8)
