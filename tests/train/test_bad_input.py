@@ -34,6 +34,13 @@ def trained(train, tmp_path):
     return tmp_path / "run"
 
 
+def edit_config(run: Path, section: str, field: str, value) -> None:
+    path = run / "config.json"
+    config = json.loads(path.read_text())
+    config[section][field] = value
+    path.write_text(json.dumps(config))
+
+
 def test_unknown_names(fails):
     fails(2, ["unknown command 'trian'", "'train'"], "trian", "demo")
     fails(2, ["unknown recipe 'celba64'", "'celeba64'"], "train", "celba64")
@@ -131,27 +138,18 @@ def test_a_truncated_checkpoint_names_the_one_before(fails, trained, name):
 
 
 def test_a_checkpoint_of_another_architecture(fails, trained):
-    path = trained / "config.json"
-    config = json.loads(path.read_text())
-    config["model"]["width"] = 4
-    path.write_text(json.dumps(config))
+    edit_config(trained, "model", "width", 4)
     fails(1, ["another architecture", "step-00000004"], "train", "--resume", str(trained))
 
 
 def test_a_config_that_was_edited(fails, trained):
-    path = trained / "config.json"
-    config = json.loads(path.read_text())
-    config["objective"]["critic_optimizer"] = "rmsprop"
-    path.write_text(json.dumps(config))
+    edit_config(trained, "objective", "critic_optimizer", "rmsprop")
     fails(1, ["other options of the objective"], "train", "--resume", str(trained), "--steps", "6")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_run_from_a_gpu_machine(fails, trained):
-    path = trained / "config.json"
-    config = json.loads(path.read_text())
-    config["train"]["device"] = "cuda"
-    path.write_text(json.dumps(config))
+    edit_config(trained, "train", "device", "cuda")
     fails(2, ["--device cpu"], "train", "--resume", str(trained), "--steps", "6")
     assert main(["train", "--resume", str(trained), "--steps", "6", "--device", "cpu"]) == 0
 
