@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def report(options, first_s: dict[str, float], times_s: dict[str, list[float]]) 
     if options.out:
         record = {
             "what": "one training step of the VAE-WGAN at 64x64 on the CPU, interleaved",
-            "command": f"python -m bench.bench_step --batch {options.batch} --width {options.width}",
+            "command": " ".join(["python -m bench.bench_step", *sys.argv[1:]]),
             "machine": {"processor": platform.processor() or platform.machine(), **environment()},
             "batch": options.batch,
             "width": options.width,

@@ -39,7 +39,7 @@ class TrainConfig:
     lr_decay: float = 0.5  # factor on every learning rate after each epoch, in (0, 1]
     seed: int = 0  # of weights, order and noise, >= 0
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the convolutions; auto: see `fastvae info`
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of convolutions and linear layers; auto: see `fastvae info`
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the step; auto: see `fastvae info`
     log_every: int = 10  # steps between two lines of stats.jsonl, > 0
     balance_every: int = 100  # steps between two measurements of the critic's share of the gradient; 0: never
@@ -101,9 +101,9 @@ def require(options: Any, **ranges) -> None:
 
 def to_json(config: Config) -> dict[str, Any]:
     """Config -> plain JSON values; the objective is named by its key in `OBJECTIVES`."""
-    from fastvae.objectives import OBJECTIVES
+    from fastvae.objectives import name_of
 
-    name = next(n for n, (options, _) in OBJECTIVES.items() if options is type(config.objective))
+    name = name_of(config.objective)
     return {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
 
 

@@ -55,7 +55,8 @@ class _Clipped(torch.optim.Optimizer):
             for p in params:
                 if not self.state[p]:
                     self.state[p].update(self._initial_state(p))
-            self._update(params, [self.state[p] for p in params], group)
+            if params:
+                self._update(params, [self.state[p] for p in params], group)
         return loss
 
 
@@ -145,8 +146,6 @@ class ClippedRMSprop(_Clipped):
         }
 
     def _update(self, params: list[Tensor], states: list[dict], group: dict) -> None:
-        if not params:
-            return
         torch._foreach_add_([s["step"] for s in states], 1)
         rmsprop_clip_(
             params,

@@ -35,9 +35,7 @@ def _info() -> None:
         "Triton": _triton(device),
         "compiler": machine.host_compiler() or "no C++ compiler found (g++ or clang++): torch.compile cannot run",
         "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",
-        "TensorBoard": _installed(
-            "tensorboard", "tensorboard", "stats.jsonl holds the same; pip install 'fastvae[eval]'"
-        ),
+        "TensorBoard": _tensorboard(),
         "cache": str(cache_folder()),
     }
     for name, words in rows.items():
@@ -66,9 +64,8 @@ def _triton(device) -> str:
     return f"{version('triton')}, unused: {obstacle}" if obstacle else f"{version('triton')}, used by torch.compile"
 
 
-def _installed(distribution: str, module: str, otherwise: str) -> str:
+def _tensorboard() -> str:
     try:
-        found = importlib.util.find_spec(module) is not None
-        return version(distribution) if found else f"not installed: {otherwise}"
-    except (ModuleNotFoundError, PackageNotFoundError):
-        return f"not installed: {otherwise}"
+        return version("tensorboard")
+    except PackageNotFoundError:
+        return "not installed: stats.jsonl holds the same; pip install 'fastvae[eval]'"

@@ -134,7 +134,7 @@ def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
 
     images = open_images(config.data, config.model.image_size)
     batches = Batches(images, config.train.batch_size, config.train.seed)
-    total = config.train.steps or config.train.epochs * batches.steps_per_epoch
+    total = batches.steps_of(config.train)
     print(json.dumps(to_json(config), indent=1))
     for name, reason in reasons.items():
         print(f"{name} {getattr(config.train, name)}: {reason}")

@@ -12,4 +12,10 @@ OBJECTIVES = {
     "plain_vae": (PlainVaeOptions, PlainVae),
 }
 
-__all__ = ["OBJECTIVES", "Objective", "Pass", "Update"]
+
+def name_of(options) -> str:
+    """The objective's name in `OBJECTIVES`, from its options."""
+    return next(name for name, (cls, _) in OBJECTIVES.items() if cls is type(options))
+
+
+__all__ = ["OBJECTIVES", "Objective", "Pass", "Update", "name_of"]

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvae.config import TrainConfig
 from fastvae.data.order import epoch_order
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError
@@ -31,6 +32,10 @@ class Batches:
                 "give a smaller --batch-size or more images"
             )
         self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def steps_of(self, train: TrainConfig) -> int:
+        """Steps of a whole run: `train.steps`, or as many as its epochs have."""
+        return train.steps or train.epochs * self.steps_per_epoch
 
     def __getitem__(self, step: int) -> Tensor:
         """uint8 [batch_size, H, W, 3]: the batch of step number `step`, from 0."""

@@ -1,17 +1,17 @@
 """From a config to the things that a run trains with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
 from fastvae.config import Config
 from fastvae.machine import choose_compile, choose_device, choose_precision
-from fastvae.objectives import OBJECTIVES, Objective, Update
+from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.step import Step
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """An objective on its device, its optimisers, and the step that joins them."""
 
     objective: Objective
@@ -40,7 +40,7 @@ def build(config: Config) -> Training:
         FastvaeError: the loss network's weights are not to be had.
     """
     device = torch.device(config.train.device)
-    _, objective_class = next(o for o in OBJECTIVES.values() if o[0] is type(config.objective))
+    _, objective_class = OBJECTIVES[name_of(config.objective)]
     loss_network = _loss_network(config, objective_class.taps(config.objective))
     # A generator of its own is not enough: torch's initialisers draw from the global one.
     with torch.random.fork_rng(devices=[]):
@@ -48,8 +48,7 @@ def build(config: Config) -> Training:
         objective = objective_class(config.objective, config.model, loss_network)
     objective.to(device)
     objective.train()
-    lr = config.train.lr
-    updates = objective.updates(lr)
+    updates = objective.updates(config.train.lr)
     step = Step(
         objective,
         updates,

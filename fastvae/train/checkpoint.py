@@ -199,6 +199,7 @@ def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def check_same(checkpoint: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises FastvaeError, with the first difference, unless both hold the same names with the same shapes."""
     differing = sorted(found.keys() ^ expected.keys()) or [k for k in expected if found[k].shape != expected[k].shape]
     if differing:
         key = differing[0]

@@ -46,14 +46,12 @@ class RunFolder:
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_json("config.json", config)
-            self._write_json("environment.json", environment())
+            self._write_json("environment.json", {**environment(), "command": sys.argv})
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Writes the config of a run that goes on, so that its next continuation knows the new flags."""
         with self.writing():
-            temporary = self.path / ".config.json.part"
-            temporary.write_text(json.dumps(config, indent=1) + "\n")
-            temporary.replace(self.path / "config.json")
+            self._write_json("config.json", config)
 
     def read_config(self) -> dict[str, Any]:
         """What `create` wrote.
@@ -73,9 +71,7 @@ class RunFolder:
         if path.exists():
             with self.writing():
                 lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-                temporary = path.with_suffix(".part")
-                temporary.write_text("".join(f"{line}\n" for line in lines))
-                temporary.replace(path)
+                self._replace(path.name, "".join(f"{line}\n" for line in lines))
 
     def append(self, stats: dict[str, Any]) -> None:
         """Adds a line to stats.jsonl, and its numbers to TensorBoard."""
@@ -104,7 +100,13 @@ class RunFolder:
                 self._events.close()
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(values, indent=1) + "\n")
+        self._replace(name, json.dumps(values, indent=1) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        # Under another name first, so that a full disk leaves the old file whole.
+        temporary = self.path / f".{name}.part"
+        temporary.write_text(text)
+        temporary.replace(self.path / name)
 
     def _writer(self, first_step: int):
         if self._events is None:
@@ -129,7 +131,6 @@ def environment() -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
-        "command": sys.argv,
     }
 
 

@@ -42,14 +42,8 @@ class Trainer:
         images = open_images(config.data, config.model.image_size)
         self.batches = Batches(images, self.train.batch_size, self.train.seed)
         self.held_out = np.asarray(images.images[images.held_out()[: self.train.held_out]])
-        self.total = self.train.steps or self.train.epochs * self.batches.steps_per_epoch
-        parts = build(config)
-        self.objective, self.updates, self.step, self.noise = (
-            parts.objective,
-            parts.updates,
-            parts.step,
-            parts.noise,
-        )
+        self.total = self.batches.steps_of(self.train)
+        self.objective, self.updates, self.step, self.noise = build(config)
         self.done, self.seconds = 0, 0.0
         if resume:
             resumed = checkpoint.restore(
@@ -124,7 +118,7 @@ class Trainer:
             self._log_start = time.perf_counter()
 
     def _is_due(self, every: int) -> bool:
-        return every > 0 and self.done > 0 and self.done % every == 0
+        return every > 0 and self.done % every == 0
 
     def _set_learning_rates(self) -> None:
         factor = self.train.lr_decay ** (self.done // self.batches.steps_per_epoch)
