@@ -1,0 +1,181 @@
+"""Registers, spills and shared memory of every kernel variant that the shipped recipes use, with no GPU needed.
+
+    python -m bench.kernel_resources [--capability 9.0 ...] [--dtype bfloat16 ...]
+
+Each op runs at the recipes' shapes with its launches recorded in place of started; every distinct variant is then
+compiled for each compute capability by Triton's own compiler and assembler.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from fastvae.kernels import dispatch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bench import kernel_cases
+
+CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+
+_ASSEMBLERS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compilation of a kernel: what Triton would key its cache by, but for the target.
+
+    Attributes:
+        kernel: the jitted function.
+        signature: (argument, type) in order, "constexpr" for those in `constants`.
+        constants: (argument, value), ones among them, which Triton compiles in.
+        aligned: indices of the arguments divisible by 16.
+        options: num_warps and num_stages.
+    """
+
+    kernel: triton.JITFunction
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, object], ...]
+    aligned: tuple[int, ...]
+    options: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        """The kernel and its constexprs, as the table shows them."""
+        return f"{self.kernel.__name__.strip('_')}({', '.join(f'{k}={v}' for k, v in self.constants)})"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one variant needs on one processor: registers a thread, bytes spilled a thread, shared bytes a block."""
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+def variant_of(kernel, args: tuple, options: dict) -> Variant:
+    """The variant that Triton would compile for this launch."""
+    options = dict(options)
+    launch_options = tuple((k, options.pop(k)) for k in ("num_warps", "num_stages") if k in options)
+    bound = dict(zip(kernel.arg_names, args, strict=False)) | options
+    signature, constants, aligned = [], [], []
+    for index, parameter in enumerate(kernel.params):
+        value = bound.get(parameter.name, parameter.default if parameter.has_default else None)
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            kind = "constexpr"
+            constants.append((parameter.name, value))
+        elif isinstance(value, Tensor):
+            kind = _POINTERS[value.dtype]
+            aligned.append(index)  # torch's allocator aligns far beyond 16 bytes
+        elif isinstance(value, float):
+            kind = "fp32"
+        else:
+            kind = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                aligned.append(index)
+        signature.append((parameter.name, kind))
+    return Variant(kernel, tuple(signature), tuple(constants), tuple(aligned), launch_options)
+
+
+def recorded(capability: tuple[int, int], run) -> list[Variant]:
+    """The distinct variants that `run()` would start on a GPU of this capability, in order of first use."""
+    variants = {}
+
+    def record(kernel, grid, args, options):
+        variants.setdefault(variant_of(kernel, args, options))
+
+    with dispatch.force("triton", capability=capability, launch=record):
+        run()
+    return list(variants)
+
+
+def compile_for(variant: Variant, capability: tuple[int, int]):
+    """Triton's compiled kernel, with PTX and machine code in `.asm`."""
+    names = [name for name, _ in variant.signature]
+    source = ASTSource(
+        variant.kernel,
+        dict(variant.signature),
+        {(names.index(name),): value for name, value in variant.constants},
+        {(index,): [["tt.divisibility", 16]] for index in variant.aligned},
+    )
+    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
+    with contextlib.redirect_stdout(io.StringIO()):  # a failing assembler prints all of its input
+        return triton.compile(source, target=target, options=dict(variant.options))
+
+
+def resources(variant: Variant, capability: tuple[int, int]) -> Resources:
+    """Compiles and assembles one variant.
+
+    Raises:
+        RuntimeError: the assembler's report cannot be read.
+    """
+    compiled = compile_for(variant, capability)
+    ptx = compiled.asm["ptx"]
+    target = re.search(r"\.target (\w+)", ptx).group(1)
+    newer = _ASSEMBLERS / "ptxas-blackwell"
+    assembler = newer if capability >= (10, 0) and newer.exists() else _ASSEMBLERS / "ptxas"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        report = subprocess.run(
+            [assembler, "-v", f"--gpu-name={target}", source, "-o", Path(folder) / "kernel.cubin"],
+            capture_output=True,
+            text=True,
+        ).stderr
+    registers = re.search(r"Used (\d+) registers", report)
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    if not (registers and spills):
+        raise RuntimeError(f"no resource report for {variant.name} on {target}:\n{report}")
+    return Resources(int(registers.group(1)), max(map(int, spills.groups())), compiled.metadata.shared)
+
+
+def table(
+    capabilities: Iterable[tuple[int, int]], dtypes: Iterable[torch.dtype]
+) -> Iterable[tuple[tuple[int, int], torch.dtype, Variant, Resources]]:
+    """Every variant of every op in every recipe, compiled: (capability, dtype, variant, resources), each once."""
+    for capability in capabilities:
+        seen = set()
+        for dtype in dtypes:
+            if dtype == torch.bfloat16 and capability < dispatch.OLDEST_BF16:
+                continue  # these run ATen
+            for run in kernel_cases.recipe_runs(dtype):
+                for variant in recorded(capability, run):
+                    if variant not in seen:
+                        seen.add(variant)
+                        yield capability, dtype, variant, resources(variant, capability)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capability", nargs="+", default=[f"{a}.{b}" for a, b in CAPABILITIES])
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float16", "float32"])
+    options = parser.parse_args()
+    capabilities = [tuple(map(int, c.split("."))) for c in options.capability]
+    dtypes = [getattr(torch, d) for d in options.dtype]
+    print(f"{'sm':<5} {'registers':>9} {'spilled B':>9} {'shared B':>9}  kernel")
+    for capability, _, variant, used in table(capabilities, dtypes):
+        major, minor = capability
+        print(f"{major}.{minor:<3} {used.registers:>9} {used.spilled:>9} {used.shared:>9}  {variant.name}")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Tile sizes: a pure function of (op, shape class, dtype, compute capability).
+
+`tiles.json` holds what `tools/tune.py` measured on a GPU, and nothing else; where it is silent, the op's own default
+holds. So a first call never stops to tune, and two runs on one kind of GPU start the same kernels. An entry is null
+where ATen was measured to be faster than the best tile.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+
+Tile = dict[str, int]  # the kernel's constexprs and launch options: BLOCK_M, num_warps, ...
+
+PATH = Path(__file__).with_name("tiles.json")
+
+
+@cache
+def _measured() -> dict[str, Tile | None]:
+    return json.loads(PATH.read_text())
+
+
+def key(op: str, shape_class: str, dtype: torch.dtype, capability: tuple[int, int]) -> str:
+    """The name of an entry, e.g. "replicate_conv2d.forward c64 o64 m16384 bfloat16 sm_90"."""
+    return f"{op} {shape_class} {str(dtype).removeprefix('torch.')} sm_{capability[0]}{capability[1]}"
+
+
+def choose(op: str, shape_class: str, dtype: torch.dtype, capability: tuple[int, int], default: Tile) -> Tile | None:
+    """The measured tile, or `default` where nothing was measured, or None where ATen is faster."""
+    return _measured().get(key(op, shape_class, dtype, capability), default)
+
+
+def size_class(count: int) -> int:
+    """The power of two at or above `count`: shapes of one class share their tile."""
+    return 1 << max(count - 1, 0).bit_length()
