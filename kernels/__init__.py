@@ -11,7 +11,7 @@ from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
 from .feature_loss import feature_loss, feature_loss_ref
 from .gradient_reversal import reverse_gradient
-from .replicate_conv import replicate_conv2d, replicate_conv2d_ref
+from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 
 __all__ = [
     "adam_clip_",
@@ -21,6 +21,7 @@ __all__ = [
     "provider",
     "replicate_conv2d",
     "replicate_conv2d_ref",
+    "replicate_conv2d_with_sums",
     "reverse_gradient",
     "rmsprop_clip_",
 ]

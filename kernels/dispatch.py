@@ -1,7 +1,8 @@
 """Who runs an op, Triton kernels or torch's own (ATen), and how a kernel is started.
 
-Triton needs a GPU of compute capability 7.0 or later and one of the dtypes below; bfloat16 needs 8.0, since older
-processors emulate it number by number. Everything else runs the same mathematics in ATen: CPUs, older GPUs, float64.
+Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older processors emulate it number by
+number, and so do half-precision convolutions: for 7.5 Triton (3.7) has no tensor cores, cuDNN has. Everything else
+runs the same mathematics in ATen: CPUs, older GPUs, float64.
 
 Every kernel is started through `launch`, so that tests can run it in Triton's interpreter on a CPU and tools can
 compile it for processors that are not there.
@@ -20,17 +21,14 @@ from torch import Tensor
 
 Provider = Literal["triton", "aten"]
 
-OLDEST = (7, 0)
-OLDEST_BF16 = (8, 0)
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-# The dtypes that each op's kernels take.
-_DTYPES = {
-    "replicate_conv2d": _FLOATS,
-    "feature_loss": _FLOATS,
-    "adam_clip_": (torch.float32,),
-    "rmsprop_clip_": (torch.float32,),
+# The oldest GPU for which each op has kernels, by dtype.
+_OLDEST = {
+    "replicate_conv2d": {torch.float32: (7, 0), torch.float16: (8, 0), torch.bfloat16: (8, 0)},
+    "feature_loss": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
+    "adam_clip_": {torch.float32: (7, 0)},
+    "rmsprop_clip_": {torch.float32: (7, 0)},
 }
+_NEVER = (99, 0)
 
 
 @dataclass(frozen=True)
@@ -56,21 +54,30 @@ def provider(op: str, x: Tensor) -> Provider:
     Raises:
         ValueError: there is no such op.
     """
-    if op not in _DTYPES:
-        near = difflib.get_close_matches(op, _DTYPES, n=1)
+    if op not in _OLDEST:
+        near = difflib.get_close_matches(op, _OLDEST, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected one of {', '.join(_DTYPES)}; got {op!r}{hint}")
+        raise ValueError(f"expected one of {', '.join(_OLDEST)}; got {op!r}{hint}")
     if _forced.provider is not None:
         return _forced.provider
-    if x.device.type != "cuda" or x.dtype not in _DTYPES[op] or importlib.util.find_spec("triton") is None:
+    if x.device.type != "cuda" or not _has_triton():
         return "aten"
-    oldest = OLDEST_BF16 if x.dtype == torch.bfloat16 else OLDEST
-    return "triton" if capability(x) >= oldest else "aten"
+    return "triton" if supports(op, x.dtype, capability(x)) else "aten"
+
+
+def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
+    """Whether `op` has Triton kernels for this dtype on GPUs of this compute capability."""
+    return capability >= _OLDEST[op].get(dtype, _NEVER)
 
 
 def capability(x: Tensor) -> tuple[int, int]:
     """Compute capability of the GPU that x is on, which decides the kernels' tiles."""
     return _forced.capability or _capability_of(x.device.index or 0)
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @cache
@@ -84,8 +91,10 @@ def launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
         return
     if _forced.launch is not None:
         _forced.launch(kernel, grid, args, options)
+    elif any(isinstance(x, Tensor) and type(x) not in (Tensor, torch.nn.Parameter) for x in args):
+        torch.library.wrap_triton(kernel)[grid](*args, **options)  # a compiler is tracing, with tensors of its own
     else:
-        torch.library.wrap_triton(kernel)[grid](*args, **options)
+        kernel[grid](*args, **options)
 
 
 @contextmanager

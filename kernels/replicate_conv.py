@@ -11,12 +11,19 @@ the upsampled nor the padded large tensor is ever written. The borders agree, be
 and halving it is clamping the input's index. All four parities at once are one transposed convolution of stride 2
 whose 4x4 kernel is the 3x3 kernel convolved with a 2x2 box of ones; both gradients inherit the saving.
 
-Layout: [B, C, H, W], channels_last is fastest. The backward saves x and the weight.
+Layout: [B, C, H, W]; channels_last is fastest, and the result's layout where Triton runs. The backward saves x and the
+weight, and y where there is an activation. Per direction at least x, y and the weight move once and 2 * 9 * C flops
+are done per output, 2 * 4 * C with `upsample=2`; see `cost`.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .cost import Cost
+from .dispatch import provider
 
 
 def replicate_conv2d_ref(
@@ -34,10 +41,26 @@ def replicate_conv2d_ref(
     return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
+# In ATen: what CPUs run, older GPUs, and float64.
+
+
 def _pad_by_cat(x: Tensor) -> Tensor:
     # Not F.pad(mode="replicate"): compiled by Inductor for the CPU (torch 2.11 to 2.13) its backward is wrong.
     x = torch.cat((x[..., :1], x, x[..., -1:]), dim=-1)
     return torch.cat((x[..., :1, :], x, x[..., -1:, :]), dim=-2)
+
+
+def _fold_padding(padded: Tensor) -> Tensor:
+    """The adjoint of the padding: what a border pixel's copies received is added to the pixel itself."""
+    for dim in (-1, -2):
+        inner = padded.shape[dim] - 2
+        first, last = padded.narrow(dim, 0, 1), padded.narrow(dim, inner + 1, 1)
+        if inner == 1:
+            padded = first + padded.narrow(dim, 1, 1) + last
+        else:
+            first, last = first + padded.narrow(dim, 1, 1), padded.narrow(dim, inner, 1) + last
+            padded = torch.cat((first, padded.narrow(dim, 2, inner - 2), last), dim)
+    return padded
 
 
 def _upsampling_kernel(weight: Tensor) -> Tensor:
@@ -50,6 +73,181 @@ def _upsampling_kernel(weight: Tensor) -> Tensor:
     box = box[..., :-1] + box[..., 1:]
     # A transposed convolution scatters where a convolution gathers, so the kernel turns by 180 degrees.
     return box.flip(2, 3).transpose(0, 1)
+
+
+def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
+    """The adjoint of `_upsampling_kernel`."""
+    box = kernel.transpose(0, 1).flip(2, 3)
+    box = box[..., :-1, :] + box[..., 1:, :]
+    return box[..., :-1] + box[..., 1:]
+
+
+def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, slope: float | None) -> Tensor:
+    padded, bias = _pad_by_cat(x), None if bias is None else bias.to(x.dtype)
+    if upsample == 1:
+        y = F.conv2d(padded, weight.to(x.dtype), bias)
+    else:
+        y = F.conv_transpose2d(padded, _upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
+    return _laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
+
+
+def _data_gradient_aten(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
+    grad = _before_activation(grad, y, slope)
+    if upsample == 1:
+        padded = F.conv_transpose2d(grad, weight.to(grad.dtype))
+    else:
+        padded = F.conv2d(grad, _upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
+    return _laid_out_as(grad, _fold_padding(padded))
+
+
+def _weight_gradient_aten(
+    grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, with_bias: bool, upsample: int, slope: float | None
+) -> tuple[Tensor, Tensor]:
+    grad, padded = _before_activation(grad, y, slope), _pad_by_cat(x)
+    kernel = weight if upsample == 1 else _upsampling_kernel(weight)
+    _, dw, db = torch.ops.aten.convolution_backward(
+        grad,
+        padded,
+        kernel.to(x.dtype),
+        [weight.shape[0]],
+        *([1, 1], [0, 0]) if upsample == 1 else ([2, 2], [3, 3]),
+        [1, 1],
+        upsample == 2,
+        [0, 0],
+        1,
+        [False, True, with_bias],
+    )
+    dw = dw.to(weight.dtype)
+    dw = torch.empty_like(weight).copy_(dw if upsample == 1 else _fold_upsampling_kernel(dw))
+    return dw, db.to(weight.dtype) if with_bias else weight.new_empty(0)
+
+
+def _before_activation(grad: Tensor, y: Tensor | None, slope: float | None) -> Tensor:
+    """The gradient before the LeakyReLU, whose output y has the sign of its input."""
+    return grad if slope is None else torch.where(y > 0, grad, grad * slope)
+
+
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """y in x's memory format; a convolution's own choice differs between versions of torch."""
+    return y.contiguous(memory_format=torch.channels_last if _is_channels_last(x) else torch.contiguous_format)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+# Registered with torch, so that autograd, torch.compile and torch.export take each for one operation.
+
+
+@torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, negative_slope: float | None) -> Tensor:
+    if provider("replicate_conv2d", x) == "triton":
+        from . import replicate_conv_launch as triton
+
+        if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
+            return triton.forward(x, weight, bias, upsample, negative_slope, tile)[0]
+    return _forward_aten(x, weight, bias, upsample, negative_slope)
+
+
+@torch.library.triton_op("fastvae::replicate_conv2d_with_sums", mutates_args=())
+def _forward_with_sums(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> tuple[Tensor, Tensor]:
+    if provider("replicate_conv2d", x) == "triton":
+        from . import replicate_conv_launch as triton
+
+        if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
+            return triton.forward(x, weight, bias, upsample, None, tile, sums=True)
+    y = _forward_aten(x, weight, bias, upsample, None)
+    seen = y.to(torch.promote_types(y.dtype, torch.float32))
+    return y, torch.stack((seen.sum((0, 2, 3)), seen.square().sum((0, 2, 3))))
+
+
+# One opaque operation for the whole backward pass: of a triton_op Inductor sees the kernels one by one, and writes the
+# incoming gradient out anew for each of them.
+@torch.library.custom_op("fastvae::replicate_conv2d_backward", mutates_args=())
+def _gradients(
+    grad: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    upsample: int,
+    negative_slope: float | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dL/dx, dL/dweight and dL/dbias from dL/dy; an empty tensor in place of each that is not wanted."""
+    of_x, of_weight, of_bias = wanted
+    dx, dw, db = grad.new_empty(0), weight.new_empty(0), weight.new_empty(0)
+    if of_x:
+        dx = _data_gradient(grad, y, weight, upsample, negative_slope)
+    if of_weight or of_bias:
+        dw, db = _weight_gradient(grad, y, x, weight, of_bias, upsample, negative_slope)
+    return dx, dw, db
+
+
+@_gradients.register_fake
+def _(grad, y, x, weight, upsample, negative_slope, wanted):
+    of_x, of_weight, of_bias = wanted
+    last = provider("replicate_conv2d", grad) == "triton" or _is_channels_last(grad)
+    dx = torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
+    dw, db = torch.empty_like(weight), weight.new_empty(weight.shape[0])
+    return (
+        dx if of_x else grad.new_empty(0),
+        dw if of_weight or of_bias else weight.new_empty(0),
+        db if of_bias else weight.new_empty(0),
+    )
+
+
+def _data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
+    if provider("replicate_conv2d", grad) == "triton":
+        from . import replicate_conv_launch as triton
+
+        batch, _, h, w = grad.shape
+        x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
+        if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
+            return triton.data_gradient(grad, y, weight, upsample, slope, tile)
+    return _data_gradient_aten(grad, y, weight, upsample, slope)
+
+
+def _weight_gradient(
+    grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, with_bias: bool, upsample: int, slope: float | None
+) -> tuple[Tensor, Tensor]:
+    if provider("replicate_conv2d", grad) == "triton":
+        from . import replicate_conv_launch as triton
+
+        if tile := triton.choose_tile("weight_gradient", x.shape, weight, upsample, grad):
+            return triton.weight_gradient(grad, y, x, weight, with_bias, upsample, slope, tile)
+    return _weight_gradient_aten(grad, y, x, weight, with_bias, upsample, slope)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, weight, bias, ctx.upsample, *slope = inputs
+    ctx.slope = slope[0] if slope else None
+    y = output[0] if isinstance(output, tuple) else output
+    keep_y = ctx.slope is not None or isinstance(output, tuple)
+    ctx.save_for_backward(x, weight, y if keep_y else None)
+    ctx.with_bias = bias is not None
+
+
+def _differentiate(ctx, grad: Tensor, y: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    x, weight, _ = ctx.saved_tensors
+    wanted = [*ctx.needs_input_grad[:2], ctx.with_bias and ctx.needs_input_grad[2]]
+    found = _gradients(grad, y, x, weight, ctx.upsample, ctx.slope, wanted)
+    return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
+
+
+def _backward(ctx, grad: Tensor):
+    return *_differentiate(ctx, grad, ctx.saved_tensors[2]), None, None
+
+
+def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
+    # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, channel by channel.
+    s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
+    y = ctx.saved_tensors[2].to(grad_sums.dtype)
+    total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y).to(grad.dtype)
+    return *_differentiate(ctx, total, None), None
+
+
+_forward.register_autograd(_backward, setup_context=_save)
+_forward_with_sums.register_autograd(_backward_with_sums, setup_context=_save)
 
 
 def replicate_conv2d(
@@ -65,28 +263,45 @@ def replicate_conv2d(
     Source: Hou et al., section 3.2; the identity for `upsample=2` is derived at the top of this file.
 
     Args:
-        x: [B, C, H, W], floating point, any memory format.
-        weight: [O, C, 3, 3]. May be float32 beside a half-precision x under autocast.
-        bias: [O] or None.
+        x: [B, C, H, W], floating point, any memory format; B may be 0. Under autocast it is cast as for torch's own
+            convolutions.
+        weight: [O, C, 3, 3], of x's dtype. Under autocast float32 is better than casting it first: the taps that
+            `upsample=2` combines are summed before they are rounded, and the gradient is not rounded at all.
+        bias: [O], of the weight's dtype, or None.
         upsample: 1, or 2 for nearest-neighbour upsampling before the padding.
-        negative_slope: slope of a LeakyReLU applied to the result; None for no activation.
+        negative_slope: slope >= 0 of a LeakyReLU applied to the result; None for no activation.
 
     Returns:
-        [B, O, upsample * H, upsample * W].
+        [B, O, upsample * H, upsample * W]. Differentiable once.
 
     Raises:
-        ValueError: a shape or an option is not one of those above.
+        ValueError: a shape, a dtype or an option is not one of those above.
     """
-    _check_arguments(x, weight, bias, upsample)
-    padded = _pad_by_cat(x)
-    if upsample == 1:
-        y = F.conv2d(padded, weight, bias)
-    else:
-        y = F.conv_transpose2d(padded, _upsampling_kernel(weight), bias, stride=2, padding=3)
-    return y if negative_slope is None else F.leaky_relu(y, negative_slope)
+    if negative_slope is not None and not negative_slope >= 0:
+        raise ValueError(
+            f"replicate_conv2d expects negative_slope >= 0 or None; got {negative_slope!r}: below 0 the backward pass "
+            "could not tell the sign of the input from the output"
+        )
+    return _forward(_checked(x, weight, bias, upsample), weight, bias, upsample, negative_slope)
 
 
-def _check_arguments(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> None:
+def replicate_conv2d_with_sums(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1
+) -> tuple[Tensor, Tensor]:
+    """`replicate_conv2d` and what a batch normalisation after it needs, without reading the result again.
+
+    Args and errors are those of `replicate_conv2d`.
+
+    Returns:
+        y [B, O, upsample * H, upsample * W], and [2, O] in float32 (float64 for float64 x): for each channel the sum
+        of y, as rounded, and of its square over batch and map. With n = B * H * W * upsample^2 the mean is
+        sums[0] / n and the variance sums[1] / n - mean^2.
+    """
+    return _forward_with_sums(_checked(x, weight, bias, upsample), weight, bias, upsample)
+
+
+def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
+    """x, cast if autocast says so; raises ValueError unless all arguments fit each other."""
     if x.dim() != 4 or not x.is_floating_point():
         raise ValueError(
             f"replicate_conv2d expects x as [B, C, H, W] of floating point; got {list(x.shape)} of {x.dtype}"
@@ -99,5 +314,58 @@ def _check_arguments(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: i
         raise ValueError(f"replicate_conv2d expects a bias [{weight.shape[0]}]; got {list(bias.shape)}")
     if upsample not in (1, 2):
         raise ValueError(f"replicate_conv2d expects upsample=1 or upsample=2; got {upsample!r}")
-    if x.shape[2] == 0 or x.shape[3] == 0:
-        raise ValueError(f"replicate_conv2d cannot replicate the border of an empty map {list(x.shape)}")
+    if 0 in x.shape[1:] or weight.shape[0] == 0:
+        raise ValueError(
+            f"replicate_conv2d cannot replicate the border of an empty map, nor work without channels: "
+            f"x {list(x.shape)}, weight {list(weight.shape)}"
+        )
+    if any(t is not None and t.device != x.device for t in (weight, bias)):
+        raise ValueError(
+            f"replicate_conv2d expects one device; got x on {x.device}, weight on {weight.device}"
+            + (f", bias on {bias.device}" if bias is not None else "")
+        )
+    allowed = {x.dtype}
+    if (
+        torch.amp.is_autocast_available(x.device.type)
+        and torch.is_autocast_enabled(x.device.type)
+        and x.dtype != torch.float64
+    ):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+        allowed |= {x.dtype, torch.float32}
+    if weight.dtype not in allowed or (bias is not None and bias.dtype != weight.dtype):
+        raise ValueError(
+            f"replicate_conv2d expects x, weight and bias of one dtype, or a float32 weight and bias under autocast; "
+            f"got {x.dtype}, {weight.dtype}" + (f" and {bias.dtype}" if bias is not None else "")
+        )
+    return x
+
+
+def cost(
+    batch: int,
+    in_channels: int,
+    out_channels: int,
+    height: int,
+    width: int,
+    *,
+    upsample: int,
+    dtype: torch.dtype,
+    direction: str,
+) -> Cost:
+    """The least that one direction of a call must do, whatever the implementation.
+
+    Args:
+        batch, in_channels, out_channels, height, width: of x, and O.
+        upsample: 1 or 2.
+        dtype: of x, y and the weight.
+        direction: "forward", "data_gradient" or "weight_gradient"; each multiplies the same pairs of numbers.
+
+    Returns:
+        2 flops for each multiply-add that the identity leaves; each of x, y (or their gradients) and the weight once.
+    """
+    if direction not in ("forward", "data_gradient", "weight_gradient"):
+        raise ValueError(f"expected forward, data_gradient or weight_gradient; got {direction!r}")
+    outputs = batch * height * width * upsample**2 * out_channels
+    inputs = batch * height * width * in_channels
+    taps = 9 if upsample == 1 else 4
+    moved = inputs + outputs + 9 * in_channels * out_channels
+    return Cost(flops=2 * taps * in_channels * outputs, bytes=moved * dtype.itemsize)

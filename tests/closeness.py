@@ -10,18 +10,22 @@ def relative_error(x: Tensor, exact: Tensor) -> float:
     return ((x.double() - exact).norm() / exact.norm().clamp_min(1e-300)).item()
 
 
-def assert_close(x: Tensor, plain: Tensor, exact: Tensor) -> None:
+def assert_close(x: Tensor, plain: Tensor, exact: Tensor, terms: Tensor | None = None) -> None:
     """Fails unless x is as good as plain torch in x's own dtype.
 
     Args:
         x: the result under test.
         plain: what plain torch computes in the same dtype.
         exact: the float64 result.
+        terms: for sums that may cancel, the same sums over absolute values, since rounding errors are relative to
+            those; `exact` where left out.
     """
     assert x.shape == exact.shape, f"shape {list(x.shape)}, expected {list(exact.shape)}"
     assert x.dtype == plain.dtype, f"dtype {x.dtype}, expected {plain.dtype}"
     assert torch.isfinite(x).all(), "not finite"
     # The floor is for results on which plain torch happens to round to nothing.
-    bound = 2 * relative_error(plain, exact) + 4 * torch.finfo(x.dtype).eps
+    size = exact.double().norm()
+    cancelled = 1.0 if terms is None else (terms.double().norm() / size.clamp_min(1e-300)).item()
+    bound = 2 * relative_error(plain, exact) + 4 * torch.finfo(x.dtype).eps * max(cancelled, 1.0)
     error = relative_error(x, exact)
     assert error <= bound, f"relative error {error:.3g}, bound {bound:.3g}"

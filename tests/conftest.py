@@ -10,6 +10,12 @@ import torch
 from fastvae.data.packed import PackedImages, PackedWriter
 
 
+def pytest_runtest_setup(item):
+    """What is marked `gpu` is skipped where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Tests neither read nor fill the cache of whoever runs them."""

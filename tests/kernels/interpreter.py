@@ -8,14 +8,16 @@ the hardware rounds to nearest even.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import pytest
-import torch
 import triton.language as tl
 from fastvae.kernels import dispatch
 from triton.runtime import interpreter as upstream
 from triton.runtime.jit import JITFunction
+
+from tests.kernels.poison import poisoned_memory
 
 _dot, _cast = upstream.InterpreterBuilder.create_dot, upstream.InterpreterBuilder.cast_impl
 _patch_tensor = upstream._patch_lang_tensor
@@ -47,27 +49,22 @@ def _patch_tensor_with_index(tensor, scope):
     scope.set_attr(tensor, "__index__", lambda self: int(np.asarray(self.handle.data).reshape(-1)[0]))
 
 
+@cache
+def _interpreted_function(fn):
+    return upstream.InterpretedFunction(fn).rewrite()
+
+
 def _call(self, *args, **kwargs):
     """A device function that an interpreted kernel calls."""
     scope = upstream._patch_lang(self.fn)
     try:
-        return upstream.InterpretedFunction(self.fn).rewrite()(*args, **kwargs)
+        return _interpreted_function(self.fn)(*args, **kwargs)
     finally:
         scope.restore()
 
 
 def _launch(kernel, grid, args, options):
     upstream.InterpretedFunction(kernel.fn).run(*args, grid=grid, warmup=False, **options)
-
-
-def _poisoned(make):
-    """Fresh memory full of NaN, so that an element that no kernel writes is seen."""
-
-    def empty(*args, **kwargs):
-        result = make(*args, **kwargs)
-        return result.fill_(float("nan")) if result.is_floating_point() else result
-
-    return empty
 
 
 @contextmanager
@@ -78,8 +75,7 @@ def interpreted(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
         patch.setattr(upstream.InterpreterBuilder, "create_dot", _dot_in_float32)
         patch.setattr(upstream.InterpreterBuilder, "cast_impl", _cast_rounding)
         patch.setattr(upstream, "_patch_lang_tensor", _patch_tensor_with_index)
-        for name in ("empty", "empty_like", "empty_strided"):
-            patch.setattr(torch, name, _poisoned(getattr(torch, name)))
-        patch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
-        with dispatch.force("triton", capability=capability, launch=_launch):
+        # A second evaluation of every integer operation; compiled kernels do not do it either.
+        patch.setattr(upstream.interpreter_builder, "options", upstream.InterpreterOptions(sanitize_overflow=False))
+        with poisoned_memory(), dispatch.force("triton", capability=capability, launch=_launch):
             yield

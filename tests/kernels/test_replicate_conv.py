@@ -1,9 +1,11 @@
-"""`replicate_conv2d` against the plain composition: values, gradients, odd shapes, compiled."""
+"""`replicate_conv2d` in ATen against the plain composition: values, gradients, odd shapes, compiled."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref
+from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
+from fastvae.kernels.replicate_conv import _forward, _forward_with_sums, _gradients, cost
+from torch.library import opcheck
 
 from tests.closeness import assert_close
 
@@ -74,6 +76,68 @@ def test_gradcheck(upsample):
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
+def test_sums_are_those_of_the_result(upsample):
+    inputs = operands((2, 3, 4, 5), 4, channels_last=True)
+    y, sums = replicate_conv2d_with_sums(*inputs, upsample=upsample)
+    assert torch.equal(y, replicate_conv2d(*inputs, upsample=upsample))
+    assert torch.allclose(sums, torch.stack((y.sum((0, 2, 3)), y.square().sum((0, 2, 3)))), rtol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda *t: replicate_conv2d_with_sums(*t, upsample=upsample), operands((1, 2, 3, 2), 2)
+    )
+
+
+def test_normalising_by_the_sums_is_batch_normalisation():
+    inputs = operands((3, 3, 4, 5), 4)
+    y, sums = replicate_conv2d_with_sums(*inputs)
+    mean, square = (sums / (y.numel() / 4)).view(2, 1, 4, 1, 1)
+    normalised = (y - mean) / (square - mean**2 + 1e-5).sqrt()
+    expected = F.batch_norm(replicate_conv2d_ref(*inputs), None, None, training=True)
+    assert torch.allclose(normalised, expected, atol=1e-10)
+    g = torch.randn_like(y)
+    for ours, theirs in zip(
+        torch.autograd.grad(normalised, inputs, g), torch.autograd.grad(expected, inputs, g), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels_last", "upsample"),
+    [(torch.float64, False, 1), (torch.float64, True, 2), (torch.bfloat16, False, 2), (torch.bfloat16, True, 1)],
+    ids=str,
+)
+def test_registered_as_torch_wants_it(dtype, channels_last, upsample):
+    x, weight, bias = operands((2, 3, 5, 6), 4, dtype, channels_last)
+    opcheck(_forward, (x, weight, bias, upsample, 0.2))
+    opcheck(_forward, (x, weight, None, upsample, None))
+    if dtype == torch.float64:  # torch's check compares squares of bfloat16 results, rounded on two ways
+        opcheck(_forward_with_sums, (x, weight, bias, upsample))
+    y = _forward(x, weight, bias, upsample, 0.2).detach()
+    g = torch.randn_like(y)
+    inputs = (x.detach(), weight.detach(), upsample)
+    opcheck(_gradients, (g, y, *inputs, 0.2, [True, True, True]))
+    opcheck(_gradients, (g, None, *inputs, None, [False, True, False]))
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_only_the_gradients_that_are_wanted(upsample):
+    for wanted in range(3):
+        inputs = [t.detach().requires_grad_(i == wanted) for i, t in enumerate(operands((2, 3, 4, 4)))]
+        replicate_conv2d(*inputs, upsample=upsample).square().sum().backward()
+        assert [t.grad is not None for t in inputs] == [i == wanted for i in range(3)]
+
+
+def test_autocast_keeps_the_weights_gradient_in_float32():
+    x, weight, bias = operands((2, 4, 6, 6), 8, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = replicate_conv2d(x, weight, bias, upsample=2)
+    assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    assert weight.grad.dtype == bias.grad.dtype == x.grad.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert replicate_conv2d(x.double(), weight.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
 def test_compiled_in_one_graph(upsample):
     inputs = operands((2, 3, 6, 5), 4, torch.float32, channels_last=True)
     compiled = torch.compile(lambda *t: replicate_conv2d(*t, upsample=upsample), fullgraph=True)
@@ -100,6 +164,10 @@ def test_empty_batch_and_non_contiguous_input():
         ((torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 5, 5)), r"\[4, 3, 5, 5\]"),
         ((torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3), torch.zeros(3)), r"bias \[4\]"),
         ((torch.zeros(1, 3, 0, 4), torch.zeros(4, 3, 3, 3)), "empty map"),
+        ((torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3).double()), "float32, torch.float64"),
+        ((torch.zeros(1, 3, 4, 4).bfloat16(), torch.zeros(4, 3, 3, 3)), "bfloat16, torch.float32"),
+        ((torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3), torch.zeros(4).half()), "and torch.float16"),
+        ((torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3, device="meta")), "one device; got x on cpu, weight on meta"),
     ],
 )
 def test_refuses(arguments, words):
@@ -110,3 +178,19 @@ def test_refuses(arguments, words):
 def test_refuses_other_upsampling():
     with pytest.raises(ValueError, match="upsample=1 or upsample=2; got 3"):
         replicate_conv2d(torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3), upsample=3)
+
+
+def test_refuses_a_slope_that_hides_the_sign():
+    with pytest.raises(ValueError, match=r"negative_slope >= 0 or None; got -0\.1"):
+        replicate_conv2d(torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3), negative_slope=-0.1)
+
+
+def test_cost_is_counted_by_the_identity():
+    plain = cost(2, 8, 4, 6, 6, upsample=1, dtype=torch.float32, direction="forward")
+    assert plain.flops == 2 * 2 * 4 * 6 * 6 * 8 * 9
+    assert plain.bytes == 4 * (2 * 8 * 36 + 2 * 4 * 36 + 4 * 8 * 9)
+    doubled = cost(2, 8, 4, 6, 6, upsample=2, dtype=torch.bfloat16, direction="weight_gradient")
+    assert doubled.flops == 4 * plain.flops * 4 / 9
+    assert doubled.bytes == 2 * (2 * 8 * 36 + 2 * 4 * 144 + 4 * 8 * 9)
+    with pytest.raises(ValueError, match="got 'backward'"):
+        cost(1, 1, 1, 1, 1, upsample=1, dtype=torch.float32, direction="backward")

@@ -147,7 +147,6 @@ def test_a_continuation_is_continued_with_its_own_flags(train, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_compiled_in_bfloat16(train, tmp_path):
     for device in ("cpu", "cuda"):
         precision = {"cpu": "fp32", "cuda": "bf16"}[device]

@@ -1,0 +1,245 @@
+"""Tiles and launches of `replicate_conv2d`'s Triton kernels."""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from . import replicate_conv_triton as kernels
+from . import tiles
+from .dispatch import capability, launch
+
+# Up to this many output channels the four phases together fill the narrowest tile of the tensor cores, 16 columns.
+_PACKED_CHANNELS = 4
+# Two programs for each multiprocessor of the largest GPUs of today.
+_ENOUGH_PROGRAMS = 264
+# For the two kernels that move weights only.
+_WEIGHT_TILE = {"BLOCK": 256, "num_warps": 4}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a call maps onto the kernels' products.
+
+    Attributes:
+        packed: the four phases are columns of one product (see `replicate_conv_triton`).
+        phases: products along the grid's axis of phases.
+        steps: shifts of all phases together, the leading dimension of the packed weight.
+        columns: N, output channels of one product.
+    """
+
+    packed: bool
+    phases: int
+    steps: int
+    columns: int
+
+    @classmethod
+    def of(cls, weight: Tensor, upsample: int) -> "Form":
+        channels = weight.shape[0]
+        if upsample == 1:
+            return cls(False, 1, 9, channels)
+        if channels <= _PACKED_CHANNELS:
+            return cls(True, 1, 9, 4 * channels)
+        return cls(False, 4, 16, channels)
+
+
+def choose_tile(direction: str, x_shape: torch.Size, weight: Tensor, upsample: int, like: Tensor) -> tiles.Tile | None:
+    """The tile of one direction, or None where ATen was measured to be faster.
+
+    Args:
+        direction: "forward", "data_gradient", "weight_gradient", or "ring": the data gradient's pixels that have more
+            than one source, or all of them where most have.
+        x_shape: of the op's input, [B, C, H, W].
+        weight: the op's weight [O, C, 3, 3].
+        upsample: 1 or 2.
+        like: the tensor whose dtype and device decide.
+    """
+    batch, c, h, w = x_shape
+    shape_class = f"u{upsample} c{c} o{weight.shape[0]} {h}x{w} b{tiles.size_class(int(batch))}"
+    default = _default_tile(direction, x_shape, Form.of(weight, upsample), like.dtype, capability(like))
+    return tiles.choose(f"replicate_conv2d.{direction}", shape_class, like.dtype, capability(like), default)
+
+
+def _default_tile(
+    direction: str, x_shape: torch.Size, form: Form, dtype: torch.dtype, sm: tuple[int, int]
+) -> tiles.Tile:
+    batch, c, h, w = x_shape
+    tensor_cores = dtype != torch.float32 or _float32_precision(dtype, sm) == "tf32"
+    depth = 64 if dtype != torch.float32 else 32 if tensor_cores else 16
+    widest = 64 if tensor_cores else 32
+    common = {"num_warps": 4, "num_stages": 3 if sm >= (8, 0) else 2}
+    if direction == "weight_gradient":
+        return {"BLOCK_M": _block(form.columns, widest), "BLOCK_N": _block(c, widest), "BLOCK_K": depth, **common}
+    if direction == "ring":
+        # Four tiles of the gradient are added up for one product, so each is kept small.
+        depth = _block(form.columns, max(16, depth // 2))
+        return {"BLOCK_M": 64, "BLOCK_N": _block(c, widest), "BLOCK_K": depth, **common, "num_stages": 2}
+    columns, inner = (form.columns, c) if direction == "forward" else (c, form.columns)
+    block_n = _block(columns, widest)
+    phases = form.phases if direction == "forward" else 1
+    programs = triton.cdiv(batch * h * w, 128) * triton.cdiv(columns, block_n) * phases
+    tile = {
+        "BLOCK_M": 128 if tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 else 64,
+        "BLOCK_N": block_n,
+        "BLOCK_K": _block(inner, depth),
+        **common,
+    }
+    if direction == "data_gradient":
+        # The ring's pixels cost four loads where others cost one; on small maps most pixels are of the ring.
+        tile["SPLIT_RING"] = int(min(h, w) >= 16)
+    return tile
+
+
+def _block(count: int, largest: int) -> int:
+    """The power of two that covers `count`, within what the tensor cores take and the tile allows."""
+    return min(largest, max(16, tiles.size_class(count)))
+
+
+def _float32_precision(dtype: torch.dtype, sm: tuple[int, int]) -> str:
+    """How products of this dtype are computed: float32 as torch's own convolutions are set to."""
+    allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return "tf32" if dtype == torch.float32 and allowed and sm >= (8, 0) else "ieee"
+
+
+def _pack(weight: Tensor, form: Form, upsample: int, dtype: torch.dtype) -> Tensor:
+    """The weight as the products take it, [steps, columns, C]."""
+    o, c = weight.shape[:2]
+    packed = torch.empty((form.steps, form.columns, c), dtype=dtype, device=weight.device)
+    launch(
+        kernels.packed_weight_kernel,
+        (triton.cdiv(packed.numel(), _WEIGHT_TILE["BLOCK"]),),
+        *(weight, packed, o, c, form.columns, packed.numel(), *weight.stride()),
+        U=upsample,
+        PACKED=form.packed,
+        **_WEIGHT_TILE,
+    )
+    return packed
+
+
+def _pixels(batch: int, h: int, w: int) -> int:
+    """Pixels that one launch walks over, which it counts in 32 bits."""
+    count = batch * h * w
+    if count > 2**30:
+        raise ValueError(f"replicate_conv2d takes at most 2^30 pixels in a call; got {batch} maps of {h}x{w}")
+    return count
+
+
+def _empty(batch: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
+    """[batch, c, h, w] in channels_last. Asked for as such, Inductor would fill it before the kernel does."""
+    return torch.empty((batch, h, w, c), dtype=like.dtype, device=like.device).permute(0, 3, 1, 2)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    upsample: int,
+    negative_slope: float | None,
+    tile: tiles.Tile,
+    *,
+    sums: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """y, and with `sums` float32 [2, O]: the sums over all pixels of each channel of y and of its square."""
+    form, sm = Form.of(weight, upsample), capability(x)
+    x = _channels_last(x)
+    batch, c, h, w = x.shape
+    o, n = weight.shape[0], form.columns
+    y = _empty(batch, o, upsample * h, upsample * w, x)
+    m = _pixels(batch, h, w)
+    grid = (triton.cdiv(m, tile["BLOCK_M"]), triton.cdiv(n, tile["BLOCK_N"]), form.phases)
+    partial_sums = None
+    if sums:
+        partial_sums = torch.empty((grid[0] * form.phases, 2, n // o, o), dtype=torch.float32, device=x.device)
+    launch(
+        kernels.forward_kernel,
+        grid,
+        *(x, _pack(weight, form, upsample, x.dtype), bias, y, partial_sums, m, h, w, c, o, n, negative_slope),
+        U=upsample,
+        PACKED=form.packed,
+        PRECISION=_float32_precision(x.dtype, sm),
+        **tile,
+    )
+    return y, None if partial_sums is None else partial_sums.sum((0, 2))
+
+
+def data_gradient(
+    grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, negative_slope: float | None, tile: tiles.Tile
+) -> Tensor:
+    """dL/dx from dL/dy; y is needed, for its sign, where there was a LeakyReLU."""
+    form, sm = Form.of(weight, upsample), capability(grad)
+    grad, y = _channels_last(grad), None if y is None else _channels_last(y)
+    batch, o, h, w = grad.shape
+    h, w = h // upsample, w // upsample
+    c, n = weight.shape[1], form.columns
+    dx = _empty(batch, c, h, w, grad)
+    packed = _pack(weight, form, upsample, grad.dtype)
+    tile, ring = dict(tile), choose_tile("ring", torch.Size((batch, c, h, w)), weight, upsample, grad)
+    parts = [("all", h * w, ring)]
+    if tile.pop("SPLIT_RING") and min(h, w) > 2:
+        parts = [("interior", (h - 2) * (w - 2), tile), ("ring", 2 * (h + w) - 4, ring)]
+    _pixels(batch, h, w)
+    for part, pixels, its_tile in parts:
+        launch(
+            kernels.data_gradient_kernel,
+            (triton.cdiv(batch * pixels, its_tile["BLOCK_M"]), triton.cdiv(c, its_tile["BLOCK_N"])),
+            *(grad, y, packed, dx, batch * pixels, h, w, c, o, n, negative_slope),
+            U=upsample,
+            PACKED=form.packed,
+            PIXELS=part,
+            PRECISION=_float32_precision(grad.dtype, sm),
+            **its_tile,
+        )
+    return dx
+
+
+def weight_gradient(
+    grad: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    with_bias: bool,
+    upsample: int,
+    negative_slope: float | None,
+    tile: tiles.Tile,
+) -> tuple[Tensor, Tensor]:
+    """dL/dweight, laid out and typed as the weight, and dL/dbias in its dtype, empty unless `with_bias`."""
+    form, sm = Form.of(weight, upsample), capability(grad)
+    grad, x, y = _channels_last(grad), _channels_last(x), None if y is None else _channels_last(y)
+    batch, c, h, w = x.shape
+    o, n = weight.shape[0], form.columns
+    m = _pixels(batch, h, w)
+    blocks = triton.cdiv(n, tile["BLOCK_M"]) * triton.cdiv(c, tile["BLOCK_N"])
+    # A function of shape and tile alone: the order of the sums, and so every bit of them, is the same on every run.
+    splits = min(triton.cdiv(_ENOUGH_PROGRAMS, form.steps * blocks), triton.cdiv(m, 2 * tile["BLOCK_K"]))
+    split_size = tile["BLOCK_K"] * triton.cdiv(m, tile["BLOCK_K"] * max(splits, 1))
+    splits = triton.cdiv(m, split_size) if m else 0
+    parts = torch.empty((splits, form.steps, n, c), dtype=torch.float32, device=x.device)
+    bias_parts = None
+    if with_bias:
+        bias_parts = torch.empty((splits * form.phases * (n // o), o), dtype=torch.float32, device=x.device)
+    launch(
+        kernels.weight_gradient_kernel,
+        (form.steps, blocks, splits),
+        *(grad, y, x, parts, bias_parts, m, h, w, c, o, n, negative_slope, split_size),
+        U=upsample,
+        PACKED=form.packed,
+        PRECISION=_float32_precision(grad.dtype, sm),
+        **tile,
+    )
+    dw = torch.empty_like(weight)
+    launch(
+        kernels.reduce_weight_gradient_kernel,
+        (triton.cdiv(dw.numel(), _WEIGHT_TILE["BLOCK"]),),
+        *(parts, dw, splits, o, c, n, dw.numel(), *dw.stride()),
+        U=upsample,
+        PACKED=form.packed,
+        **_WEIGHT_TILE,
+    )
+    if bias_parts is None:
+        return dw, weight.new_empty(0)
+    return dw, bias_parts.sum(0).to(weight.dtype)
