@@ -1,0 +1,117 @@
+"""`torch.nn.Conv2d(padding_mode="replicate")`, 3x3, as one operation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.kernels import replicate_conv2d
+
+# torch.fx cannot trace through the argument checks, so that it takes the call for one operation.
+torch.fx.wrap("_convolve")
+
+_TAKES = {
+    "kernel_size": [(3, 3)],
+    "stride": [(1, 1)],
+    "padding": [(1, 1), "same"],
+    "dilation": [(1, 1)],
+    "groups": [1],
+    "padding_mode": ["replicate"],
+}
+TAKES = (
+    'ReplicationConv2d takes kernel_size=3, stride=1, padding=1 or "same", dilation=1, groups=1 '
+    'and padding_mode="replicate"'
+)
+
+
+def unsupported(conv: nn.Conv2d) -> dict[str, Any]:
+    """The settings of a convolution that ReplicationConv2d does not have, by name; empty if it has them all."""
+    return {name: getattr(conv, name) for name, values in _TAKES.items() if getattr(conv, name) not in values}
+
+
+def as_arguments(settings: dict[str, Any]) -> str:
+    """{"stride": (2, 2)} -> "stride=(2, 2)"."""
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+class ReplicationConv2d(nn.Conv2d):
+    """3x3 convolution, stride 1, replication padding 1, optionally after nearest-neighbour x2 upsampling.
+
+        y = conv3x3(replication_pad(nearest_upsample(x)))
+
+    A drop-in for `torch.nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")`: same arguments
+    in the same order, same initial values from the same seed, same `state_dict` keys. Kernel size, padding and
+    padding mode may be left out, since there is one choice. It is differentiable once: a gradient penalty, which
+    differentiates twice, needs torch's own class.
+
+    Args:
+        in_channels, out_channels: channel counts, > 0.
+        kernel_size: 3 or (3, 3).
+        stride: 1 or (1, 1).
+        padding: 1, (1, 1) or "same".
+        dilation: 1 or (1, 1).
+        groups: 1.
+        bias: whether there is a bias.
+        padding_mode: "replicate".
+        device, dtype: of the parameters; a floating-point dtype.
+        upsample: 1, or 2 to upsample x before the padding.
+
+    Raises:
+        ValueError: an argument is not one of those above.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 1,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "replicate",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        upsample: int = 1,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        # Checked afterwards, on what torch has made of integers and pairs; what torch itself refuses, it explains.
+        if wrong := unsupported(self):
+            raise ValueError(f"{TAKES}; got {as_arguments(wrong)}: use torch.nn.Conv2d for that")
+        if upsample not in (1, 2):
+            raise ValueError(f"ReplicationConv2d takes upsample=1 or upsample=2; got {upsample!r}")
+        self.upsample = int(upsample)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[B, in_channels, H, W] -> [B, out_channels, upsample * H, upsample * W]; without B if upsample is 1.
+
+        This and not `forward`, because code that computes a weight of its own (low-rank adapters, equalised learning
+        rates) calls this method of a convolution with it.
+        """
+        return _convolve(input, weight, bias, self.upsample)
+
+    def extra_repr(self) -> str:
+        upsample = f", upsample={self.upsample}" if self.upsample != 1 else ""
+        bias = ", bias=False" if self.bias is None else ""
+        return f"{self.in_channels}, {self.out_channels}{upsample}{bias}"
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
+    # torch takes [C, H, W] for one image in a convolution, but for a batch of lines in an upsampling.
+    if x.dim() == 3 and upsample == 1:
+        return replicate_conv2d(x.unsqueeze(0), weight, bias).squeeze(0)
+    return replicate_conv2d(x, weight, bias, upsample=upsample)
