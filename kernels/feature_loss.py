@@ -3,14 +3,27 @@
     L_l   = 1 / (2 C_l W_l H_l) sum_{c,w,h} (Phi_l(x) - Phi_l(x'))^2       (Hou et al., eq. 5)
     L_rec = sum_l weight_l L_l,   weight_l = 100 / C_l^2                   (eq. 6)
 
-averaged over the batch. Accumulated in float32 whatever the features' dtype (float64 stays float64), because the
-squares of bfloat16 features span more than its eight bits. The targets get no gradient.
+averaged over the batch, so with n_l = B C_l W_l H_l elements
+
+    L_rec = sum_l weight_l / (2 n_l) sum d_l^2,   d_l = Phi_l(x) - Phi_l(x'),   dL_rec / dPhi_l(x) = weight_l / n_l d_l
+
+Accumulated in float32 whatever the features' dtype (float64 stays float64), because the squares of bfloat16 features
+span more than its eight bits. The targets get no gradient.
+
+Layout: any, since every element is treated alike; features and targets of one layout are read in the order of memory.
+The forward pass writes d_l in the features' dtype, and the backward pass multiplies it by the number that is left. The
+differences are kept, not the gradients, since these are smaller than float16 can hold until a loss scale has come in:
+weight_1 / n_1 is 1e-9 for relu1_1 of 64 images. Per element 2 reads, 1 write and 4 flops; see `cost`.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
+
+from .cost import Cost
+from .dispatch import provider
 
 
 def paper_weights(channels: Sequence[int]) -> tuple[float, ...]:
@@ -30,31 +43,136 @@ def feature_loss_ref(features: Sequence[Tensor], targets: Sequence[Tensor], weig
     return total / images
 
 
-def feature_loss(features: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def _forward_aten(
+    features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """What CPUs run, older GPUs, and float64."""
+    accumulate = torch.promote_types(features[0].dtype, torch.float32)
+    total, differences = torch.zeros((), dtype=accumulate, device=features[0].device), []
+    for feature, target, weight in zip(features, targets, weights, strict=True):
+        difference = feature.to(accumulate) - target.to(accumulate)
+        total = total + difference.square().mean() * (0.5 * weight)
+        if with_differences:
+            # Not feature > 0, so that a NaN stays one.
+            kept = torch.where(feature <= 0, 0, difference) if through_relu else difference
+            differences.append(kept.to(feature.dtype))
+    return total, differences
+
+
+@torch.library.triton_op("fastvae::feature_loss", mutates_args=())
+def _forward(
+    features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and `with_differences` what the backward pass needs: one tensor for each layer, laid out as it."""
+    if provider("feature_loss", features[0]) == "triton":
+        from . import feature_loss_triton as triton
+
+        if tile := triton.choose_tile(features):
+            return triton.forward(features, targets, weights, with_differences, through_relu, tile)
+    return _forward_aten(features, targets, weights, with_differences, through_relu)
+
+
+def _save(ctx, inputs, output) -> None:
+    _, _, ctx.weights, _, _ = inputs
+    _, differences = output
+    # Or autograd would write zeros for the gradients of the differences, which nobody asks for.
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*differences)
+    ctx.save_for_backward(*differences)
+
+
+def _backward(ctx, grad: Tensor | None, _):
+    # Plain torch, no kernel of its own: under torch.compile Inductor fuses the product into the sum of gradients at the
+    # tap, which reads the difference where it would have read a gradient.
+    differences, layers = ctx.saved_tensors, len(ctx.weights)
+    gradients = [None] * layers
+    if grad is not None and any(ctx.needs_input_grad[0]):
+        if not differences:
+            raise RuntimeError("fastvae::feature_loss keeps nothing for the backward pass unless with_differences=True")
+        for layer, (difference, weight) in enumerate(zip(differences, ctx.weights, strict=True)):
+            if ctx.needs_input_grad[0][layer]:
+                gradients[layer] = _scaled(difference, grad * (weight / max(difference.numel(), 1)))
+    return gradients, [None] * layers, None, None, None
+
+
+def _scaled(difference: Tensor, factor: Tensor) -> Tensor:
+    # torch rounds a scalar tensor to the other operand's dtype, and in float16 this one may round to zero.
+    wide = difference.float() if difference.dtype == torch.float16 else difference
+    return (wide * factor).to(difference.dtype)
+
+
+_forward.register_autograd(_backward, setup_context=_save)
+
+
+def feature_loss(
+    features: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[float], *, through_relu: bool = False
+) -> Tensor:
     """Weighted feature reconstruction loss of all layers, mean over the batch (eq. 5 and 6).
 
+    Source: Hou et al., section 3.3.
+
     Args:
-        features: L tensors [B, C_l, H_l, W_l], of the generated images.
-        targets: L tensors of the same shapes, of the originals; treated as constants.
-        weights: L numbers that multiply the layers' losses, `paper_weights` or others.
+        features: L tensors [B, C_l, H_l, W_l], of the generated images, of one floating-point dtype.
+        targets: L tensors of the same shapes, dtype and device, of the originals; treated as constants.
+        weights: L Python numbers that multiply the layers' losses, `paper_weights` or others.
+        through_relu: the features come out of a ReLU, and the gradient is the one with respect to its input: zero where
+            the feature is. The ReLU's own backward may follow all the same, for masking twice is masking once; it
+            spares a reader of the features' gradients who would apply it himself.
 
     Returns:
-        A scalar, float32 (float64 for float64 features).
+        A scalar, float32 (float64 for float64 features). Differentiable once. An empty batch gives NaN, as the mean of
+        nothing does in torch.
 
     Raises:
-        ValueError: the three lists differ in length, are empty, or a pair differs in shape.
+        ValueError: the three lists differ in length or are empty, a pair differs in shape, the features and targets
+            are not all of one floating-point dtype and on one device, or a weight is a tensor.
     """
+    features, targets = list(features), list(targets)
+    _check(features, targets, weights)
+    wanted = torch.is_grad_enabled() and any(feature.requires_grad for feature in features)
+    constants = [target.detach() for target in targets]
+    loss, _ = _forward(features, constants, [float(weight) for weight in weights], wanted, through_relu)
+    return loss
+
+
+def _check(features: list[Tensor], targets: list[Tensor], weights: Sequence[float]) -> None:
     if not (len(features) == len(targets) == len(weights)) or not features:
         raise ValueError(
             "feature_loss expects as many features as targets and weights, at least one; "
             f"got {len(features)}, {len(targets)} and {len(weights)}"
         )
-    total = None
-    for feature, target, weight in zip(features, targets, weights, strict=True):
+    first = features[0]
+    if not first.is_floating_point():
+        raise ValueError(f"feature_loss expects features of floating point; got {first.dtype}")
+    for layer, (feature, target, weight) in enumerate(zip(features, targets, weights, strict=True)):
         if feature.shape != target.shape:
-            raise ValueError(f"feature_loss expects equal shapes; got {list(feature.shape)} and {list(target.shape)}")
-        accumulate = torch.promote_types(feature.dtype, torch.float32)
-        difference = feature.to(accumulate) - target.detach().to(accumulate)
-        layer = difference.square().mean() * (0.5 * weight)
-        total = layer if total is None else total + layer
-    return total
+            shapes = f"{list(feature.shape)} and {list(target.shape)}"
+            raise ValueError(f"feature_loss expects equal shapes; got {shapes} for layer {layer}")
+        if not (feature.dtype == target.dtype == first.dtype):
+            raise ValueError(
+                f"feature_loss expects one dtype, {first.dtype} as layer 0 has; "
+                f"got features in {feature.dtype} and targets in {target.dtype} for layer {layer}"
+            )
+        if not (feature.device == target.device == first.device):
+            raise ValueError(
+                f"feature_loss expects one device, {first.device} as layer 0 has; "
+                f"got features on {feature.device} and targets on {target.device} for layer {layer}"
+            )
+        if isinstance(weight, Tensor):
+            raise ValueError(f"feature_loss expects weights that are Python numbers; got a tensor for layer {layer}")
+
+
+def cost(shapes: Sequence[Sequence[int]], dtype: torch.dtype, with_gradients: bool) -> Cost:
+    """The least that a call must do, whatever the implementation.
+
+    Args:
+        shapes: of the features, one per layer.
+        dtype: of features, targets and gradients.
+        with_gradients: whether the features' gradients are wanted.
+
+    Returns:
+        3 flops for each element, difference, square and sum, and 1 for its gradient; each feature and target read once,
+        each gradient written once.
+    """
+    elements = sum(prod(shape) for shape in shapes)
+    return Cost(flops=(3 + with_gradients) * elements, bytes=(2 + with_gradients) * elements * dtype.itemsize)

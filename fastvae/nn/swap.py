@@ -60,9 +60,10 @@ def swap_(model: nn.Module) -> SwapReport:
     `nn.Upsample` or `nn.UpsamplingNearest2d` of scale factor 2 and mode nearest, and an `nn.ReplicationPad2d(1)`
     before a convolution that does not pad itself. An `nn.Identity` takes the place of each, so that indices stay.
 
-    Only Sequential says in which order its modules run; it is taken to be called as a whole, not sliced or indexed.
-    In a module with a `forward` of its own, an Upsample beside a convolution may run after it, twice or never, so
-    that it stays; there, write `ReplicationConv2d(..., upsample=2)` into the code.
+    Only Sequential, or a class derived from it with the same `forward`, says in which order its modules run; it is
+    taken to be called as a whole, not sliced or indexed. In a module with a `forward` of its own, an Upsample beside
+    a convolution may run after it, twice or never, so that it stays; there, write `ReplicationConv2d(...,
+    upsample=2)` into the code.
 
     Args:
         model: any module. One that is itself such a convolution is left and reported: only what is inside is replaced.
@@ -116,7 +117,7 @@ def _runs(module: nn.Module, uses: Counter) -> Iterator[list[nn.Module]]:
     """Everything below a module, as lists of modules of which each takes the result of the one before it."""
     if _is_closed(module):
         return
-    if type(module) is nn.Sequential and "forward" not in vars(module):
+    if _runs_in_order(module):
         run = list(_flatten(module, uses))
         yield run
     else:
@@ -129,10 +130,16 @@ def _runs(module: nn.Module, uses: Counter) -> Iterator[list[nn.Module]]:
 def _flatten(sequential: nn.Sequential, uses: Counter) -> Iterator[nn.Module]:
     for _, child in _children(sequential):
         # A hook on a nested Sequential sees what goes into it, and another use of it has something else before it.
-        if type(child) is nn.Sequential and uses[child] == 1 and not _why_not_bare(child):
+        if _runs_in_order(child) and uses[child] == 1 and not _why_not_bare(child):
             yield from _flatten(child, uses)
         else:
             yield child
+
+
+def _runs_in_order(module: nn.Module) -> bool:
+    """Whether it is a Sequential, or of a class derived from it that leaves alone how it runs."""
+    kept = (getattr(type(module), name, None) is getattr(nn.Sequential, name) for name in ("forward", "__iter__"))
+    return isinstance(module, nn.Sequential) and all(kept) and "forward" not in vars(module)
 
 
 def _is_compiled(module: nn.Module) -> bool:

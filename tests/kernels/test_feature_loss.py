@@ -1,35 +1,97 @@
-"""`feature_loss` against equations 5 and 6."""
+"""`feature_loss` in ATen against equations 5 and 6: values, gradients, layouts, compiled."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fastvae.kernels import feature_loss, feature_loss_ref
-from fastvae.kernels.feature_loss import paper_weights
+from fastvae.kernels.feature_loss import _forward, cost, paper_weights
+from torch.library import opcheck
+
+from tests.closeness import assert_close
+
+SHAPES = [(3, 4, 6, 6), (3, 8, 3, 3), (3, 5, 1, 2)]
+WEIGHTS = (1.0, 2.0, 3.0)
 
 
-def features(dtype=torch.float64, seed=0):
+def maps(dtype=torch.float64, seed=0, layout="contiguous"):
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(3, 4, 6, 6), (3, 8, 3, 3), (3, 5, 1, 2)]
-    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes]
+    made = [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in SHAPES]
+    if layout == "channels_last":
+        return [x.contiguous(memory_format=torch.channels_last) for x in made]
+    if layout == "strided":  # every second element of a larger tensor
+        return [x.repeat_interleave(2, dim=-1)[..., ::2] for x in made]
+    return made
+
+
+def leaves(tensors):
+    return [x.detach().requires_grad_() for x in tensors]
+
+
+def strides(x):
+    """Those that matter."""
+    return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+
+
+def plain(features, targets, weights):
+    """As plain torch computes it in the features' own dtype, with sums in float32."""
+    return sum(
+        0.5 * weight * F.mse_loss(f.float(), t.float()) for f, t, weight in zip(features, targets, weights, strict=True)
+    )
 
 
 def test_by_hand():
-    # One layer of two channels and 1x1: eq. 5 gives (3^2 + 4^2) / (2 * 2) = 6.25, eq. 6 weighs it by 100 / 4.
-    x, y = torch.tensor([[[[1.0]], [[2.0]]]]), torch.tensor([[[[4.0]], [[-2.0]]]])
-    assert feature_loss([x], [y], paper_weights([2])).item() == pytest.approx(156.25)
+    # One layer of two channels and 1x1: eq. 5 gives (3^2 + 4^2) / (2 * 2) = 6.25, eq. 6 weighs it by 100 / 4. The
+    # gradient is 100 / 4 (x - y) / 2; a ReLU that gave x let no gradient through to the first channel.
+    x, y = torch.tensor([[[[0.0]], [[2.0]]]]).requires_grad_(), torch.tensor([[[[3.0]], [[-2.0]]]])
+    loss = feature_loss([x], [y], paper_weights([2]))
+    assert loss.item() == pytest.approx(156.25)
+    assert torch.autograd.grad(loss, x)[0].flatten().tolist() == [-37.5, 50.0]
+    through = feature_loss([x], [y], paper_weights([2]), through_relu=True)
+    assert torch.autograd.grad(through, x)[0].flatten().tolist() == [0.0, 50.0]
 
 
-def test_equals_reference():
-    weights = paper_weights([4, 8, 5])
-    ours = feature_loss(features(), features(seed=1), weights)
-    assert torch.allclose(ours, feature_loss_ref(features(), features(seed=1), weights), rtol=1e-13)
+@pytest.mark.parametrize("target_layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_equals_reference_in_any_layout(layout, target_layout):
+    features, targets = leaves(maps(layout=layout)), maps(seed=1, layout=target_layout)
+    ours, expected = (f(features, targets, WEIGHTS) for f in (feature_loss, feature_loss_ref))
+    assert torch.allclose(ours, expected, rtol=1e-13)
+    gradients = torch.autograd.grad(ours, features)
+    for got, true in zip(gradients, torch.autograd.grad(expected, features), strict=True):
+        assert torch.allclose(got, true, rtol=1e-13)
+    _, differences = _forward(maps(layout=layout), targets, list(WEIGHTS), True, False)
+    assert [strides(d) for d in differences] == [strides(torch.empty_like(f)) for f in features]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_is_as_exact_as_plain_torch(dtype):
+    features, targets = leaves(maps(dtype)), maps(dtype, seed=1)
+    wide = leaves([f.double() for f in features])
+    exact = feature_loss_ref(wide, targets, WEIGHTS)
+    ours, expected = (f(features, targets, WEIGHTS) for f in (feature_loss, plain))
+    assert_close(ours.detach(), expected.detach(), exact.detach())
+    gradients = (torch.autograd.grad(a, b) for a, b in ((ours, features), (expected, features), (exact, wide)))
+    for got, same, true in zip(*gradients, strict=True):
+        assert_close(got, same, true)
 
 
 def test_gradcheck_and_constant_targets():
-    inputs = [f.requires_grad_() for f in features()]
-    targets = [f.requires_grad_() for f in features(seed=1)]
-    assert torch.autograd.gradcheck(lambda *f: feature_loss(f, targets, (1.0, 2.0, 3.0)), inputs)
-    feature_loss(inputs, targets, (1.0, 1.0, 1.0)).backward()
+    features, targets = leaves(maps()), leaves(maps(seed=1))
+    assert torch.autograd.gradcheck(lambda *f: feature_loss(f, targets, WEIGHTS), features)
+    feature_loss(features, targets, WEIGHTS).backward()
     assert all(t.grad is None for t in targets)
+    assert not feature_loss(maps(), targets, WEIGHTS).requires_grad
+
+
+def test_through_relu_is_the_gradient_at_its_input():
+    before, targets = leaves(maps()), maps(seed=1)
+    expected = torch.autograd.grad(feature_loss_ref([x.relu() for x in before], targets, WEIGHTS), before)
+    after = leaves([x.relu() for x in before])
+    folded = torch.autograd.grad(feature_loss(after, targets, WEIGHTS, through_relu=True), after)
+    # Before the ReLU's own backward it changes nothing.
+    twice = torch.autograd.grad(feature_loss([x.relu() for x in before], targets, WEIGHTS, through_relu=True), before)
+    for true, *got in zip(expected, folded, twice, strict=True):
+        assert all(torch.allclose(g, true, rtol=1e-13) for g in got)
 
 
 def test_half_precision_features_accumulate_in_float32():
@@ -40,17 +102,74 @@ def test_half_precision_features_accumulate_in_float32():
     assert loss.item() == 256**2 / 2
 
 
+def test_float16_gradients_wait_for_the_loss_scale():
+    # Before the scale of 2^20 each is 1e-6 / 1024 times 1, which float16 rounds to zero.
+    x = torch.ones(1, 4, 16, 16, dtype=torch.float16, requires_grad=True)
+    (feature_loss([x], [torch.zeros_like(x)], (1e-6,)) * 2.0**20).backward()
+    assert torch.allclose(x.grad, torch.full_like(x, 1e-6 * 2**10), rtol=2e-3)
+
+
+def test_keeps_only_what_the_backward_pass_needs():
+    _, differences = _forward(maps(), maps(seed=1), list(WEIGHTS), False, False)
+    assert differences == []
+    features = maps()
+    features[1].requires_grad_()
+    feature_loss(features, maps(seed=1), WEIGHTS).backward()
+    assert [f.grad is not None for f in features] == [False, True, False]
+    with pytest.raises(RuntimeError, match="with_differences=True"):
+        _forward(features, maps(seed=1), list(WEIGHTS), False, False)[0].backward()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_registered_as_torch_wants_it(dtype, layout):
+    features, targets = leaves(maps(dtype, layout=layout)[:2]), maps(dtype, 1, layout)[:2]
+    opcheck(_forward, (features, targets, [1.0, 2.0], True, layout == "contiguous"))
+
+
 def test_compiled_in_one_graph():
-    inputs = [f.float() for f in features()]
-    targets = [f.float() for f in features(seed=1)]
-    compiled = torch.compile(lambda f, t: feature_loss(f, t, (1.0, 2.0, 3.0)), fullgraph=True)
-    assert torch.allclose(compiled(inputs, targets), feature_loss(inputs, targets, (1.0, 2.0, 3.0)))
+    def step(features, targets):
+        return feature_loss([f.relu() for f in features], targets, WEIGHTS, through_relu=True) * 0.5
+
+    features, targets = leaves(maps(torch.float32, layout="channels_last")), maps(torch.float32, seed=1)
+    results = [f(features, targets) for f in (torch.compile(step, fullgraph=True), step)]
+    assert torch.allclose(*results)
+    for ours, eager in zip(*(torch.autograd.grad(r, features) for r in results), strict=True):
+        assert torch.allclose(ours, eager)
 
 
-def test_refuses_lists_that_do_not_match():
-    with pytest.raises(ValueError, match="got 3, 3 and 2"):
-        feature_loss(features(), features(), (1.0, 1.0))
-    with pytest.raises(ValueError, match="got 0, 0 and 0"):
-        feature_loss([], [], ())
-    with pytest.raises(ValueError, match="equal shapes"):
-        feature_loss(features()[:1], features()[1:2], (1.0,))
+def test_an_empty_batch_gives_nan_as_torch_does():
+    x = torch.empty(0, 3, 4, 4, requires_grad=True)
+    loss = feature_loss([x], [x.detach()], (1.0,))
+    loss.backward()
+    assert loss.isnan() and F.mse_loss(x, x).isnan()
+    assert x.grad.shape == x.shape
+
+
+X = torch.zeros(1, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("features", "targets", "weights", "words"),
+    [
+        ([X] * 3, [X] * 3, (1.0, 1.0), "got 3, 3 and 2"),
+        ([], [], (), "got 0, 0 and 0"),
+        ([X, X], [X, X[:, :1]], (1, 1), r"equal shapes; got \[1, 2, 3, 3\] and \[1, 1, 3, 3\] for layer 1"),
+        ([X.int()], [X.int()], (1,), "floating point; got torch.int32"),
+        ([X], [X.double()], (1,), "float32 as layer 0 has; got features in torch.float32 and targets in torch.float64"),
+        ([X, X.half()], [X, X.half()], (1, 1), "float32 as layer 0 has; got features in torch.float16 .* for layer 1"),
+        ([X], [X.to("meta")], (1,), "one device, cpu as layer 0 has; got features on cpu and targets on meta"),
+        ([X], [X], (torch.ones(()),), "Python numbers; got a tensor for layer 0"),
+    ],
+)
+def test_refuses(features, targets, weights, words):
+    with pytest.raises(ValueError, match=words):
+        feature_loss(features, targets, weights)
+
+
+def test_cost_reads_and_writes_each_once():
+    shapes, elements = [(2, 3, 4, 4), (2, 5, 2, 2)], 2 * 3 * 16 + 2 * 5 * 4
+    forward = cost(shapes, torch.bfloat16, with_gradients=False)
+    assert (forward.flops, forward.bytes) == (3 * elements, 2 * 2 * elements)
+    both = cost(shapes, torch.float32, with_gradients=True)
+    assert (both.flops, both.bytes) == (4 * elements, 3 * 4 * elements)

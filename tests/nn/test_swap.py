@@ -468,3 +468,17 @@ def test_report_reads_well():
     assert str(swap_(nn.Linear(1, 1))) == (
         "Nothing to swap: the model has no torch.nn.Conv2d with replication padding left."
     )
+
+
+class Stage(nn.Sequential):
+    def __init__(self):
+        super().__init__(up(), conv())
+
+
+def test_looks_into_a_class_that_only_builds_its_sequential():
+    x = torch.randn(1, 2, 3, 3)
+    for model in (Stage(), nn.Sequential(up(), nn.Sequential(Stage(), conv()))):
+        expected = model(x)
+        assert 2 in [upsample for _, upsample in swap_(model).swapped]
+        assert not any(isinstance(m, nn.Upsample) for m in model.modules() if m is not model[0])
+        assert torch.allclose(model(x), expected, atol=1e-5)
