@@ -58,8 +58,9 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The kernel and its constexprs, as the table shows them."""
-        return f"{self.kernel.__name__.strip('_')}({', '.join(f'{k}={v}' for k, v in self.constants)})"
+        """The kernel and its constants, as the table shows them; what is None, an argument left out, is not shown."""
+        shown = ", ".join(f"{k}={v}" for k, v in self.constants if v is not None)
+        return f"{self.kernel.__name__.removesuffix('_kernel')}({shown})"
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ def table(
     for capability in capabilities:
         seen = set()
         for dtype in dtypes:
-            if dtype == torch.bfloat16 and capability < dispatch.OLDEST_BF16:
-                continue  # these run ATen
-            for run in kernel_cases.recipe_runs(dtype):
+            for op, run in kernel_cases.recipe_runs(dtype):
+                if not dispatch.supports(op, dtype, capability):
+                    continue  # runs ATen
                 for variant in recorded(capability, run):
                     if variant not in seen:
                         seen.add(variant)
