@@ -1,10 +1,23 @@
 """Adam and RMSprop that clip the parameters after each update, behind torch's optimiser interface.
 
 State and `state_dict` are those of `torch.optim.Adam` and `torch.optim.RMSprop`, so that either loads the other's.
+
+`step` never waits for the device and can be captured in a CUDA graph: the step counters are on the device, and so is
+the learning rate if it is given as a tensor, which every replay reads anew. As with torch's own optimisers, a step or
+more must have run before, since the first one makes the state:
+
+    lr = torch.tensor(5e-4, device="cuda")
+    optimizer = ClippedAdam(model.parameters(), lr=lr, clip=0.01)
+    ...                                    # some steps, on a side stream, as torch asks for
+    with torch.cuda.graph(graph):
+        loss(model, batch).backward()
+        optimizer.step()
+    lr.fill_(2.5e-4)                       # for the replays from here on
+    graph.replay()
 """
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,19 +26,31 @@ from fastvae.kernels import adam_clip_, rmsprop_clip_
 
 
 class _Clipped(torch.optim.Optimizer):
-    def _validate(self, lr, clip) -> None:
-        if not isinstance(lr, Tensor) and not lr > 0:
+    # What torch's own class keeps in a group and this one does not vary: there, so that either loads the other's.
+    _fixed: ClassVar[dict] = {}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds parameters; `lr` and `clip` may be their own.
+
+        Raises:
+            ValueError: `lr` or `clip` is out of its range.
+        """
+        lr, clip = ({**self.defaults, **param_group}[name] for name in ("lr", "clip"))
+        if isinstance(lr, Tensor):
+            if lr.dim():
+                raise ValueError(f"{type(self).__name__} expects lr as a number or a 0-D tensor; got {list(lr.shape)}")
+        elif not lr > 0:
             raise ValueError(f"{type(self).__name__} expects lr > 0; got {lr!r}")
         if clip is not None and not clip > 0:
             raise ValueError(f"{type(self).__name__} expects clip > 0 or None; got {clip!r}")
-
-    # What torch's own class keeps in a group and this one does not vary: there, so that either loads the other's.
-    _fixed: ClassVar[dict] = {}
+        super().add_param_group(param_group)
+        _mark_capturable(self.param_groups[-1])
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("clip", self.defaults["clip"])
+            _mark_capturable(group)
             for name, value in self._fixed.items():
                 if group.setdefault(name, value) != value:
                     raise ValueError(
@@ -34,14 +59,30 @@ class _Clipped(torch.optim.Optimizer):
                     )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Loads what this class or torch's own saved, in any memory format."""
+        """Loads what this class or torch's own saved, in any memory format.
+
+        State that is there already is overwritten in place, and so is a learning rate that is a tensor: a captured
+        graph goes on from what was loaded.
+        """
+        before, lrs = self.state, [group["lr"] for group in self.param_groups]
         super().load_state_dict(state_dict)
-        # The fused update walks parameter and state side by side in memory, so their layouts must agree, and it
-        # counts steps on the parameters' device, where torch's loader leaves them only for its own fused classes.
         for p, state in self.state.items():
             for name, value in state.items():
-                same = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=p.device)
-                state[name] = same.copy_(value)
+                # The update walks parameter and state side by side in memory, so their layouts must agree, and it
+                # counts steps on the parameters' device, where torch's loader leaves them only for its fused classes.
+                new = torch.empty((), dtype=torch.float32, device=p.device) if name == "step" else torch.empty_like(p)
+                old = before[p].get(name) if p in before else None
+                if old is not None and (old.stride(), old.dtype, old.device) == (new.stride(), new.dtype, new.device):
+                    new = old
+                state[name] = new.copy_(value)
+        for p, state in before.items():
+            if p not in self.state:  # saved before the first step
+                self.state[p] = {name: value.zero_() for name, value in state.items()}
+        for group, lr in zip(self.param_groups, lrs, strict=True):
+            if isinstance(lr, Tensor):
+                group["lr"] = lr.copy_(torch.as_tensor(group["lr"]))
+            elif isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].to(group["params"][0].device)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -51,13 +92,29 @@ class _Clipped(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p].update(self._initial_state(p))
-            if params:
-                self._update(params, [self.state[p] for p in params], group)
+            sets: dict[tuple, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    sets.setdefault((p.device, p.dtype), []).append(p)
+            for params in sets.values():
+                self._update(params, [self._state_of(p) for p in params], group)
         return loss
+
+    def _state_of(self, p: Tensor) -> dict[str, Tensor]:
+        state = self.state[p]
+        if not state:
+            if p.is_cuda and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"{type(self).__name__} expects one step before the first captured one; got a parameter "
+                    f"{list(p.shape)} without state, which every replay of the graph would set to zero"
+                )
+            state.update(self._initial_state(p))
+        return state
+
+
+def _mark_capturable(group: dict[str, Any]) -> None:
+    # What torch's own class needs to know of counters on a GPU when it loads such a state.
+    group["capturable"] = all(p.is_cuda for p in group["params"])
 
 
 class ClippedAdam(_Clipped):
@@ -65,7 +122,7 @@ class ClippedAdam(_Clipped):
 
     Args:
         params: parameters or groups; a group may carry its own `lr` and `clip`.
-        lr: learning rate, > 0; a 0-D tensor on the parameters' device can be changed while a captured step runs.
+        lr: learning rate, > 0; a number, or a 0-D tensor on the parameters' device.
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter after each step, > 0; None for plain Adam.
@@ -84,7 +141,6 @@ class ClippedAdam(_Clipped):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        self._validate(lr, clip)
         if not all(0 <= b < 1 for b in betas):
             raise ValueError(f"ClippedAdam expects betas in [0, 1); got {betas!r}")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "clip": clip, **self._fixed})
@@ -115,7 +171,7 @@ class ClippedRMSprop(_Clipped):
 
     Args:
         params: parameters or groups; a group may carry its own `lr` and `clip`.
-        lr: learning rate, > 0; a number or a 0-D tensor.
+        lr: learning rate, > 0; a number, or a 0-D tensor on the parameters' device.
         alpha: decay rate of the squared gradient's average, in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter after each step, > 0; None for plain RMSprop.
@@ -134,7 +190,6 @@ class ClippedRMSprop(_Clipped):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        self._validate(lr, clip)
         if not 0 <= alpha < 1:
             raise ValueError(f"ClippedRMSprop expects alpha in [0, 1); got {alpha!r}")
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "clip": clip, **self._fixed})

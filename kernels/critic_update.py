@@ -5,8 +5,12 @@
     RMSprop:  v = a v + (1 - a) g^2,  w = w - lr g / (sqrt(v) + eps)               (Arjovsky et al., Algorithm 1)
     clip:     w = min(max(w, -c), c)                                              (Hou et al., Algorithm 1)
 
-All tensors of the set are updated in place. `lr` is a number or a 0-D tensor on the parameters' device, so that a
-schedule can change it without recompiling or recapturing.
+All tensors of the set are updated in place, on a GPU by one kernel that finds them through a table of their addresses
+(see `critic_update_triton`). A table rather than one flat buffer: gradients would have to be flat too, which autograd
+can only do by adding to views that were zeroed before, 16 more bytes moved per parameter beside Adam's 28 and a launch
+for each tensor, and the memory behind the caller's parameters would be replaced. A table changes nothing of theirs.
+
+`lr` is a number or a 0-D tensor on the parameters' device; a captured CUDA graph reads the tensor anew at each replay.
 """
 
 from collections.abc import Sequence
@@ -14,24 +18,142 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .cost import Cost
+from .dispatch import provider
 
-def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip) -> Tensor:
-    """The specification of `adam_clip_` for one tensor: returns the new parameter and changes nothing."""
+
+def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip) -> tuple[Tensor, Tensor, Tensor]:
+    """The specification of `adam_clip_` for one tensor: the new parameter, m and v; changes nothing."""
     b1, b2 = betas
     t = step + 1
     m = b1 * exp_avg + (1 - b1) * grad
     v = b2 * exp_avg_sq + (1 - b2) * grad**2
     new = param - lr * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + eps)
-    return new if clip is None else new.clamp(-clip, clip)
+    return new if clip is None else new.clamp(-clip, clip), m, v
 
 
-def rmsprop_clip_ref(param, grad, square_avg, *, lr, alpha, eps, clip) -> Tensor:
-    """The specification of `rmsprop_clip_` for one tensor: returns the new parameter and changes nothing."""
+def rmsprop_clip_ref(param, grad, square_avg, *, lr, alpha, eps, clip) -> tuple[Tensor, Tensor]:
+    """The specification of `rmsprop_clip_` for one tensor: the new parameter and v; changes nothing."""
     v = alpha * square_avg + (1 - alpha) * grad**2
     new = param - lr * grad / (v.sqrt() + eps)
-    return new if clip is None else new.clamp(-clip, clip)
+    return new if clip is None else new.clamp(-clip, clip), v
 
 
+def _adam_clip(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    steps: list[Tensor],
+    lr: float,
+    lr_tensor: Tensor | None,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    clip: float | None,
+) -> None:
+    grads = _laid_out_as(params, grads)
+    torch._foreach_add_(steps, 1)
+    if provider("adam_clip_", params[0]) == "triton":
+        from . import critic_update_triton as triton
+
+        if tile := triton.choose_tile("adam_clip_", params):
+            triton.adam_clip_(
+                params, grads, exp_avgs, exp_avg_sqs, steps, lr, lr_tensor, (beta1, beta2), eps, clip, tile
+            )
+            return
+    torch._fused_adam_(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        [],
+        steps,
+        lr=lr if lr_tensor is None else lr_tensor,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=0.0,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+    _clip_(params, clip)
+
+
+def _rmsprop_clip(
+    params: list[Tensor],
+    grads: list[Tensor],
+    square_avgs: list[Tensor],
+    lr: float,
+    lr_tensor: Tensor | None,
+    alpha: float,
+    eps: float,
+    clip: float | None,
+) -> None:
+    grads = _laid_out_as(params, grads)
+    if provider("rmsprop_clip_", params[0]) == "triton":
+        from . import critic_update_triton as triton
+
+        if tile := triton.choose_tile("rmsprop_clip_", params):
+            triton.rmsprop_clip_(params, grads, square_avgs, lr, lr_tensor, alpha, eps, clip, tile)
+            return
+    torch._foreach_mul_(square_avgs, alpha)
+    torch._foreach_addcmul_(square_avgs, grads, grads, value=1 - alpha)
+    root = torch._foreach_sqrt(square_avgs)
+    torch._foreach_add_(root, eps)
+    if lr_tensor is not None and lr_tensor.device.type == "cpu":
+        lr, lr_tensor = lr_tensor.item(), None  # nothing to wait for
+    if lr_tensor is None:
+        torch._foreach_addcdiv_(params, grads, root, value=-lr)
+    else:
+        change = torch._foreach_div(grads, root)
+        torch._foreach_mul_(change, lr_tensor)
+        torch._foreach_sub_(params, change)
+    _clip_(params, clip)
+
+
+def _clip_(params: list[Tensor], clip: float | None) -> None:
+    if clip is None:
+        return
+    if params[0].device.type == "cpu":
+        for p in params:
+            p.clamp_(-clip, clip)  # reads and writes once, where the two below do so twice
+    else:
+        torch._foreach_clamp_min_(params, -clip)
+        torch._foreach_clamp_max_(params, clip)
+
+
+def _laid_out_as(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """The gradients with their parameters' strides: the update walks both side by side in memory."""
+    return [_restrided(p, g) for p, g in zip(params, grads, strict=True)]
+
+
+def _restrided(p: Tensor, g: Tensor) -> Tensor:
+    if g.stride() == p.stride():
+        return g
+    # Along an axis of size 1 the stride says nothing, and cuDNN's differ from torch's there.
+    if all(size == 1 or a == b for size, a, b in zip(p.shape, p.stride(), g.stride(), strict=True)):
+        return g.as_strided(p.shape, p.stride())
+    return torch.empty_like(p).copy_(g)
+
+
+# Opaque to torch.compile, since a kernel that follows addresses needs those of the very tensors of this step. Inductor
+# must not capture them in graphs of its own: memory that outlives the call would lie in the graph's pool.
+_adam_clip_op = torch.library.custom_op(
+    "fastvae::adam_clip_",
+    _adam_clip,
+    mutates_args=("params", "exp_avgs", "exp_avg_sqs", "steps"),
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
+_rmsprop_clip_op = torch.library.custom_op(
+    "fastvae::rmsprop_clip_",
+    _rmsprop_clip,
+    mutates_args=("params", "square_avgs"),
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
+
+
+@torch.no_grad()
 def adam_clip_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
@@ -44,47 +166,47 @@ def adam_clip_(
     eps: float,
     clip: float | None = None,
 ) -> None:
-    """One Adam step on every tensor, in place, then w = clamp(w, -clip, clip).
+    """One Adam step on every tensor, in place, then w = clamp(w, -clip, clip). NaN stays NaN.
 
     Args:
-        params, grads, exp_avgs, exp_avg_sqs: tensors of equal shapes, float32 or float64.
-        steps: 0-D float32 tensors, the updates done so far; each grows by one.
-        lr: learning rate, > 0; a number or a 0-D tensor.
+        params: any shapes, of one floating-point dtype and one device, without gaps or overlaps in memory. Triton
+            takes float32; the others run ATen.
+        grads: as their parameters, in any strides; those of another memory layout are copied first.
+        exp_avgs, exp_avg_sqs: m and v, with the shapes, dtypes and strides of their parameters.
+        steps: 0-D float32 tensors on the parameters' device, the updates done so far; each grows by one.
+        lr: learning rate, > 0; a number, or a 0-D tensor on the parameters' device.
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter afterwards, > 0; None for no clipping.
 
     Raises:
-        ValueError: a parameter and its state differ in shape or in memory layout.
+        ValueError: a tensor or a number is not as described above.
     """
     if not params:
         return
-    for p, m, v in zip(params, exp_avgs, exp_avg_sqs, strict=True):
-        # The fused update walks them side by side in memory.
-        if not p.stride() == m.stride() == v.stride() or not p.shape == m.shape == v.shape:
+    _check("adam_clip_", params, grads, (exp_avgs, exp_avg_sqs), lr, betas, clip)
+    for s in steps:
+        if s.dim() or s.dtype != torch.float32 or s.device != params[0].device:
             raise ValueError(
-                f"adam_clip_ expects state laid out as its parameter, {list(p.shape)} with strides {p.stride()}; "
-                f"got {list(m.shape)} with {m.stride()} and {list(v.shape)} with {v.stride()}"
+                f"adam_clip_ expects each step as a 0-D float32 tensor on {params[0].device}; "
+                f"got {list(s.shape)} of {s.dtype} on {s.device}"
             )
-    torch._foreach_add_(list(steps), 1)
-    torch._fused_adam_(
+    # An op that is given 190 tensors takes longer to be called than all that it does on the host.
+    update = _adam_clip_op if torch.compiler.is_compiling() else _adam_clip
+    update(
         list(params),
-        [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for p, g in zip(params, grads, strict=True)],
+        list(grads),
         list(exp_avgs),
         list(exp_avg_sqs),
-        [],
         list(steps),
-        lr=lr,
-        beta1=betas[0],
-        beta2=betas[1],
-        weight_decay=0.0,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
+        *_number_and_tensor(lr),
+        *betas,
+        eps,
+        clip,
     )
-    _clip_(params, clip)
 
 
+@torch.no_grad()
 def rmsprop_clip_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
@@ -98,26 +220,90 @@ def rmsprop_clip_(
     """One RMSprop step (no momentum, not centred) on every tensor, in place, then w = clamp(w, -clip, clip).
 
     Args:
-        params, grads, square_avgs: tensors of equal shapes, float32 or float64.
-        lr: learning rate, > 0; a number or a 0-D tensor.
+        params, grads, lr, eps, clip: as for `adam_clip_`.
+        square_avgs: v, with the shapes, dtypes and strides of their parameters.
         alpha: decay rate of the squared gradient's average, in [0, 1).
-        eps: added to the denominator, > 0.
-        clip: largest absolute value of a parameter afterwards, > 0; None for no clipping.
+
+    Raises:
+        ValueError: a tensor or a number is not as described above.
     """
     if not params:
         return
-    params, square_avgs = list(params), list(square_avgs)
-    torch._foreach_mul_(square_avgs, alpha)
-    torch._foreach_addcmul_(square_avgs, list(grads), list(grads), value=1 - alpha)
-    change = torch._foreach_sqrt(square_avgs)
-    torch._foreach_add_(change, eps)
-    change = torch._foreach_div(list(grads), change)
-    torch._foreach_mul_(change, lr)
-    torch._foreach_sub_(params, change)
-    _clip_(params, clip)
+    _check("rmsprop_clip_", params, grads, (square_avgs,), lr, (alpha,), clip)
+    update = _rmsprop_clip_op if torch.compiler.is_compiling() else _rmsprop_clip
+    update(list(params), list(grads), list(square_avgs), *_number_and_tensor(lr), alpha, eps, clip)
 
 
-def _clip_(params: Sequence[Tensor], clip: float | None) -> None:
-    if clip is not None:
-        torch._foreach_clamp_min_(list(params), -clip)
-        torch._foreach_clamp_max_(list(params), clip)
+def _number_and_tensor(lr: float | Tensor) -> tuple[float, Tensor | None]:
+    """lr as the ops take it: the number counts where there is no tensor."""
+    return (0.0, lr) if isinstance(lr, Tensor) else (lr, None)
+
+
+def _check(
+    op: str,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: tuple[Sequence[Tensor], ...],
+    lr: float | Tensor,
+    decays: tuple[float, ...],
+    clip: float | None,
+) -> None:
+    if not all(0 <= decay < 1 for decay in decays):
+        raise ValueError(f"{op} expects decay rates in [0, 1); got {decays}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"{op} expects clip > 0 or None; got {clip!r}")
+    device, dtype = params[0].device, params[0].dtype
+    if isinstance(lr, Tensor) and (lr.dim() or lr.device != device):
+        raise ValueError(
+            f"{op} expects lr as a number or a 0-D tensor on {device}; got {list(lr.shape)} on {lr.device}"
+        )
+    for p, g, *state in zip(params, grads, *states, strict=True):
+        if p.device != device or p.dtype != dtype or not dtype.is_floating_point:
+            raise ValueError(
+                f"{op} expects parameters of one device and one floating-point dtype; "
+                f"got {dtype} on {device} and {p.dtype} on {p.device}"
+            )
+        if not (p.is_contiguous() or _is_dense(p)):
+            raise ValueError(
+                f"{op} expects parameters without gaps or overlaps in memory; "
+                f"got {list(p.shape)} with strides {p.stride()}"
+            )
+        if g.layout != torch.strided or g.shape != p.shape or g.dtype != dtype or g.device != device:
+            raise ValueError(
+                f"{op} expects each gradient as its parameter, dense {list(p.shape)} of {dtype} on {device}; "
+                f"got {str(g.layout).removeprefix('torch.')} {list(g.shape)} of {g.dtype} on {g.device}"
+            )
+        for s in state:
+            if s.shape != p.shape or s.stride() != p.stride() or s.dtype != dtype or s.device != device:
+                raise ValueError(
+                    f"{op} expects state laid out as its parameter, {list(p.shape)} with strides {p.stride()} of "
+                    f"{dtype} on {device}; got {list(s.shape)} with {s.stride()} of {s.dtype} on {s.device}"
+                )
+
+
+def _is_dense(p: Tensor) -> bool:
+    """Whether the elements fill a stretch of memory, each once, in whatever order of the axes."""
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(p.stride(), p.shape, strict=True) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def cost(numel: int, *, optimizer: str) -> Cost:
+    """The least that one call with clipping must do, whatever the implementation.
+
+    Args:
+        numel: parameters of the set, float32.
+        optimizer: "adam" or "rmsprop".
+
+    Returns:
+        Per parameter 15 flops and 28 bytes for Adam (w, m, v read and written, g read), 11 and 20 for RMSprop, a root
+        and a division counting as one flop each.
+    """
+    per_parameter = {"adam": (15, 28), "rmsprop": (11, 20)}
+    if optimizer not in per_parameter:
+        raise ValueError(f"expected one of {', '.join(per_parameter)}; got {optimizer!r}")
+    flops, moved = per_parameter[optimizer]
+    return Cost(flops=flops * numel, bytes=moved * numel)

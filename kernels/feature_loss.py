@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
@@ -50,12 +51,14 @@ def _forward_aten(
     accumulate = torch.promote_types(features[0].dtype, torch.float32)
     total, differences = torch.zeros((), dtype=accumulate, device=features[0].device), []
     for feature, target, weight in zip(features, targets, weights, strict=True):
+        if not with_differences:
+            total = total + F.mse_loss(feature.to(accumulate), target.to(accumulate)) * (0.5 * weight)
+            continue
         difference = feature.to(accumulate) - target.to(accumulate)
         total = total + difference.square().mean() * (0.5 * weight)
-        if with_differences:
-            # Not feature > 0, so that a NaN stays one.
-            kept = torch.where(feature <= 0, 0, difference) if through_relu else difference
-            differences.append(kept.to(feature.dtype))
+        # Not feature > 0, so that a NaN stays one.
+        kept = torch.where(feature <= 0, 0, difference) if through_relu else difference
+        differences.append(kept.to(feature.dtype))
     return total, differences
 
 

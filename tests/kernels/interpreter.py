@@ -64,6 +64,8 @@ def _call(self, *args, **kwargs):
 
 
 def _launch(kernel, grid, args, options):
+    # A GPU gets Python's floats in single precision.
+    args = [float(np.float32(x)) if type(x) is float else x for x in args]
     upstream.InterpretedFunction(kernel.fn).run(*args, grid=grid, warmup=False, **options)
 
 

@@ -1,57 +1,152 @@
-"""The update-and-clip ops against their references, several steps long."""
+"""The update-and-clip ops against their references, several steps long, and what they refuse."""
 
 import pytest
 import torch
-from fastvae.kernels.critic_update import adam_clip_, adam_clip_ref, rmsprop_clip_, rmsprop_clip_ref
+from fastvae.kernels import adam_clip_, force, rmsprop_clip_
+from fastvae.kernels.critic_update import adam_clip_ref, cost, rmsprop_clip_ref
 
-SHAPES = [(4, 3, 3, 3), (5,), (1, 7)]
+SHAPES = [(4, 3, 3, 3), (5,), (1, 7), ()]
+ADAM = {"betas": (0.5, 0.999), "eps": 1e-8}
+RMSPROP = {"alpha": 0.99, "eps": 1e-8}
+
+
+def tensors(dtype=torch.float64):
+    params = [torch.randn(s, dtype=dtype) * 0.05 for s in SHAPES]
+    return params, *([torch.zeros_like(p) for p in params] for _ in range(2)), [torch.zeros(()) for _ in params]
 
 
 @pytest.mark.parametrize("clip", [None, 0.02])
 @pytest.mark.parametrize("tensor_lr", [False, True])
 def test_adam(clip, tensor_lr):
-    params = [torch.randn(s, dtype=torch.float64) * 0.05 for s in SHAPES]
-    m, v = ([torch.zeros_like(p) for p in params] for _ in range(2))
-    steps = [torch.zeros(()) for _ in params]
-    lr = torch.tensor(0.01) if tensor_lr else 0.01
+    params, m, v, steps = tensors()
+    lr = torch.tensor(0.01, dtype=torch.float64) if tensor_lr else 0.01
     for t in range(4):
         grads = [torch.randn_like(p) for p in params]
         expected = [
-            adam_clip_ref(p, g, a, b, t, lr=0.01, betas=(0.5, 0.999), eps=1e-8, clip=clip)
-            for p, g, a, b in zip(params, grads, m, v, strict=True)
+            adam_clip_ref(*each, t, lr=0.01, clip=clip, **ADAM) for each in zip(params, grads, m, v, strict=True)
         ]
-        adam_clip_(params, grads, m, v, steps, lr=lr, betas=(0.5, 0.999), eps=1e-8, clip=clip)
-        for ours, theirs in zip(params, expected, strict=True):
-            assert torch.allclose(ours, theirs, rtol=1e-6 if tensor_lr else 1e-10)
+        adam_clip_(params, grads, m, v, steps, lr=lr, clip=clip, **ADAM)
+        for ours, theirs in zip(zip(params, m, v, strict=True), expected, strict=True):
+            assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
         assert all(s.item() == t + 1 for s in steps)
     if clip:
         assert max(p.abs().max() for p in params) == clip
 
 
 @pytest.mark.parametrize("clip", [None, 0.02])
-def test_rmsprop(clip):
-    params = [torch.randn(s, dtype=torch.float64) * 0.05 for s in SHAPES]
-    v = [torch.zeros_like(p) for p in params]
+@pytest.mark.parametrize("tensor_lr", [False, True])
+def test_rmsprop(clip, tensor_lr):
+    params, v, _, _ = tensors()
+    lr = torch.tensor(0.01, dtype=torch.float64) if tensor_lr else 0.01
     for _ in range(4):
         grads = [torch.randn_like(p) for p in params]
         expected = [
-            rmsprop_clip_ref(p, g, a, lr=0.01, alpha=0.99, eps=1e-8, clip=clip)
-            for p, g, a in zip(params, grads, v, strict=True)
+            rmsprop_clip_ref(*each, lr=0.01, clip=clip, **RMSPROP) for each in zip(params, grads, v, strict=True)
         ]
-        rmsprop_clip_(params, grads, v, lr=0.01, alpha=0.99, eps=1e-8, clip=clip)
-        for ours, theirs in zip(params, expected, strict=True):
-            assert torch.allclose(ours, theirs, rtol=1e-10)
+        rmsprop_clip_(params, grads, v, lr=lr, clip=clip, **RMSPROP)
+        for ours, theirs in zip(zip(params, v, strict=True), expected, strict=True):
+            assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
     if clip:
         assert max(p.abs().max() for p in params) == clip
 
 
 def test_nothing_to_update():
-    adam_clip_([], [], [], [], [], lr=0.1, betas=(0.5, 0.9), eps=1e-8)
-    rmsprop_clip_([], [], [], lr=0.1, alpha=0.9, eps=1e-8)
+    adam_clip_([], [], [], [], [], lr=0.1, **ADAM)
+    rmsprop_clip_([], [], [], lr=0.1, **RMSPROP)
 
 
-def test_refuses_state_in_another_layout():
+def test_nan_is_not_clipped_away():
+    p, g = torch.zeros(3), torch.tensor([1.0, float("nan"), 1.0])
+    adam_clip_([p], [g], [torch.zeros(3)], [torch.zeros(3)], [torch.zeros(())], lr=1.0, clip=0.1, **ADAM)
+    assert p.isnan().tolist() == [False, True, False]
+
+
+def test_a_gradient_in_another_layout():
     p = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
-    m, v = torch.zeros(4, 3, 2, 2), torch.zeros_like(p)
-    with pytest.raises(ValueError, match="laid out as its parameter"):
-        adam_clip_([p], [p], [m], [v], [torch.zeros(())], lr=0.1, betas=(0.5, 0.9), eps=1e-8)
+    g = torch.randn(4, 3, 2, 2)
+    expected = rmsprop_clip_ref(p, g, torch.zeros_like(p), lr=0.1, clip=None, **RMSPROP)[0]
+    rmsprop_clip_([p], [g], [torch.zeros_like(p)], lr=0.1, **RMSPROP)
+    assert torch.allclose(p, expected)
+
+
+def test_parameters_may_require_gradients():
+    p = torch.nn.Parameter(torch.ones(3))
+    rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], lr=0.1, **RMSPROP)
+    assert p.requires_grad and (p < 1).all()
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True])
+def test_opcheck(tensor_lr):
+    lr = (0.0, torch.tensor(0.1)) if tensor_lr else (0.1, None)
+    params, m, v, steps = tensors(torch.float32)
+    grads = [torch.randn_like(p) for p in params]
+    torch.library.opcheck(torch.ops.fastvae.adam_clip_, (params, grads, m, v, steps, *lr, 0.5, 0.999, 1e-8, 0.02))
+    torch.library.opcheck(torch.ops.fastvae.rmsprop_clip_, (params, grads, v, *lr, 0.99, 1e-8, None))
+
+
+def test_compiled_is_eager():
+    def update(params, grads, m, v, steps, lr):
+        adam_clip_(params, [2 * g for g in grads], m, v, steps, lr=lr, clip=0.02, **ADAM)
+        rmsprop_clip_(params, grads, v, lr=0.01, **RMSPROP)
+
+    eager = (tensors(torch.float32), torch.tensor(0.01))
+    compiled = ([[t.clone() for t in group] for group in eager[0]], torch.tensor(0.01))
+    for function, ((params, m, v, steps), lr) in ((update, eager), (torch.compile(update, fullgraph=True), compiled)):
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(2):
+            grads = [torch.randn(p.shape, generator=generator) for p in params]
+            function(params, grads, m, v, steps, lr)
+    for ours, theirs in zip(compiled[0], eager[0], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def one(shape=(4, 3), dtype=torch.float32):
+    return {"params": [torch.zeros(shape, dtype=dtype)], "grads": [torch.zeros(shape, dtype=dtype)]} | {
+        name: [torch.zeros(shape, dtype=dtype)] for name in ("exp_avgs", "exp_avg_sqs")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"exp_avgs": [torch.zeros(3, 4).t()]}, "laid out as its parameter"),
+        ({"exp_avg_sqs": [torch.zeros(4, 3).double()]}, "laid out as its parameter"),
+        ({"grads": [torch.zeros(4, 3).half()]}, "each gradient as its parameter, dense .*float16"),
+        ({"grads": [torch.zeros(3, 4)]}, "each gradient as its parameter"),
+        ({"grads": [torch.zeros(4, 3).to_sparse()]}, "got sparse_coo"),
+        ({"grads": []}, "argument 2 is shorter"),
+        ({"params": [torch.zeros(4, 6)[:, ::2]]}, "without gaps or overlaps"),
+        ({"params": [torch.zeros(1, 3).expand(4, 3)]}, "without gaps or overlaps"),
+        ({"params": [torch.zeros(4, 3).int()]}, "floating-point dtype"),
+        ({"lr": torch.zeros(1)}, "0-D tensor on cpu"),
+        ({"lr": torch.zeros((), device="meta")}, "0-D tensor on cpu; got .* on meta"),
+        ({"betas": (0.5, 1.0)}, "decay rates"),
+        ({"clip": 0.0}, "clip > 0"),
+        ({"steps": [torch.zeros((), dtype=torch.int64)]}, "each step as a 0-D float32"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else next(iter(x)),
+)
+def test_refusals(changed, message):
+    with pytest.raises(ValueError, match=message):
+        adam_clip_(**{**one(), "steps": [torch.zeros(())], "lr": 0.1, **ADAM, **changed})
+
+
+def test_refuses_a_set_of_several_dtypes_or_devices():
+    for other in (torch.zeros(2).double(), torch.zeros(2, device="meta")):
+        params = [torch.zeros(2), other]
+        with pytest.raises(ValueError, match="one device and one floating-point dtype"):
+            rmsprop_clip_(params, params, params, lr=0.1, **RMSPROP)
+
+
+def test_the_provider_decides():
+    p, launched = one(), []
+    with force("triton", capability=(9, 0), launch=lambda kernel, *_: launched.append(kernel.__name__)):
+        adam_clip_(**p, steps=[torch.zeros(())], lr=0.1, **ADAM)
+        rmsprop_clip_(p["params"], p["grads"], p["exp_avgs"], lr=0.1, **RMSPROP)
+    assert launched == ["adam_clip_kernel", "rmsprop_clip_kernel"]
+
+
+def test_cost():
+    assert cost(1000, optimizer="adam").bytes == 28_000 and cost(1000, optimizer="rmsprop").bytes == 20_000
+    with pytest.raises(ValueError, match="adam, rmsprop"):
+        cost(1, optimizer="sgd")

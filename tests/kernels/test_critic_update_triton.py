@@ -1,0 +1,310 @@
+"""The Triton kernels of the update-and-clip ops: interpreted, compiled ahead of time, on a GPU where there is one."""
+
+import pytest
+import torch
+from fastvae.kernels import adam_clip_, critic_update_triton, force, provider, rmsprop_clip_
+from fastvae.kernels.critic_update import adam_clip_ref, rmsprop_clip_ref
+
+from bench import kernel_resources
+from fastvae.models import Critic
+from tests.closeness import assert_close
+from tests.kernels.interpreter import interpreted
+
+ADAM = {"betas": (0.5, 0.999), "eps": 1e-8}
+RMSPROP = {"alpha": 0.99, "eps": 1e-8}
+# Around one block of 1024, and the kinds of parameters that networks have.
+SHAPES = [(), (1,), (3,), (1023,), (1024,), (4097,), (0,), (8, 16, 4, 4)]
+
+
+class Sets:
+    """The same parameter set three times: for the kernel, for plain torch in float32, for the float64 reference."""
+
+    def __init__(self, optimizer, shapes=SHAPES, device="cpu", scale=0.02, steps_done=0):
+        self.optimizer, self.t, self.device = optimizer, steps_done, device
+        self.generator = torch.Generator().manual_seed(1)
+        # Averages as they are after a while, so that a late step starts from something.
+        late = min(steps_done, 1)
+        self.ours = []
+        for shape in shapes:
+            p, m = self.random(shape, scale), self.random(shape, late)
+            v = m**2 + 0.1 * late
+            self.ours.append([p, m, v] if optimizer == "adam" else [p, v])
+        self.plain = [[t.clone() for t in each] for each in self.ours]
+        self.exact = [[t.double() for t in each] for each in self.ours]
+        # What each number is a sum of, in absolute values: for their rounding errors, should it cancel.
+        self.terms = [[t.abs() for t in each] for each in self.exact]
+        self.steps = [[torch.full((), float(steps_done), device=device) for _ in shapes] for _ in range(2)]
+
+    def random(self, shape, scale):
+        x = torch.randn(shape, generator=self.generator).to(self.device) * scale
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    def gradients(self):
+        # Of many magnitudes, down to those beside which eps counts.
+        return [self.random(each[0].shape, 10.0 ** -(i % 9)) for i, each in enumerate(self.ours)]
+
+    def update(self, grads, *, lr, clip, plainly=False):
+        columns = [list(column) for column in zip(*(self.plain if plainly else self.ours), strict=True)]
+        if self.optimizer == "adam":
+            adam_clip_(columns[0], grads, *columns[1:], self.steps[plainly], lr=lr, clip=clip, **ADAM)
+        else:
+            rmsprop_clip_(columns[0], grads, *columns[1:], lr=lr, clip=clip, **RMSPROP)
+
+    def update_exactly(self, grads, *, lr, clip):
+        for each, terms, g in zip(self.exact, self.terms, grads, strict=True):
+            before, g = each[0], g.double()
+            if self.optimizer == "adam":
+                each[:] = adam_clip_ref(before, g, *each[1:], self.t, lr=lr, clip=clip, **ADAM)
+                terms[1] = ADAM["betas"][0] * terms[1] + (1 - ADAM["betas"][0]) * g.abs()
+            else:
+                each[:] = rmsprop_clip_ref(before, g, *each[1:], lr=lr, clip=clip, **RMSPROP)
+            terms[0] = terms[0] + (each[0] - before).abs()
+            terms[-1] = each[-1]
+        self.t += 1
+
+    def check(self):
+        if self.optimizer == "adam":
+            assert all(s.item() == self.t for s in self.steps[0])
+        for group in zip(self.ours, self.plain, self.exact, self.terms, strict=True):
+            for ours, plain, exact, terms in zip(*group, strict=True):
+                assert ours.stride() == plain.stride()
+                if exact.numel():
+                    assert_close(ours, plain, exact, terms)
+
+    def run(self, steps, *, lr=5e-4, clip=None, number=None):
+        """`steps` steps of all three; lr may be a tensor that holds `number`."""
+        for _ in range(steps):
+            grads = self.gradients()
+            self.update(grads, lr=lr, clip=clip)
+            with force("aten"):
+                self.update(grads, lr=lr, clip=clip, plainly=True)
+            self.update_exactly(grads, lr=number or lr, clip=clip)
+        self.check()
+
+
+@pytest.fixture(autouse=True)
+def _no_tables():
+    critic_update_triton._tables.clear()
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_several_steps(optimizer, clip):
+    sets = Sets(optimizer)
+    with interpreted():
+        sets.run(3, clip=clip)
+    if clip:
+        assert max(each[0].abs().max() for each in sets.ours if each[0].numel()) == torch.tensor(clip)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_learning_rate_as_a_tensor(optimizer, dtype):
+    with interpreted():
+        Sets(optimizer, SHAPES[:4]).run(2, lr=torch.tensor(0.01, dtype=dtype), number=0.01, clip=0.5)
+
+
+@pytest.mark.parametrize("steps_done", [0, 1, 9, 692, 999, 9999, 1_000_000])
+def test_bias_correction(steps_done):
+    """From zero, so that a parameter is nothing but its step and no digit of it is lost."""
+    with interpreted():
+        Sets("adam", [(300,)], scale=0.0, steps_done=steps_done).run(1)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.9, 0.99999), (0.99, 0.0)])
+def test_other_decay_rates(betas, monkeypatch):
+    monkeypatch.setitem(ADAM, "betas", betas)
+    with interpreted():
+        Sets("adam", [(300,)], scale=0.0).run(3)
+
+
+def check_views(optimizer, device):
+    """Tensors side by side in one buffer, most of them askew, and nothing between them touched."""
+    sets = Sets(optimizer, [(1024,), (1500,), (7,)], device)
+    flat, start, views = torch.zeros(12_000, device=device), 1, []
+    for each in sets.ours:
+        for i, t in enumerate(each):
+            each[i] = flat[start : start + t.numel()].copy_(t)
+            views.append(each[i])
+            start += t.numel() + 1
+    assert {view.data_ptr() % 16 for view in views} != {0}
+    sets.run(2, clip=0.01)
+    outside = torch.ones_like(flat, dtype=torch.bool)
+    for view in views:
+        outside[view.storage_offset() : view.storage_offset() + view.numel()] = False
+    assert not flat[outside].any()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_views_at_any_address(optimizer):
+    with interpreted():
+        check_views(optimizer, "cpu")
+
+
+def test_gradients_of_another_layout():
+    """Copied where memory order differs; taken as they are where strides differ along axes of size 1 only."""
+    sets = Sets("adam", [(4, 3, 2, 2), (5, 6, 1, 1), (1, 3, 4, 4)])
+    grads = [g.contiguous() for g in sets.gradients()]
+    grads[1] = grads[1].as_strided((5, 6, 1, 1), (6, 1, 1, 1))
+    grads[2] = sets.gradients()[2].as_strided((1, 3, 4, 4), (1, 1, 12, 3))
+    with interpreted():
+        sets.update(grads, lr=0.01, clip=None)
+    with force("aten"):
+        sets.update(grads, lr=0.01, clip=None, plainly=True)
+    sets.update_exactly(grads, lr=0.01, clip=None)
+    sets.check()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_nan_is_not_clipped_away(optimizer):
+    sets = Sets(optimizer, [(1024,), (5,)])
+    grads = [torch.ones(1024), torch.ones(5)]
+    grads[0][7] = grads[1][2] = float("nan")
+    grads[0][9] = float("inf")  # its square too, and inf / inf is NaN
+    with interpreted():
+        sets.update(grads, lr=0.1, clip=0.01)
+    assert sets.ours[0][0].isnan().nonzero().flatten().tolist() == [7, 9]
+    assert sets.ours[1][0].isnan().nonzero().flatten().tolist() == [2]
+
+
+def test_autograd_notices():
+    p = torch.ones(3, requires_grad=True)
+    loss = (p**2).sum()
+    with interpreted():
+        rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], lr=0.1, **RMSPROP)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_the_same_from_run_to_run():
+    first, second = Sets("adam"), Sets("adam")
+    with interpreted():
+        for sets in (first, second):
+            for _ in range(2):
+                sets.update(sets.gradients(), lr=0.01, clip=0.02)
+    for a, b in zip(first.ours, second.ours, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture
+def filled(monkeypatch):
+    """Grows by one whenever a table is filled."""
+    made, fill = [], critic_update_triton._filled
+    monkeypatch.setattr(critic_update_triton, "_filled", lambda *args: made.append(args) or fill(*args))
+    return made
+
+
+def test_a_table_is_filled_when_an_address_changed(filled):
+    sets = Sets("adam", [(3,), (5,)])
+    grads, moved = sets.gradients(), sets.gradients()
+    with interpreted():
+        for each in (grads, grads, grads, moved, grads, moved):
+            sets.update(each, lr=0.01, clip=None)
+    assert len(filled) == 2
+
+
+def test_few_tables_are_kept(filled, monkeypatch):
+    monkeypatch.setattr(critic_update_triton, "_MOST_TABLES", 2)
+    sets = Sets("rmsprop", [(3,)])
+    grads = [sets.gradients() for _ in range(3)]
+    with interpreted():
+        for i in (0, 1, 0, 2, 0, 1):
+            sets.update(grads[i], lr=0.01, clip=None)
+    assert len(filled) == 4 and len(critic_update_triton._tables) == 2
+
+
+def test_captured_updates_have_tables_of_their_own(filled, monkeypatch):
+    monkeypatch.setattr(critic_update_triton, "_read_by_graphs", [])
+    sets = Sets("adam", [(3,), (5,)])
+    grads = sets.gradients()
+    with interpreted():
+        sets.update(grads, lr=0.01, clip=None)
+        (cached,) = critic_update_triton._tables.values()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(critic_update_triton, "_is_capturing", lambda device: True)
+            for _ in range(2):
+                sets.update(grads, lr=0.01, clip=None)
+        sets.update(sets.gradients(), lr=0.01, clip=None)
+    kept = critic_update_triton._read_by_graphs
+    assert len(filled) == 4 and len(kept) == 2
+    # Nothing was written over: what a replay would read are the addresses of the captured updates.
+    assert all(torch.equal(table, cached) for table in kept)
+    assert len({table.data_ptr() for table in [cached, *kept]}) == 3
+    assert all(table is not one for table in kept for one in critic_update_triton._tables.values())
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0), (12, 0)], ids=str)
+def test_ahead_of_time(capability):
+    """16 bytes a thread in whole blocks, nothing spilled."""
+    for optimizer, loads, stores in (("adam", 4, 3), ("rmsprop", 3, 2)):
+        sets = Sets(optimizer, [(3,)])
+        (variant,) = kernel_resources.recorded(
+            capability, lambda sets=sets: sets.update([torch.zeros(3)], lr=0.1, clip=0.1)
+        )
+        used = kernel_resources.resources(variant, capability)
+        assert used.spilled == 0 and used.registers <= 64
+        ptx = kernel_resources.compile_for(variant, capability).asm["ptx"]
+        per_thread = 1024 // (4 * 32) // 4  # blocks of 1024, 4 warps, 4 numbers at once
+        assert ptx.count("ld.global.v4") == loads * per_thread
+        assert ptx.count("st.global.v4") == stores * per_thread
+
+
+def critic_shapes():
+    return [tuple(p.shape) for p in Critic().parameters()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_on_the_gpu(optimizer, clip):
+    sets = Sets(optimizer, critic_shapes(), device="cuda")
+    assert provider(f"{optimizer}_clip_", sets.ours[0][0]) == "triton"
+    sets.run(5, clip=clip)
+    lr = torch.tensor(0.01, device="cuda")
+    Sets(optimizer, SHAPES, device="cuda").run(3, lr=lr, number=0.01, clip=clip)
+    check_views(optimizer, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("steps_done", [0, 1, 9, 692, 999, 9999])
+def test_bias_correction_on_the_gpu(steps_done):
+    Sets("adam", [(3000,)], device="cuda", scale=0.0, steps_done=steps_done).run(1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_captured(optimizer):
+    """Replays follow the learning rate, the gradients and the parameters, and equal eager steps bit for bit."""
+    captured, eager = (Sets(optimizer, critic_shapes(), device="cuda") for _ in range(2))
+    lr, static = torch.tensor(0.01, device="cuda"), captured.gradients()
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        captured.update(static, lr=lr, clip=0.01)
+    torch.cuda.current_stream().wait_stream(stream)
+    eager.update(static, lr=0.01, clip=0.01)
+    with torch.cuda.graph(graph):
+        # In the graph's own memory, as gradients are that a captured backward pass makes.
+        captured.update([2 * g for g in static], lr=lr, clip=0.01)
+    for new in (0.01, 0.003, 0.02):
+        lr.fill_(new)
+        torch._foreach_copy_(static, captured.gradients())
+        graph.replay()
+        eager.update([2 * g for g in static], lr=new, clip=0.01)
+        for ours, theirs in zip(captured.ours, eager.ours, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all(s.item() == (4 if optimizer == "adam" else 0) for s in captured.steps[0])
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu():
+    sets = Sets("adam", critic_shapes(), device="cuda")
+    grads = sets.gradients()
+    sets.update(grads, lr=0.01, clip=0.01)
+    moved = [g.clone() for g in grads]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sets.update(moved, lr=0.02, clip=0.01)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
