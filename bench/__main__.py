@@ -1,0 +1,25 @@
+"""python -m bench SUITE: runs a suite of measurements and prints what it found."""
+
+import difflib
+import sys
+
+from bench import kernels
+
+SUITES = {"kernels": kernels.main}
+
+
+def main() -> int:
+    """Dispatches to the suite that is named first."""
+    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in SUITES:
+        return SUITES[name](arguments)
+    print(f"usage: python -m bench {{{','.join(SUITES)}}} [--help]", file=sys.stderr)
+    if name in ("-h", "--help"):
+        return 0
+    near = difflib.get_close_matches(name, SUITES, n=1)
+    print(f"no suite {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

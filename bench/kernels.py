@@ -1,0 +1,108 @@
+"""Every op against its peers: `python -m bench kernels`.
+
+Eager and compiled, forward and backward, at the recipes' shapes; every contender's results are checked against
+float64 before it is timed. Prints a table, and with --out writes a record (JSON) and a roofline (PNG) beside it. On a
+GPU it takes about five minutes; without one it runs what CPUs run, on smaller batches, and says what it left out.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bench import bench_critic_update, bench_feature_loss, bench_replicate_conv, ceilings, kernel_cases, record
+from bench.measurement import Measurement, Row, rows
+from fastvae.recipes import RECIPES
+
+OPS = ("replicate_conv2d", "feature_loss", "critic_update")
+# A twelfth of an image's features at batch 64 already fill a CPU's caches.
+CPU_BATCH = 8
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--op", nargs="+", choices=OPS, default=OPS)
+    parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=["celeba64"])
+    parser.add_argument("--dtype", nargs="+", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--rounds", type=int, default=None, help="calls of each contender; 50 on a GPU, 15 on a CPU")
+    parser.add_argument("--out", type=Path, help="the record, NAME.json; the picture is NAME.png")
+    options = parser.parse_args(arguments)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtypes = [getattr(torch, d) for d in options.dtype or (["bfloat16"] if device == "cuda" else ["float32"])]
+    rounds = options.rounds or (50 if device == "cuda" else 15)
+    notes = [] if device == "cuda" else ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
+    start = time.perf_counter()
+    # Parameters are float32 in every precision.
+    measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
+    work = list(_measurements(options.op, tuple(options.recipe), dtypes, device))
+    found: list[Row] = []
+    wrong = []
+    for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
+        try:
+            results = rows(each, measured, rounds=rounds, device=device, note=notes.append)
+        except AssertionError as error:
+            wrong.append(str(error))
+            tqdm.write(f"WRONG, not timed: {error}", file=sys.stdout)
+            continue
+        tqdm.write(table(results), file=sys.stdout)
+        found += results
+        torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
+    for words in notes:
+        print(f"note: {words}")
+    print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
+    print(f"{time.perf_counter() - start:.0f} s on {_machine(device)}")
+    if options.out:
+        from bench import roofline
+
+        words = f"every op against its peers on {_machine(device)}, interleaved, medians of {rounds}"
+        record.write(options.out, what=words, ceilings=measured, rows=found, notes=[*notes, *wrong])
+        if found:
+            roofline.draw(found, measured, _machine(device), options.out.with_suffix(".png"))
+    return 1 if wrong else 0
+
+
+def _measurements(
+    ops: tuple[str, ...], recipes: tuple[str, ...], dtypes: list[torch.dtype], device: str
+) -> Iterator[Measurement]:
+    def sized(cases):
+        return cases if device == "cuda" else tuple(replace(case, batch=CPU_BATCH) for case in cases)
+
+    for dtype in dtypes:
+        if "replicate_conv2d" in ops:
+            yield from bench_replicate_conv.measurements(sized(kernel_cases.conv_cases(recipes)), dtype, device)
+        if "feature_loss" in ops:
+            yield from bench_feature_loss.measurements(sized(kernel_cases.feature_cases(recipes)), dtype, device)
+    if "critic_update" in ops:
+        yield from bench_critic_update.measurements(kernel_cases.update_cases(recipes), device)
+
+
+def table(results: list[Row]) -> str:
+    """One measurement for people: a heading and a line for each contender, speeds as multiples of the best peer's."""
+    if not results:
+        return ""
+    first = results[0]
+    peers = [row.median_us for row in results if not row.contender.startswith("fastvae")]
+    lines = [f"{first.op}: {first.case}, {first.dtype}, {first.work}"]
+    for row in results:
+        low, high = row.quartiles_us
+        speed = f"{min(peers) / row.median_us:6.2f} x best peer" if peers else ""
+        lines.append(
+            f"  {row.contender:<26} {row.median_us:10.1f} us ({low:.1f} to {high:.1f})"
+            f"  {row.gb_per_s:8.1f} GB/s {row.tflop_per_s:8.3f} TFLOP/s  {100 * row.of_floor:5.1f} % of floor  {speed}"
+        )
+    return "\n".join(lines)
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
