@@ -148,7 +148,7 @@ def update_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[UpdateCase,
     return tuple(cases)
 
 
-def recipe_runs(dtype: torch.dtype) -> list[tuple[str, Callable[[], None]]]:
+def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -> list[tuple[str, Callable[[], None]]]:
     """(op, function that calls it forward and backward) for every call that the recipes make in this precision."""
 
     def convolution(case: ConvCase) -> None:
@@ -167,8 +167,8 @@ def recipe_runs(dtype: torch.dtype) -> list[tuple[str, Callable[[], None]]]:
     def update(case: UpdateCase) -> None:
         case.build(case.parameters()).step()
 
-    runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases()]
-    runs += [("feature_loss", partial(loss, case)) for case in feature_cases()]
+    runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
+    runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]
     if dtype == torch.float32:  # what the parameters are in, whatever the precision
-        runs += [(f"{case.optimizer}_clip_", partial(update, case)) for case in update_cases()]
+        runs += [(f"{case.optimizer}_clip_", partial(update, case)) for case in update_cases(recipes)]
     return runs

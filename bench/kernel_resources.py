@@ -1,19 +1,21 @@
 """Registers, spills and shared memory of every kernel variant that the shipped recipes use, with no GPU needed.
 
-    python -m bench.kernel_resources [--capability 9.0 ...] [--dtype bfloat16 ...]
+    tools/dev kernels [--capability 9.0 ...] [--dtype bfloat16 ...] [--recipe celeba64 ...]
 
-Each op runs at the recipes' shapes with its launches recorded in place of started; every distinct variant is then
-compiled for each compute capability by Triton's own compiler and assembler.
+The whole table takes ten minutes on two cores. Each op runs at the recipes' shapes with its launches recorded in
+place of started; every distinct variant is then compiled for each compute capability by Triton's own compiler and
+assembler.
 """
 
 import argparse
 import contextlib
 import io
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +23,16 @@ import torch
 import triton
 from fastvae.kernels import dispatch
 from torch import Tensor
+from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bench import kernel_cases
+from fastvae.recipes import RECIPES
 
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 
+_DTYPES = ("bfloat16", "float16", "float32")
 _ASSEMBLERS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _POINTERS = {
     torch.float32: "*fp32",
@@ -148,34 +153,46 @@ def resources(variant: Variant, capability: tuple[int, int]) -> Resources:
     return Resources(int(registers.group(1)), max(map(int, spills.groups())), compiled.metadata.shared)
 
 
-def table(
-    capabilities: Iterable[tuple[int, int]], dtypes: Iterable[torch.dtype]
-) -> Iterable[tuple[tuple[int, int], torch.dtype, Variant, Resources]]:
-    """Every variant of every op in every recipe, compiled: (capability, dtype, variant, resources), each once."""
-    for capability in capabilities:
-        seen = set()
-        for dtype in dtypes:
-            for op, run in kernel_cases.recipe_runs(dtype):
-                if not dispatch.supports(op, dtype, capability):
-                    continue  # runs ATen
-                for variant in recorded(capability, run):
-                    if variant not in seen:
-                        seen.add(variant)
-                        yield capability, dtype, variant, resources(variant, capability)
+def of_recipes(
+    capability: tuple[int, int], dtype: torch.dtype, recipes: tuple[str, ...]
+) -> list[tuple[Variant, Resources]]:
+    """Every variant that these recipes start on such a GPU in this precision, compiled, each once.
+
+    Args:
+        capability: of the GPU.
+        dtype: of the activations; parameters and so the optimisers' kernels are float32, and come with that.
+        recipes: names.
+    """
+    variants = {}
+    for op, run in kernel_cases.recipe_runs(dtype, recipes):
+        if dispatch.supports(op, dtype, capability):  # else ATen runs it
+            variants |= dict.fromkeys(recorded(capability, run))
+    return [(variant, resources(variant, capability)) for variant in variants]
+
+
+def _rows(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[str]:
+    (major, minor), dtype, recipes = job
+    rows = []
+    for variant, used in of_recipes((major, minor), getattr(torch, dtype), recipes):
+        figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
+        rows.append(f"{major}.{minor:<3} {dtype:<9} {figures}  {variant.name}")
+    return list(dict.fromkeys(rows))  # variants that differ in what is left out look alike here
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", nargs="+", default=[f"{a}.{b}" for a, b in CAPABILITIES])
-    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float16", "float32"])
+    parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=_DTYPES)
+    parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
     options = parser.parse_args()
     capabilities = [tuple(map(int, c.split("."))) for c in options.capability]
-    dtypes = [getattr(torch, d) for d in options.dtype]
-    print(f"{'sm':<5} {'registers':>9} {'spilled B':>9} {'shared B':>9}  kernel")
-    for capability, _, variant, used in table(capabilities, dtypes):
-        major, minor = capability
-        print(f"{major}.{minor:<3} {used.registers:>9} {used.spilled:>9} {used.shared:>9}  {variant.name}")
-        sys.stdout.flush()
+    jobs = [(c, d, tuple(options.recipe)) for c in capabilities for d in options.dtype]
+    print(f"{'sm':<5} {'dtype':<9} {'registers':>9} {'spilled B':>9} {'shared B':>9}  kernel")
+    # A fresh process for each, since a forked one would inherit torch's threads half alive.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for rows in tqdm(pool.map(_rows, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None):
+            for row in rows:
+                tqdm.write(row, file=sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""Every kernel that the paper's recipe starts, compiled for GPUs that are not there: it must, and may hardly spill."""
+
+import pytest
+import torch
+from fastvae.kernels import dispatch
+
+from bench.kernel_resources import CAPABILITIES, of_recipes
+
+# Bytes a thread, of 255 registers of 4 bytes. The assembler itself moves a word or two aside to fit more blocks.
+MOST_SPILLED = 16
+# What a block may have of shared memory, at the least of these GPUs: 64 KiB on 7.5, 99 KiB from 8.6 on.
+MOST_SHARED = {(7, 5): 64 * 1024}
+OTHERWISE_SHARED = 99 * 1024
+# The oldest, the paper's successors in the cloud and the newest; `tools/dev kernels` compiles for all seven.
+COMPILED = [((7, 5), torch.float32), ((9, 0), torch.bfloat16), ((12, 0), torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("capability", "dtype"), COMPILED, ids=str)
+def test_compiles_without_spilling(capability, dtype):
+    found = of_recipes(capability, dtype, ("celeba64",))
+    names = {variant.kernel.__name__ for variant, _ in found}
+    assert {"forward_kernel", "data_gradient_kernel", "weight_gradient_kernel", "feature_loss_kernel"} <= names
+    assert ("adam_clip_kernel" in names) == (dtype == torch.float32)
+    for variant, used in found:
+        assert used.spilled <= MOST_SPILLED, variant.name
+        assert used.shared <= MOST_SHARED.get(capability, OTHERWISE_SHARED), variant.name
+
+
+def test_the_oldest_gpus_take_what_is_said():
+    assert not dispatch.supports("replicate_conv2d", torch.float16, (7, 5))
+    assert all(dispatch.supports("replicate_conv2d", torch.float32, c) for c in CAPABILITIES)
