@@ -30,6 +30,9 @@ from triton.compiler import ASTSource
 from bench import kernel_cases
 from fastvae.recipes import RECIPES
 
+# Bytes a thread that a variant may spill, of 255 registers of 4 bytes: the assembler itself moves a few words aside to
+# have more blocks run side by side.
+MOST_SPILLED = 16
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 
 _DTYPES = ("bfloat16", "float16", "float32")
@@ -170,30 +173,40 @@ def of_recipes(
     return [(variant, resources(variant, capability)) for variant in variants]
 
 
-def _rows(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[str]:
-    (major, minor), dtype, recipes = job
-    rows = []
-    for variant, used in of_recipes((major, minor), getattr(torch, dtype), recipes):
-        figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
-        rows.append(f"{major}.{minor:<3} {dtype:<9} {figures}  {variant.name}")
-    return list(dict.fromkeys(rows))  # variants that differ in what is left out look alike here
+def _found(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[tuple[str, Resources]]:
+    """A job for another process: names instead of variants, which cannot travel."""
+    capability, dtype, recipes = job
+    return [(v.name, used) for v, used in of_recipes(capability, getattr(torch, dtype), recipes)]
 
 
-def main() -> None:
+def main() -> int:
+    """Prints the table; 1 if something spills more than it may."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", nargs="+", default=[f"{a}.{b}" for a, b in CAPABILITIES])
+    parser.add_argument("--capability", nargs="+", metavar="X.Y", default=[f"{a}.{b}" for a, b in CAPABILITIES])
     parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=_DTYPES)
     parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
     options = parser.parse_args()
-    capabilities = [tuple(map(int, c.split("."))) for c in options.capability]
+    try:
+        capabilities = [tuple(map(int, c.split("."))) for c in options.capability]
+    except ValueError:
+        parser.error(f"expected compute capabilities like 9.0; got {' '.join(options.capability)}")
     jobs = [(c, d, tuple(options.recipe)) for c in capabilities for d in options.dtype]
     print(f"{'sm':<5} {'dtype':<9} {'registers':>9} {'spilled B':>9} {'shared B':>9}  kernel")
+    everything = []
     # A fresh process for each, since a forked one would inherit torch's threads half alive.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for rows in tqdm(pool.map(_rows, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None):
-            for row in rows:
-                tqdm.write(row, file=sys.stdout)
+        results = tqdm(pool.map(_found, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None)
+        for ((major, minor), dtype, _), found in zip(jobs, results, strict=True):
+            for name, used in dict.fromkeys(found):  # variants that differ in what is left out look alike
+                figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
+                tqdm.write(f"{major}.{minor:<3} {dtype:<9} {figures}  {name}", file=sys.stdout)
+            everything += [used for _, used in found]
+    registers, spilled = max(u.registers for u in everything), max(u.spilled for u in everything)
+    print(
+        f"{len(everything)} variants; at most {registers} registers, {spilled} bytes spilled ({MOST_SPILLED} allowed)"
+    )
+    return int(spilled > MOST_SPILLED)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -325,12 +325,9 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> T
             + (f", bias on {bias.device}" if bias is not None else "")
         )
     allowed = {x.dtype}
-    if (
-        torch.amp.is_autocast_available(x.device.type)
-        and torch.is_autocast_enabled(x.device.type)
-        and x.dtype != torch.float64
-    ):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    kind = x.device.type  # "meta" has no autocast to ask about
+    if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(kind))
         allowed |= {x.dtype, torch.float32}
     if weight.dtype not in allowed or (bias is not None and bias.dtype != weight.dtype):
         raise ValueError(

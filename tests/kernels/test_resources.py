@@ -4,10 +4,8 @@ import pytest
 import torch
 from fastvae.kernels import dispatch
 
-from bench.kernel_resources import CAPABILITIES, of_recipes
+from bench.kernel_resources import CAPABILITIES, MOST_SPILLED, of_recipes
 
-# Bytes a thread, of 255 registers of 4 bytes. The assembler itself moves a word or two aside to fit more blocks.
-MOST_SPILLED = 16
 # What a block may have of shared memory, at the least of these GPUs: 64 KiB on 7.5, 99 KiB from 8.6 on.
 MOST_SHARED = {(7, 5): 64 * 1024}
 OTHERWISE_SHARED = 99 * 1024
