@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from fastvae.cli import COMMANDS
 from fastvae.recipes import RECIPES
@@ -42,3 +44,19 @@ def test_the_speed_table_is_the_record():
     assert {row for row, _ in rows} == set(times_s)
     for row, ratio in rows:
         assert ratio == f"{base / statistics.median(times_s[row]):.2f}", row
+
+
+def test_the_ops_are_used_as_shown():
+    (shown,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "swap_" in block)
+    names = {
+        "model": nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate")),
+        "critic": nn.Linear(3, 1),
+        "x": torch.randn(2, 3, 4, 4),
+        "weight": torch.randn(5, 3, 3, 3),
+        "bias": torch.randn(5),
+        "fake_features": [torch.randn(2, 3, 4, 4), torch.randn(2, 4, 2, 2)],
+        "real_features": [torch.randn(2, 3, 4, 4), torch.randn(2, 4, 2, 2)],
+    }
+    exec(shown, names)
+    assert names["y"].shape == (2, 5, 8, 8) and names["loss"].dim() == 0
+    assert names["model"][1].upsample == 2
