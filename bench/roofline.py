@@ -48,7 +48,6 @@ def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:
             axes.scatter(
                 [row.flops_per_byte for row in best],
                 [row.tflop_per_s for row in best],
-                marker="o",
                 facecolors=colour if ours else "none",
                 edgecolors=colour,
                 label=f"{op}, {'fastvae' if ours else 'best peer'}" if best else None,

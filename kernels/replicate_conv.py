@@ -204,6 +204,8 @@ def _data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int
         x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
         if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
             return triton.data_gradient(grad, y, weight, upsample, slope, tile)
+        # What the fake promises for this provider.
+        grad = grad.contiguous(memory_format=torch.channels_last)
     return _data_gradient_aten(grad, y, weight, upsample, slope)
 
 

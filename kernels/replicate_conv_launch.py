@@ -75,7 +75,13 @@ def _default_tile(
         # Four tiles of the gradient are added up for one product, so each is kept small, and smaller where the packed
         # form's addresses take registers too: 64 rows spill 116 bytes a thread on 8.0 in float32.
         depth = _block(form.columns, max(16, depth // 2))
-        return {"BLOCK_M": 32 if form.packed else 64, "BLOCK_N": _block(c, widest), "BLOCK_K": depth, **common, "num_stages": 2}
+        return {
+            "BLOCK_M": 32 if form.packed else 64,
+            "BLOCK_N": _block(c, widest),
+            "BLOCK_K": depth,
+            **common,
+            "num_stages": 2,
+        }
     columns, inner = (form.columns, c) if direction == "forward" else (c, form.columns)
     block_n = _block(columns, widest)
     phases = form.phases if direction == "forward" else 1

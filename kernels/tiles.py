@@ -22,7 +22,7 @@ def _measured() -> dict[str, Tile | None]:
 
 
 def key(op: str, shape_class: str, dtype: torch.dtype, capability: tuple[int, int]) -> str:
-    """The name of an entry, e.g. "replicate_conv2d.forward c64 o64 m16384 bfloat16 sm_90"."""
+    """The name of an entry, e.g. "replicate_conv2d.forward u1 c64 o64 16x16 b64 bfloat16 sm_90"."""
     return f"{op} {shape_class} {str(dtype).removeprefix('torch.')} sm_{capability[0]}{capability[1]}"
 
 

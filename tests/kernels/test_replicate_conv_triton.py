@@ -9,6 +9,7 @@ from fastvae.kernels import (
     replicate_conv2d_ref,
     replicate_conv2d_with_sums,
     replicate_conv_launch,
+    tiles,
 )
 
 from tests.closeness import assert_close
@@ -133,6 +134,16 @@ def test_an_empty_batch_has_zero_gradients(upsample, out_channels):
     assert y.shape == (0, out_channels, 4 * upsample, 4 * upsample)
     assert inputs[0].grad.shape == inputs[0].shape
     assert not inputs[1].grad.any() and not inputs[2].grad.any()
+
+
+def test_where_the_table_says_aten_the_layout_stays_the_same(monkeypatch):
+    """The compiler was promised channels_last, whoever runs."""
+    monkeypatch.setattr(tiles, "choose", lambda *_: None)
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3)
+    grad = torch.randn(2, 3, 5, 6)
+    with dispatch.force("triton", capability=(9, 0)):
+        dx, _, _ = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, 1, None, [True, True, False])
+    assert dx.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_gradients_are_the_same_from_run_to_run():
