@@ -1,11 +1,13 @@
 """Every op against its peers: `python -m bench kernels`.
 
 Eager and compiled, forward and backward, at the recipes' shapes; every contender's results are checked against
-float64 before it is timed. Prints a table, and with --out writes a record (JSON) and a roofline (PNG) beside it. On a
-GPU it takes about five minutes; without one it runs what CPUs run, on smaller batches, and says what it left out.
+float64 before it is timed. Prints a table and writes a record (JSON) and a roofline (PNG) beside it. Without a GPU it
+runs what CPUs run, on smaller batches, and says what it left out.
 """
 
 import argparse
+import datetime
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +17,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bench import bench_critic_update, bench_feature_loss, bench_replicate_conv, ceilings, kernel_cases, record
+from bench import (
+    bench_critic_update,
+    bench_feature_loss,
+    bench_replicate_conv,
+    ceilings,
+    kernel_cases,
+    record,
+    roofline,
+)
 from bench.measurement import Measurement, Row, rows
 from fastvae.recipes import RECIPES
 
@@ -25,7 +35,7 @@ CPU_BATCH = 8
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit status."""
+    """The command; returns its exit status: 0, or 1 if an op of ours computed something wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m bench kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,41 +43,47 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=["celeba64"])
     parser.add_argument("--dtype", nargs="+", choices=("bfloat16", "float16", "float32"))
     parser.add_argument("--rounds", type=int, default=None, help="calls of each contender; 50 on a GPU, 15 on a CPU")
-    parser.add_argument("--out", type=Path, help="the record, NAME.json; the picture is NAME.png")
+    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-kernels.json unless given")
     options = parser.parse_args(arguments)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtypes = [getattr(torch, d) for d in options.dtype or (["bfloat16"] if device == "cuda" else ["float32"])]
     rounds = options.rounds or (50 if device == "cuda" else 15)
-    notes = [] if device == "cuda" else ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
+    out = options.out or _record_path(device)
     start = time.perf_counter()
     # Parameters are float32 in every precision.
     measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
-    work = list(_measurements(options.op, tuple(options.recipe), dtypes, device))
+    print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
+    notes = [] if device == "cuda" else ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
     found: list[Row] = []
     wrong = []
-    for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
-        try:
-            results = rows(each, measured, rounds=rounds, device=device, note=notes.append)
-        except AssertionError as error:
-            wrong.append(str(error))
-            tqdm.write(f"WRONG, not timed: {error}", file=sys.stdout)
-            continue
-        tqdm.write(table(results), file=sys.stdout)
-        found += results
-        torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
+    work = list(_measurements(options.op, tuple(options.recipe), dtypes, device))
+    try:
+        for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
+            try:
+                results = rows(each, measured, rounds=rounds, device=device, note=notes.append)
+            except AssertionError as error:
+                wrong.append(f"WRONG, not timed: {error}")
+                tqdm.write(wrong[-1], file=sys.stdout)
+                continue
+            tqdm.write(table(results), file=sys.stdout)
+            found += results
+            torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
+    finally:  # whatever ends it, what was measured stays
+        what = f"every op against its peers on {_machine(device)}, interleaved, medians of {rounds}"
+        record.write(out, what=what, ceilings=measured, rows=found, notes=[*notes, *wrong])
+        if found:
+            roofline.draw(found, measured, _machine(device), out.with_suffix(".png"))
     for words in notes:
         print(f"note: {words}")
-    print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
-    print(f"{time.perf_counter() - start:.0f} s on {_machine(device)}")
-    if options.out:
-        from bench import roofline
-
-        words = f"every op against its peers on {_machine(device)}, interleaved, medians of {rounds}"
-        record.write(options.out, what=words, ceilings=measured, rows=found, notes=[*notes, *wrong])
-        if found:
-            roofline.draw(found, measured, _machine(device), options.out.with_suffix(".png"))
+    print(f"{time.perf_counter() - start:.0f} s on {_machine(device)}; {out} and its picture written")
     return 1 if wrong else 0
+
+
+def _record_path(device: str) -> Path:
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    machine = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
+    return Path(__file__).parent / "records" / f"{datetime.date.today()}-{machine}-kernels.json"
 
 
 def _measurements(
