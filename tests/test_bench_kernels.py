@@ -24,7 +24,7 @@ def test_a_run_leaves_a_record_and_a_picture(tmp_path, monkeypatch, capsys):
     assert kernels.main(["--op", "feature_loss", "--rounds", "2", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert {row["contender"] for row in record["rows"]} == {"loop", "loop, compiled", OURS, "fastvae, compiled"}
-    assert all(len(row["samples_us"]) == 2 and row["of_floor"] > 0 for row in record["rows"])
+    assert all(len(row["samples_us"]) == 2 and row["median_us"] > 0 for row in record["rows"])
     assert record["notes"] == ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "x best peer" in capsys.readouterr().out
