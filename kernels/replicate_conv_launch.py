@@ -86,8 +86,10 @@ def _default_tile(
     block_n = _block(columns, widest)
     phases = form.phases if direction == "forward" else 1
     programs = triton.cdiv(batch * h * w, 128) * triton.cdiv(columns, block_n) * phases
+    # The packed form's data gradient has a short product and long addresses, which in 128 rows take all registers.
+    wide = tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 and not (form.packed and direction == "data_gradient")
     tile = {
-        "BLOCK_M": 128 if tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 else 64,
+        "BLOCK_M": 128 if wide else 64,
         "BLOCK_N": block_n,
         "BLOCK_K": _block(inner, depth),
         **common,
