@@ -90,6 +90,15 @@ class LossNetwork(nn.Module):
         """Stays in eval mode: nothing in here is trained."""
         return super().train(False)
 
+    def round_weights_(self, dtype: torch.dtype) -> "LossNetwork":
+        """Keeps the convolutions' weights in the dtype of the autocast that all passes happen in.
+
+        The features stay bit for bit what they were, since autocast rounds the weights all the same: of a frozen
+        network anew at every pass, twice a step. Outside autocast such a network cannot be used.
+        """
+        self.features.to(dtype)
+        return self
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of the taps, in order of depth.
 

@@ -41,7 +41,10 @@ def build(config: Config) -> Training:
     """
     device = torch.device(config.train.device)
     _, objective_class = OBJECTIVES[name_of(config.objective)]
+    bf16 = config.train.precision == "bf16"
     loss_network = _loss_network(config, objective_class.taps(config.objective))
+    if bf16 and loss_network is not None:
+        loss_network.round_weights_(torch.bfloat16)
     # A generator of its own is not enough: torch's initialisers draw from the global one.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
@@ -53,7 +56,7 @@ def build(config: Config) -> Training:
         objective,
         updates,
         device=device,
-        bf16=config.train.precision == "bf16",
+        bf16=bf16,
         compile_passes=config.train.compile == "on",
     )
     noise = torch.Generator(device).manual_seed(config.train.seed)

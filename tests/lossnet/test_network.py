@@ -119,6 +119,15 @@ def test_bfloat16_autocast_stays_within_its_rounding(images):
         assert (ours.float() - expected).norm() < 0.02 * expected.norm()
 
 
+def test_rounded_weights_give_the_features_of_autocast(images):
+    network = LossNetwork(TAPS[:3])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = network(images)
+        found = network.round_weights_(torch.bfloat16)(images)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert network.shift.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((3, 16, 16), torch.float32), ((1, 1, 16, 16), torch.float32), ((1, 3, 16, 16), torch.uint8)],
