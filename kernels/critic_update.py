@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .cost import Cost
 from .dispatch import provider
+from .layout import is_dense
 
 
 def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,7 +264,7 @@ def _check(
                 f"{op} expects parameters of one device and one floating-point dtype; "
                 f"got {dtype} on {device} and {p.dtype} on {p.device}"
             )
-        if not (p.is_contiguous() or _is_dense(p)):
+        if not (p.is_contiguous() or is_dense(p)):
             raise ValueError(
                 f"{op} expects parameters without gaps or overlaps in memory; "
                 f"got {list(p.shape)} with strides {p.stride()}"
@@ -279,16 +280,6 @@ def _check(
                     f"{op} expects state laid out as its parameter, {list(p.shape)} with strides {p.stride()} of "
                     f"{dtype} on {device}; got {list(s.shape)} with {s.stride()} of {s.dtype} on {s.device}"
                 )
-
-
-def _is_dense(p: Tensor) -> bool:
-    """Whether the elements fill a stretch of memory, each once, in whatever order of the axes."""
-    expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(p.stride(), p.shape, strict=True) if size != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def cost(numel: int, *, optimizer: str) -> Cost:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import tiles
 from .dispatch import capability, launch
+from .layout import is_dense
 
 # Of one launch, as the kernel's arguments are laid out; VGG-19 has this many convolutions. More take further launches.
 MAX_LAYERS = 16
@@ -99,7 +100,8 @@ def forward(
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss, float32, and the differences in the features' dtype and layout, none unless `with_differences`."""
     differences = [torch.empty_like(feature) for feature in features] if with_differences else []
-    features = [_dense(feature) for feature in features]
+    # The clone of one with gaps is laid out as `empty_like` is.
+    features = [feature if is_dense(feature) else feature.clone() for feature in features]
     targets = [_laid_out_as(feature, target) for feature, target in zip(features, targets, strict=True)]
     # An empty layer has a program too, which makes the loss NaN.
     programs = [max(triton.cdiv(feature.numel(), tile["BLOCK"]), 1) for feature in features]
@@ -118,16 +120,6 @@ def forward(
             **tile,
         )
     return shares.sum(), differences
-
-
-def _dense(x: Tensor) -> Tensor:
-    """x, copied into the layout of `torch.empty_like(x)` unless its elements already lie side by side."""
-    side_by_side = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size != 1):
-        if stride != side_by_side:
-            return x.clone()
-        side_by_side *= size
-    return x
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
