@@ -38,7 +38,7 @@ def _measurement(case: FeatureCase, dtype: torch.dtype, device: str, *, backward
         return [loss, *torch.autograd.grad(loss, features)] if backward else loss
 
     loop_compiled, ours_compiled = (
-        torch.compile(f, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs" if device == "cuda" else None)
+        torch.compile(f, fullgraph=True, dynamic=False, options={"max_autotune": device == "cuda"})
         for f in (loop, feature_loss)
     )
     contenders = {

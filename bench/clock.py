@@ -52,7 +52,8 @@ def _captured(call: Callable[[], object]) -> Callable[[], None]:
         _warm_up(call)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # A capture that fails leaves its own stream current: the outer block puts this one back.
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
         call()
     return graph.replay
 

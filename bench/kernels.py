@@ -8,6 +8,7 @@ runs what CPUs run, on smaller batches, and says what it left out.
 import argparse
 import datetime
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     rounds = options.rounds or (50 if device == "cuda" else 15)
     out = options.out or _record_path(device)
     start = time.perf_counter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
     # Parameters are float32 in every precision.
     measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
     print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
@@ -62,13 +64,14 @@ def main(arguments: list[str]) -> int:
         for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
             try:
                 results = rows(each, measured, rounds=rounds, device=device, note=notes.append)
-            except AssertionError as error:
-                wrong.append(f"WRONG, not timed: {error}")
+            except Exception as error:  # the other ops' numbers must not be lost to it
+                wrong.append(f"WRONG, not timed: {each.name}: {type(error).__name__}: {error}")
                 tqdm.write(wrong[-1], file=sys.stdout)
                 continue
+            finally:
+                torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
             tqdm.write(table(results), file=sys.stdout)
             found += results
-            torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
     finally:  # whatever ends it, what was measured stays
         what = f"every op against its peers on {_machine(device)}, interleaved, medians of {rounds}"
         record.write(out, what=what, ceilings=measured, rows=found, notes=[*notes, *wrong])

@@ -81,7 +81,8 @@ def rows(
         note: told, in words, of each contender that is left out, and of each that is less accurate than plain torch.
 
     Raises:
-        AssertionError: ours is.
+        AssertionError: ours is less accurate.
+        RuntimeError: ours cannot be timed.
     """
 
     def say(words: str) -> None:
@@ -89,6 +90,8 @@ def rows(
 
     contenders = _right_ones(measurement, say)
     samples = interleaved(contenders, rounds=rounds, device=device, note=say)
+    if missing := [name for name in contenders if name.startswith(OURS) and name not in samples]:
+        raise RuntimeError(f"{measurement.name}: {', '.join(missing)} could not be captured in a CUDA graph")
     floor_s = ceilings.floor_s(measurement.flops, measurement.bytes, measurement.dtype)
     found = []
     for name, seconds in samples.items():

@@ -9,11 +9,13 @@ compile it for processors that are not there.
 """
 
 import difflib
+import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -29,6 +31,19 @@ _OLDEST = {
     "rmsprop_clip_": {torch.float32: (7, 0)},
 }
 _NEVER = (99, 0)
+
+
+def _hash_of_sources() -> str:
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.py")), folder / "tiles.json"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# An argument of every op that the compiler looks into: its cache on disk knows such an op by name and arguments only,
+# and would go on with the kernels and tiles of an earlier version.
+SOURCES = _hash_of_sources()
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,9 @@ def launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
     elif any(isinstance(x, Tensor) and type(x) not in (Tensor, torch.nn.Parameter) for x in args):
         torch.library.wrap_triton(kernel)[grid](*args, **options)  # a compiler is tracing, with tensors of its own
     else:
-        kernel[grid](*args, **options)
+        # Triton starts on the current GPU, whichever the tensors are on.
+        with torch.cuda.device_of(next(x for x in args if isinstance(x, Tensor))):
+            kernel[grid](*args, **options)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
-from .dispatch import provider
+from .dispatch import SOURCES, provider
 
 
 def paper_weights(channels: Sequence[int]) -> tuple[float, ...]:
@@ -64,7 +64,12 @@ def _forward_aten(
 
 @torch.library.triton_op("fastvae::feature_loss", mutates_args=())
 def _forward(
-    features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
+    features: list[Tensor],
+    targets: list[Tensor],
+    weights: list[float],
+    with_differences: bool,
+    through_relu: bool,
+    sources: str,
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss, and `with_differences` what the backward pass needs: one tensor for each layer, laid out as it."""
     if provider("feature_loss", features[0]) == "triton":
@@ -76,7 +81,7 @@ def _forward(
 
 
 def _save(ctx, inputs, output) -> None:
-    _, _, ctx.weights, _, _ = inputs
+    ctx.weights = inputs[2]
     _, differences = output
     # Or autograd would write zeros for the gradients of the differences, which nobody asks for.
     ctx.set_materialize_grads(False)
@@ -95,7 +100,7 @@ def _backward(ctx, grad: Tensor | None, _):
         for layer, (difference, weight) in enumerate(zip(differences, ctx.weights, strict=True)):
             if ctx.needs_input_grad[0][layer]:
                 gradients[layer] = _scaled(difference, grad * (weight / max(difference.numel(), 1)))
-    return gradients, [None] * layers, None, None, None
+    return gradients, [None] * layers, None, None, None, None
 
 
 def _scaled(difference: Tensor, factor: Tensor) -> Tensor:
@@ -134,7 +139,7 @@ def feature_loss(
     _check(features, targets, weights)
     wanted = torch.is_grad_enabled() and any(feature.requires_grad for feature in features)
     constants = [target.detach() for target in targets]
-    loss, _ = _forward(features, constants, [float(weight) for weight in weights], wanted, through_relu)
+    loss, _ = _forward(features, constants, [float(weight) for weight in weights], wanted, through_relu, SOURCES)
     return loss
 
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
-from .dispatch import provider
+from .dispatch import SOURCES, provider
 
 
 def replicate_conv2d_ref(
@@ -140,7 +140,9 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, negative_slope: float | None) -> Tensor:
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, negative_slope: float | None, sources: str
+) -> Tensor:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
@@ -150,7 +152,9 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, nega
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d_with_sums", mutates_args=())
-def _forward_with_sums(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> tuple[Tensor, Tensor]:
+def _forward_with_sums(
+    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, sources: str
+) -> tuple[Tensor, Tensor]:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
@@ -176,10 +180,14 @@ def _gradients(
     """dL/dx, dL/dweight and dL/dbias from dL/dy; an empty tensor in place of each that is not wanted."""
     of_x, of_weight, of_bias = wanted
     dx, dw, db = grad.new_empty(0), weight.new_empty(0), weight.new_empty(0)
-    if of_x:
-        dx = _data_gradient(grad, y, weight, upsample, negative_slope)
-    if of_weight or of_bias:
-        dw, db = _weight_gradient(grad, y, x, weight, of_bias, upsample, negative_slope)
+    if provider("replicate_conv2d", grad) == "triton":
+        grad = grad.contiguous(memory_format=torch.channels_last)  # once for all kernels
+    # A backward pass inside autocast must not change the dtypes that the fake below promises.
+    with torch.autocast(grad.device.type, enabled=False):
+        if of_x:
+            dx = _data_gradient(grad, y, weight, upsample, negative_slope)
+        if of_weight or of_bias:
+            dw, db = _weight_gradient(grad, y, x, weight, of_bias, upsample, negative_slope)
     return dx, dw, db
 
 
@@ -204,8 +212,6 @@ def _data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int
         x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
         if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
             return triton.data_gradient(grad, y, weight, upsample, slope, tile)
-        # What the fake promises for this provider.
-        grad = grad.contiguous(memory_format=torch.channels_last)
     return _data_gradient_aten(grad, y, weight, upsample, slope)
 
 
@@ -221,7 +227,7 @@ def _weight_gradient(
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weight, bias, ctx.upsample, *slope = inputs
+    x, weight, bias, ctx.upsample, *slope, _ = inputs
     ctx.slope = slope[0] if slope else None
     y = output[0] if isinstance(output, tuple) else output
     keep_y = ctx.slope is not None or isinstance(output, tuple)
@@ -237,7 +243,7 @@ def _differentiate(ctx, grad: Tensor, y: Tensor | None) -> tuple[Tensor | None, 
 
 
 def _backward(ctx, grad: Tensor):
-    return *_differentiate(ctx, grad, ctx.saved_tensors[2]), None, None
+    return *_differentiate(ctx, grad, ctx.saved_tensors[2]), None, None, None
 
 
 def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
@@ -245,7 +251,7 @@ def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
     s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
     y = ctx.saved_tensors[2].to(grad_sums.dtype)
     total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y).to(grad.dtype)
-    return *_differentiate(ctx, total, None), None
+    return *_differentiate(ctx, total, None), None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)
@@ -284,7 +290,7 @@ def replicate_conv2d(
             f"replicate_conv2d expects negative_slope >= 0 or None; got {negative_slope!r}: below 0 the backward pass "
             "could not tell the sign of the input from the output"
         )
-    return _forward(_checked(x, weight, bias, upsample), weight, bias, upsample, negative_slope)
+    return _forward(_checked(x, weight, bias, upsample), weight, bias, upsample, negative_slope, SOURCES)
 
 
 def replicate_conv2d_with_sums(
@@ -299,7 +305,7 @@ def replicate_conv2d_with_sums(
         of y, as rounded, and of its square over batch and map. With n = B * H * W * upsample^2 the mean is
         sums[0] / n and the variance sums[1] / n - mean^2.
     """
-    return _forward_with_sums(_checked(x, weight, bias, upsample), weight, bias, upsample)
+    return _forward_with_sums(_checked(x, weight, bias, upsample), weight, bias, upsample, SOURCES)
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:

@@ -55,8 +55,9 @@ def choose_tile(direction: str, x_shape: torch.Size, weight: Tensor, upsample: i
         upsample: 1 or 2.
         like: the tensor whose dtype and device decide.
     """
-    batch, c, h, w = x_shape
-    shape_class = f"u{upsample} c{c} o{weight.shape[0]} {h}x{w} b{tiles.size_class(int(batch))}"
+    # Whole numbers, also where the compiler traces with symbols in their place.
+    batch, c, h, w, o = (int(size) for size in (*x_shape, weight.shape[0]))
+    shape_class = f"u{upsample} c{c} o{o} {h}x{w} b{tiles.size_class(batch)}"
     default = _default_tile(direction, x_shape, Form.of(weight, upsample), like.dtype, capability(like))
     return tiles.choose(f"replicate_conv2d.{direction}", shape_class, like.dtype, capability(like), default)
 

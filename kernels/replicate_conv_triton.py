@@ -13,6 +13,9 @@ so the upsampled and the padded map exist nowhere. The kernels know two forms of
 
 and `packed_weight_kernel` writes W for either as [shift, column, C], summed in float32 before any rounding. All
 results are the same from run to run: each is written by one program, and split sums are added in a fixed order.
+
+Channel counts are compiled in, since a division by them in the inner loop is a third of its instructions; so is the
+map's size where the loop walks over pixels, in the weight gradient, while elsewhere maps of any size share one kernel.
 """
 
 import triton
@@ -80,7 +83,7 @@ def packed_weight_kernel(
 
 @triton.jit
 def forward_kernel(
-    x, packed, bias, y, partial_sums, M, H, W, C, O, N, slope,
+    x, packed, bias, y, partial_sums, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
     U: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -139,7 +142,7 @@ def _masked_gradient(grad, y, at, mask, slope):
 
 @triton.jit
 def data_gradient_kernel(
-    grad, y, packed, dx, M, H, W, C, O, N, slope,
+    grad, y, packed, dx, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
     U: tl.constexpr, PACKED: tl.constexpr, PIXELS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -200,7 +203,8 @@ def data_gradient_kernel(
 
 @triton.jit
 def weight_gradient_kernel(
-    grad, y, x, dw, db, M, H, W, C, O, N, slope, split_size,
+    grad, y, x, dw, db, M, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr,
+    slope, split_size,
     U: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip

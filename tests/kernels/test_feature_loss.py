@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastvae.kernels import feature_loss, feature_loss_ref
+from fastvae.kernels.dispatch import SOURCES
 from fastvae.kernels.feature_loss import _forward, cost, paper_weights
 from torch.library import opcheck
 
@@ -59,7 +60,7 @@ def test_equals_reference_in_any_layout(layout, target_layout):
     gradients = torch.autograd.grad(ours, features)
     for got, true in zip(gradients, torch.autograd.grad(expected, features), strict=True):
         assert torch.allclose(got, true, rtol=1e-13)
-    _, differences = _forward(maps(layout=layout), targets, list(WEIGHTS), True, False)
+    _, differences = _forward(maps(layout=layout), targets, list(WEIGHTS), True, False, SOURCES)
     assert [strides(d) for d in differences] == [strides(torch.empty_like(f)) for f in features]
 
 
@@ -110,21 +111,21 @@ def test_float16_gradients_wait_for_the_loss_scale():
 
 
 def test_keeps_only_what_the_backward_pass_needs():
-    _, differences = _forward(maps(), maps(seed=1), list(WEIGHTS), False, False)
+    _, differences = _forward(maps(), maps(seed=1), list(WEIGHTS), False, False, SOURCES)
     assert differences == []
     features = maps()
     features[1].requires_grad_()
     feature_loss(features, maps(seed=1), WEIGHTS).backward()
     assert [f.grad is not None for f in features] == [False, True, False]
     with pytest.raises(RuntimeError, match="with_differences=True"):
-        _forward(features, maps(seed=1), list(WEIGHTS), False, False)[0].backward()
+        _forward(features, maps(seed=1), list(WEIGHTS), False, False, SOURCES)[0].backward()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_registered_as_torch_wants_it(dtype, layout):
     features, targets = leaves(maps(dtype, layout=layout)[:2]), maps(dtype, 1, layout)[:2]
-    opcheck(_forward, (features, targets, [1.0, 2.0], True, layout == "contiguous"))
+    opcheck(_forward, (features, targets, [1.0, 2.0], True, layout == "contiguous", SOURCES))
 
 
 def test_compiled_in_one_graph():

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
+from fastvae.kernels.dispatch import SOURCES
 from fastvae.kernels.replicate_conv import _forward, _forward_with_sums, _gradients, cost
 from torch.library import opcheck
 
@@ -107,11 +108,11 @@ def test_normalising_by_the_sums_is_batch_normalisation():
 )
 def test_registered_as_torch_wants_it(dtype, channels_last, upsample):
     x, weight, bias = operands((2, 3, 5, 6), 4, dtype, channels_last)
-    opcheck(_forward, (x, weight, bias, upsample, 0.2))
-    opcheck(_forward, (x, weight, None, upsample, None))
+    opcheck(_forward, (x, weight, bias, upsample, 0.2, SOURCES))
+    opcheck(_forward, (x, weight, None, upsample, None, SOURCES))
     if dtype == torch.float64:  # torch's check compares squares of bfloat16 results, rounded on two ways
-        opcheck(_forward_with_sums, (x, weight, bias, upsample))
-    y = _forward(x, weight, bias, upsample, 0.2).detach()
+        opcheck(_forward_with_sums, (x, weight, bias, upsample, SOURCES))
+    y = _forward(x, weight, bias, upsample, 0.2, SOURCES).detach()
     g = torch.randn_like(y)
     inputs = (x.detach(), weight.detach(), upsample)
     opcheck(_gradients, (g, y, *inputs, 0.2, [True, True, True]))
@@ -135,6 +136,16 @@ def test_autocast_keeps_the_weights_gradient_in_float32():
     assert weight.grad.dtype == bias.grad.dtype == x.grad.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert replicate_conv2d(x.double(), weight.double()).dtype == torch.float64
+
+
+def test_a_backward_pass_inside_autocast_keeps_its_dtypes():
+    x, weight, bias = operands((2, 4, 6, 6), 8, torch.float32)
+    y = replicate_conv2d(x, weight, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(y.square().sum(), (x, weight, bias))
+    y = replicate_conv2d(x, weight, bias)
+    expected = torch.autograd.grad(y.square().sum(), (x, weight, bias))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("upsample", [1, 2])

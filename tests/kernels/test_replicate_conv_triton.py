@@ -31,9 +31,10 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(autouse=True)
-def _few_programs(monkeypatch):
+def _few_programs(request, monkeypatch):
     """The interpreter's cost is by program; these two kernels have one for every 256 weights on a GPU."""
-    monkeypatch.setitem(replicate_conv_launch._WEIGHT_TILE, "BLOCK", 8192)
+    if not request.node.get_closest_marker("gpu"):
+        monkeypatch.setitem(replicate_conv_launch._WEIGHT_TILE, "BLOCK", 8192)
 
 
 def check(shape, out_channels, dtype, upsample, slope, device="cpu", bias=True):
@@ -172,7 +173,9 @@ def test_gradients_are_the_same_from_run_to_run():
         (5, 3, 3, 2),
     ],
 )
-def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory):
+def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory, monkeypatch):
+    # In TF32, torch's default, cuDNN may or may not round what ours does: there is no exact rule to hold either to.
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
     x = torch.empty(1, device="cuda", dtype=dtype)
     if provider("replicate_conv2d", x) != "triton":
         pytest.skip(f"{torch.cuda.get_device_name()} runs ATen in {dtype}")
