@@ -194,7 +194,7 @@ def test_every_candidate_of_the_paper_s_recipe_can_be_started():
                 trial.clear()
                 trial.update(entries)
                 call.run(*operands)
-    assert 300 < len(variants) < 800
+    assert 300 < len(variants) < 1000
     for variant in list(variants)[20::120]:
         compile_for(variant, H100)
 

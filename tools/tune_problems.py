@@ -95,7 +95,7 @@ class ConvCall:
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor) -> list[Tensor]:
         if self.direction == "forward":
-            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, self.case.upsample, None)]
+            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, self.case.upsample, None, dispatch.SOURCES)]
         of_x = self.direction == "data_gradient"
         wanted = [of_x, not of_x, not of_x and bias is not None]
         found = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, self.case.upsample, None, wanted)
@@ -182,7 +182,9 @@ class FeatureCall(_Elementwise):
         return [[f.detach() for f in features], targets]
 
     def run(self, features: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        loss, differences = torch.ops.fastvae.feature_loss(features, targets, self.case.weights, True, False)
+        loss, differences = torch.ops.fastvae.feature_loss(
+            features, targets, self.case.weights, True, False, dispatch.SOURCES
+        )
         return [loss, *differences]
 
 

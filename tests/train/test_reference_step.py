@@ -140,6 +140,7 @@ def compare_in_float32(form: str, steps: int, size: int) -> None:
     A step is a gradient and an update by it. The two are compared one after the other, since Adam's first update is
     nearly the gradient's sign, which float32 does not know for entries near zero. The reference's own error is the
     largest over orders of the batch, which change nothing but the rounding: in one order it may be small by luck.
+    There are six orders, so that a batch must have 3 images or more.
     """
     objective = build(form, SmoothLossNetwork)
     for network in objective.networks.values():
