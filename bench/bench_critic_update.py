@@ -86,7 +86,7 @@ def _compiled(case: UpdateCase, parameters: list[nn.Parameter], device: str) -> 
     first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     steps = [torch.zeros((), device=device) for _ in parameters]
     # Of the class's settings those that are not the default.
-    common = {"foreach": True, "capturable": device == "cuda", "weight_decay": 0.0, "eps": _EPS, "lr": _LR}
+    common = {"foreach": True, "capturable": True, "weight_decay": 0.0, "eps": _EPS, "lr": _LR}
 
     @torch.compile(fullgraph=True, dynamic=False)
     def step(params, grads, first, second, steps):

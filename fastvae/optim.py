@@ -65,6 +65,10 @@ class _Clipped(torch.optim.Optimizer):
         graph goes on from what was loaded.
         """
         before, lrs = self.state, [group["lr"] for group in self.param_groups]
+        if len(state_dict["param_groups"]) == len(self.param_groups):  # else torch says what is wrong
+            # torch's own classes save no clip: then each group keeps its own.
+            pairs = zip(self.param_groups, state_dict["param_groups"], strict=True)
+            state_dict = {**state_dict, "param_groups": [{"clip": own["clip"], **saved} for own, saved in pairs]}
         super().load_state_dict(state_dict)
         for p, state in self.state.items():
             for name, value in state.items():

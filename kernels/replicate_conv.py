@@ -44,10 +44,9 @@ def replicate_conv2d_ref(
 # In ATen: what CPUs run, older GPUs, and float64.
 
 
-def _pad_by_cat(x: Tensor) -> Tensor:
-    # Not F.pad(mode="replicate"): compiled by Inductor for the CPU (torch 2.11 to 2.13) its backward is wrong.
-    x = torch.cat((x[..., :1], x, x[..., -1:]), dim=-1)
-    return torch.cat((x[..., :1, :], x, x[..., -1:, :]), dim=-2)
+def _pad(x: Tensor) -> Tensor:
+    # Its gradient is never asked of torch: compiled for the CPU (torch 2.11 to 2.13) that one is wrong.
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
 def _fold_padding(padded: Tensor) -> Tensor:
@@ -72,7 +71,8 @@ def _upsampling_kernel(weight: Tensor) -> Tensor:
     box = box[..., :-1, :] + box[..., 1:, :]
     box = box[..., :-1] + box[..., 1:]
     # A transposed convolution scatters where a convolution gathers, so the kernel turns by 180 degrees.
-    return box.flip(2, 3).transpose(0, 1)
+    # oneDNN takes twice as long for another layout of 256 to 128 channels.
+    return box.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
 
 
 def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, slope: float | None) -> Tensor:
-    padded, bias = _pad_by_cat(x), None if bias is None else bias.to(x.dtype)
+    padded, bias = _pad(x), None if bias is None else bias.to(x.dtype)
     if upsample == 1:
         y = F.conv2d(padded, weight.to(x.dtype), bias)
     else:
@@ -103,7 +103,7 @@ def _data_gradient_aten(grad: Tensor, y: Tensor | None, weight: Tensor, upsample
 def _weight_gradient_aten(
     grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, with_bias: bool, upsample: int, slope: float | None
 ) -> tuple[Tensor, Tensor]:
-    grad, padded = _before_activation(grad, y, slope), _pad_by_cat(x)
+    grad, padded = _before_activation(grad, y, slope), _pad(x)
     kernel = weight if upsample == 1 else _upsampling_kernel(weight)
     _, dw, db = torch.ops.aten.convolution_backward(
         grad,

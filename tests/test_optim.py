@@ -255,3 +255,14 @@ def test_torchs_own_class_goes_on_without_a_wait():
     theirs.step()
     ours.load_state_dict(theirs.state_dict())
     assert ours.state[p]["step"].item() == 2
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_torchs_state_leaves_each_groups_clip_alone(name):
+    ours, theirs = PAIRS[name]
+    params = parameters()
+    optimizer = ours([{"params": params[:1], "clip": 0.01}, {"params": params[1:], "clip": None}])
+    others = parameters()
+    saved = theirs([{"params": others[:1]}, {"params": others[1:]}]).state_dict()
+    optimizer.load_state_dict(saved)
+    assert [group["clip"] for group in optimizer.param_groups] == [0.01, None]
