@@ -6,6 +6,7 @@ from functools import cache, partial
 
 import torch
 from fastvae.kernels import feature_loss, replicate_conv2d, replicate_conv2d_with_sums
+from fastvae.kernels.feature_loss import paper_weights
 from torch import Tensor, nn
 
 from fastvae.config import Config
@@ -58,7 +59,7 @@ class FeatureCase:
     @property
     def weights(self) -> tuple[float, ...]:
         """Equation 6's."""
-        return tuple(100.0 / c**2 for c, _, _ in self.shapes)
+        return paper_weights([c for c, _, _ in self.shapes])
 
     def operands(self, dtype: torch.dtype, device: str = "cpu") -> tuple[list[Tensor], list[Tensor]]:
         """Features, wanting gradients, and targets: both as a ReLU leaves them, in channels_last."""

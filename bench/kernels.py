@@ -31,7 +31,7 @@ from bench.measurement import Measurement, Row, rows
 from fastvae.recipes import RECIPES
 
 OPS = ("replicate_conv2d", "feature_loss", "critic_update")
-# A twelfth of an image's features at batch 64 already fill a CPU's caches.
+# An eighth of the recipes', so that a run takes minutes.
 CPU_BATCH = 8
 
 
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
     # Parameters are float32 in every precision.
     measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
     print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
-    notes = [] if device == "cuda" else ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
+    notes = (
+        [] if device == "cuda" else [f"no GPU: Triton's kernels were not timed, and batches are of {CPU_BATCH} images"]
+    )
     found: list[Row] = []
     wrong = []
     work = list(_measurements(options.op, tuple(options.recipe), dtypes, device))
