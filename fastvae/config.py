@@ -41,6 +41,11 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of convolutions and linear layers; auto: see `fastvae info`
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the step; auto: see `fastvae info`
+    cuda_graph: Literal["auto", "on", "off"] = "auto"  # replay the step as one CUDA graph; auto: on a GPU
+    # who decodes a folder of pictures: dali or pillow at every epoch, packed once before the first; auto: dali where
+    # there are a GPU, DALI and JPEGs, else packed
+    loader: Literal["auto", "dali", "pillow", "packed"] = "auto"
+    resident: Literal["auto", "on", "off"] = "auto"  # keep all images on the device; auto: on a GPU that has the room
     log_every: int = 10  # steps between two lines of stats.jsonl, > 0
     balance_every: int = 100  # steps between two measurements of the critic's share of the gradient; 0: never
     evaluate_every: int = 500  # steps between two evaluations on held-out images; 0: only before and after

@@ -70,6 +70,19 @@ def choose_compile(wanted: str, device: torch.device) -> Choice:
     return Choice("on", "there is a GPU that the compiler supports")
 
 
+def choose_cuda_graph(wanted: str, device: torch.device) -> Choice:
+    """ "on" or "off" for capturing the training step.
+
+    Raises:
+        UsageError: it is asked for on a CPU.
+    """
+    if wanted == "on" and device.type == "cpu":
+        raise UsageError("--cuda-graph on, but this run is on the CPU; --cuda-graph auto runs without")
+    if wanted != "auto":
+        return Choice(wanted, "as asked")
+    return Choice(*(("on", "the step runs on a GPU") if device.type == "cuda" else ("off", "the step runs on the CPU")))
+
+
 def compile_obstacle(device: torch.device) -> str | None:
     """Why torch.compile cannot run here, or None."""
     if device.type == "cuda":

@@ -20,6 +20,9 @@ _RESUMABLE = {
     "device",
     "precision",
     "compile",
+    "cuda_graph",
+    "loader",
+    "resident",
     "lr",
     "epochs",
     "steps",
@@ -129,16 +132,26 @@ def _check_resumable(before: Config, after: Config) -> None:
 
 
 def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
-    from fastvae.data.dataset import open_images
-    from fastvae.train.batches import Batches
+    import torch
 
-    images = open_images(config.data, config.model.image_size)
-    batches = Batches(images, config.train.batch_size, config.train.seed)
-    total = batches.steps_of(config.train)
+    from fastvae.data.training_set import open_training_set
+    from fastvae.train.order import BatchOrder
+
+    train = config.train
+    images = open_training_set(
+        config.data,
+        image_size=config.model.image_size,
+        loader=train.loader,
+        device=torch.device(train.device),
+        batch_size=train.batch_size,
+    )
+    order = BatchOrder(len(images.train), train.batch_size, train.seed)
     print(json.dumps(to_json(config), indent=1))
     for name, reason in reasons.items():
         print(f"{name} {getattr(config.train, name)}: {reason}")
-    print(f"{images.path}: {len(batches.train)} training images, {len(images.held_out())} held out")
-    print(f"{total} steps of {config.train.batch_size} images, {batches.steps_per_epoch} an epoch, into {folder}")
+    print(f"loader {images.reason}")
+    print(f"{images.name}: {order.count} training images, {len(images.held_out(train.held_out))} held out")
+    steps = f"{order.steps_of(train)} steps of {train.batch_size} images, {order.steps_per_epoch} an epoch"
+    print(f"{steps}, into {folder}")
     print("dry run: nothing was trained, and the run's folder was not made")
     return 0

@@ -1,7 +1,7 @@
 """Picture files to square RGB arrays, with NVIDIA DALI on the CPU: Pillow's pixels, faster.
 
 DALI takes what costs most, the decoding of small JPEGs, of which it decodes only the rows of the crop. All other
-files (see `_plain_jpeg_size`), and those that DALI refuses, go through Pillow. On two cores, 178x218 to 64x64, it
+files (see `plain_jpeg`), and those that DALI refuses, go through Pillow. On two cores, 178x218 to 64x64, it
 is 1.2 to 1.5 times as fast as Pillow alone (interleaved runs; 350 against 440 us of processor time a picture).
 
 Pixels: identical to `decode_pillow`, a bound of 0 levels, where both use libjpeg-turbo, as the wheels of Pillow
@@ -25,6 +25,7 @@ from PIL import Image
 from fastvae.data import decode_pillow
 from fastvae.data.crop import Box, Crop, crop_box
 from fastvae.data.decode_pillow import BrokenImage
+from fastvae.data.plain_jpeg import plain_jpeg_size
 from fastvae.errors import FastvaeError
 
 # A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink,
@@ -145,7 +146,7 @@ def _read(path: Path, crop: Crop) -> tuple[bytes | BrokenImage, Box | None]:
         data = path.read_bytes()
     except OSError as error:
         return BrokenImage(str(error)), None
-    size = _plain_jpeg_size(data)
+    size = plain_jpeg_size(data)
     if size is None or size[0] * size[1] > _MOST_PIXELS:
         return data, None
     try:
@@ -160,25 +161,3 @@ def _finish(data: bytes | BrokenImage, piece: np.ndarray | None, crop: Crop, siz
     if piece is None:
         return decode_pillow.decode_file(BytesIO(data), crop=crop, size=size)
     return decode_pillow.crop_and_resize(Image.fromarray(piece), crop=None, size=size)
-
-
-def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a complete 8-bit JFIF file of three components, without EXIF and Adobe's marker.
-
-    In such a file nothing is open to interpretation: no orientation, no CMYK, no colours but YCbCr. None for
-    every other file.
-    """
-    if not data.startswith(b"\xff\xd8\xff\xe0") or not data.endswith(b"\xff\xd9"):
-        return None
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in (0xE1, 0xEE):  # APP1 (EXIF), APP14 (Adobe)
-            return None
-        if marker in (0xC0, 0xC1, 0xC2):  # start of frame: baseline, extended, progressive
-            height = int.from_bytes(data[at + 5 : at + 7], "big")
-            width = int.from_bytes(data[at + 7 : at + 9], "big")
-            plain = data[at + 4] == 8 and data[at + 9] == 3 and width and height
-            return (width, height) if plain else None
-        at += 2 + length
-    return None

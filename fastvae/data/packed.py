@@ -105,13 +105,7 @@ class PackedImages:
         Raises:
             FastvaeError: there are neither.
         """
-        for split in ("validation", "test"):
-            if len(indices := self.indices(split)):
-                return indices
-        raise FastvaeError(
-            f"{self.path}: every image is in the train split, and held-out images are needed; "
-            "prepare it from a folder of 20 images or more, or one with `train` and `validation` folders"
-        )
+        return held_out_indices(self.splits, self.path)
 
     def verify(self) -> None:
         """Reads the whole file and compares every block with its SHA-256.
@@ -284,6 +278,25 @@ class PackedWriter:
             raise FastvaeError(
                 f"{self.path} was not written: after {self.count} images {reason}. Nothing was left behind"
             ) from error
+
+
+def held_out_indices(splits: np.ndarray, path: Path) -> np.ndarray:
+    """int64 [n], ascending: the validation images, or the test images where there is no validation split (CIFAR-10).
+
+    Args:
+        splits: uint8 [N], 0 train, 1 validation, 2 test.
+        path: where they come from, for the message.
+
+    Raises:
+        FastvaeError: there are neither.
+    """
+    for split in ("validation", "test"):
+        if len(indices := np.flatnonzero(splits == SPLITS[split])):
+            return indices
+    raise FastvaeError(
+        f"{path}: every image is in the train split, and held-out images are needed; "
+        "prepare it from a folder of 20 images or more, or one with `train` and `validation` folders"
+    )
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastvae.data import decode_pillow
+from fastvae.data.cores import decoding_threads
 from fastvae.data.crop import Crop, check_crop
 from fastvae.data.decode_pillow import BrokenImage
 from fastvae.data.detect import check_kind, read_source
@@ -72,10 +73,7 @@ def prepare(
     check_crop(crop)
     if image_size is not None and not 8 <= image_size <= 1024:
         raise UsageError(f"image_size must be 8 to 1024 pixels; got {image_size}")
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers < 1:
-        raise UsageError(f"workers must be 1 or more; got {workers}")
+    workers = decoding_threads(workers)
     check_destination(out_path, overwrite=overwrite)
     decoder_module = _choose_decoder(decoder)
     source = read_source(

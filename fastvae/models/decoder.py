@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
+from fastvae.models.blocks import NEGATIVE_SLOPE, BatchNorm2d, ResidualBlock, check_image_size, stage_widths
 from fastvae.nn import ReplicationConv2d
 
 
@@ -14,7 +14,7 @@ def _conv3x3(in_channels: int, out_channels: int) -> ReplicationConv2d:
 def _upsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         ReplicationConv2d(in_channels, out_channels, upsample=2, bias=False),
-        nn.BatchNorm2d(out_channels),
+        BatchNorm2d(out_channels),
         nn.LeakyReLU(NEGATIVE_SLOPE),
         ResidualBlock(out_channels, _conv3x3),
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from fastvae.config import Config
-from fastvae.machine import choose_compile, choose_device, choose_precision
+from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.step import Step
 
@@ -29,8 +29,16 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     compiled = choose_compile(config.train.compile, device)
-    train = replace(config.train, device=device.type, precision=precision.value, compile=compiled.value)
-    return replace(config, train=train), {"precision": precision.reason, "compile": compiled.reason}
+    graph = choose_cuda_graph(config.train.cuda_graph, device)
+    train = replace(
+        config.train,
+        device=device.type,
+        precision=precision.value,
+        compile=compiled.value,
+        cuda_graph=graph.value,
+    )
+    reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
+    return replace(config, train=train), reasons
 
 
 def build(config: Config) -> Training:
@@ -42,6 +50,8 @@ def build(config: Config) -> Training:
     device = torch.device(config.train.device)
     _, objective_class = OBJECTIVES[name_of(config.objective)]
     bf16 = config.train.precision == "bf16"
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every shape of a run comes thousands of times
     loss_network = _loss_network(config, objective_class.taps(config.objective))
     if bf16 and loss_network is not None:
         loss_network.round_weights_(torch.bfloat16)

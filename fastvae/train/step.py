@@ -3,9 +3,10 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvae.objectives import Objective, Pass, Update
+from fastvae.train.rounded_weights import RoundedWeights
 
 
 class Step:
@@ -43,11 +44,10 @@ class Step:
         Returns:
             The step's loss terms, detached scalars on the device.
         """
-        images = to_images(pixels)
         terms = {}
         for part in self.objective.passes(step):
             with self.precision():
-                total, reported = self._loss(part)(images, noise)
+                total, reported = self._loss(part)(pixels, noise)
             total.backward()
             for name in part.updates:
                 self.updates[name].apply()
@@ -60,11 +60,22 @@ class Step:
 
     def _loss(self, part: Pass):
         if part.name not in self._losses:
-            loss = part.loss
-            self._losses[part.name] = (
-                torch.compile(loss, fullgraph=True, dynamic=False) if self.compile_passes else loss
-            )
+
+            def loss(pixels: Tensor, noise: Tensor):
+                return part.loss(to_images(pixels), noise)
+
+            if self.bf16:
+                loss = RoundedWeights(self._moved_by(part), loss).rounded
+            if self.compile_passes:
+                loss = torch.compile(loss, fullgraph=True, dynamic=False)
+            self._losses[part.name] = loss
         return self._losses[part.name]
+
+    def _moved_by(self, part: Pass) -> list[nn.Module]:
+        """The networks whose parameters a pass's updates move."""
+        groups = (group for name in part.updates for group in self.updates[name].optimizer.param_groups)
+        moved = {id(p) for group in groups for p in group["params"]}
+        return [n for n in self.objective.networks.values() if any(id(p) in moved for p in n.parameters())]
 
 
 def to_images(pixels: Tensor) -> Tensor:

@@ -3,20 +3,22 @@
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fastvae import pictures
 from fastvae.config import Config, to_json
-from fastvae.data.dataset import open_images
+from fastvae.data.training_set import open_training_set
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint
-from fastvae.train.batches import Batches
 from fastvae.train.build import build
+from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
-from fastvae.train.progress import Progress
+from fastvae.train.learning_rates import LearningRates
+from fastvae.train.meter import Meter
+from fastvae.train.order import BatchOrder
+from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
+from fastvae.train.runner import Runner
 from fastvae.train.step import to_images
 from fastvae.train.stopping import StopSignal
 
@@ -39,11 +41,19 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, *, resume: bool = False):
         self.config, self.train = config, config.train
         self.run = RunFolder(folder)
-        images = open_images(config.data, config.model.image_size)
-        self.batches = Batches(images, self.train.batch_size, self.train.seed)
-        self.held_out = np.asarray(images.images[images.held_out()[: self.train.held_out]])
-        self.total = self.batches.steps_of(self.train)
+        device = torch.device(self.train.device)
+        images = open_training_set(
+            config.data,
+            image_size=config.model.image_size,
+            loader=self.train.loader,
+            device=device,
+            batch_size=self.train.batch_size,
+        )
+        self.order = BatchOrder(len(images.train), self.train.batch_size, self.train.seed)
+        self.held_out = images.held_out(self.train.held_out)
+        self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
+        self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds = 0, 0.0
         if resume:
             resumed = checkpoint.restore(
@@ -59,7 +69,12 @@ class Trainer:
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
-        self._window: list[dict[str, Tensor]] = []
+        self.meter = Meter(self.train.log_every, device)
+        self.feed, where = choose_feed(
+            images.loader, images.train, self.order, device=device, resident=self.train.resident
+        )
+        self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
+        self.progress.note(f"{images.reason}; {where}")
         self._saved = self.done if resume else None
 
     def fit(self) -> int | None:
@@ -75,6 +90,8 @@ class Trainer:
             with StopSignal() as stop:
                 if self.done == 0:
                     self._evaluate()
+                if self.done < self.total:
+                    self._warm_up()
                 self._loop(stop)
                 self._close_window()
                 if self._saved != self.done:
@@ -84,8 +101,15 @@ class Trainer:
                     self._pictures()
             return stop.received
         finally:
+            self.feed.close()
             self.progress.close()
             self.run.close()
+
+    def _warm_up(self) -> None:
+        what = [w for w, on in (("compiled", self.step.compile_passes), ("captured", self.runner.capture)) if on]
+        if what:
+            self.progress.note(f"the step is being {' and '.join(what)}, which can take minutes the first time")
+            self.progress.note(f"ready after {duration(self.runner.warm_up(self.done))}")
 
     def _loop(self, stop: StopSignal) -> None:
         train = self.train
@@ -94,12 +118,10 @@ class Trainer:
             if train.minutes is not None and self.seconds >= 60 * train.minutes:
                 break
             start = time.perf_counter()
-            self._set_learning_rates()
-            pixels = self.batches[self.done].to(self.step.device, non_blocking=True)
-            noise = self._draw_noise(len(pixels))
-            self._window.append(self.step(pixels, noise, self.done))
+            self.rates.set_epoch(self.done // self.order.steps_per_epoch)
+            self.runner(self.done)
             self.done += 1
-            balance = self._balance(pixels, noise) if self._is_due(train.balance_every) else {}
+            balance = self._balance() if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
             self.seconds += time.perf_counter() - start
@@ -120,57 +142,43 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
 
-    def _set_learning_rates(self) -> None:
-        factor = self.train.lr_decay ** (self.done // self.batches.steps_per_epoch)
-        for update in self.updates.values():
-            for group in update.optimizer.param_groups:
-                group.setdefault("initial_lr", float(group["lr"]))
-                group["lr"] = group["initial_lr"] * factor
-
-    def _draw_noise(self, count: int) -> Tensor:
-        size = self.objective.noise_size
-        return torch.randn(count, size, generator=self.noise, device=self.step.device)
-
-    def _balance(self, pixels: Tensor, noise: Tensor) -> dict[str, float]:
+    def _balance(self) -> dict[str, float]:
         # A measurement must leave no trace: the batch statistics of its forward passes are undone.
-        images = to_images(pixels)
+        images = to_images(self.runner.pixels)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
         with self.step.precision():
-            found = self.objective.balance(images, noise)
+            found = self.objective.balance(images, self.runner.noise)
         for buffer, before in buffers:
             buffer.copy_(before)
         return {name: value.item() for name, value in found.items()}
 
     def _close_window(self, extra: dict[str, float] | None = None) -> None:
         """Logs the mean of the steps since the last call, after checking that every one of them was finite."""
-        if not self._window:
+        reading = self.meter.read()
+        if not reading.steps:
             return
-        names = list(self._window[0])
-        values = torch.stack([torch.stack([terms[n].float() for n in names]) for terms in self._window]).cpu()
-        finite = torch.isfinite(values)
-        if not finite.all():
-            row, column = (int(i) for i in torch.nonzero(~finite)[0])
-            step = self.done - len(values) + row + 1
-            raise self._diverged(f"the loss term {names[column]!r} was {values[row, column].item()} at step {step}")
-        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        if reading.not_finite:
+            index, name, value = reading.not_finite
+            step = self.done - reading.steps + index + 1
+            raise self._diverged(f"the loss term {name!r} was {value} at step {step}")
         now = time.perf_counter()
-        images_per_s = len(values) * self.train.batch_size / (now - self._log_start)
-        self._log_start, self._window = now, []
+        images_per_s = reading.steps * self.train.batch_size / (now - self._log_start)
+        self._log_start = now
         self.run.append(
             {
                 "step": self.done,
-                "epoch": self.done / self.batches.steps_per_epoch,
+                "epoch": self.done / self.order.steps_per_epoch,
                 "seconds": round(self.seconds, 3),
                 "images_per_s": round(images_per_s, 2),
-                "lr": next(iter(self.updates.values())).optimizer.param_groups[0]["lr"],
-                **means,
+                "lr": self.rates.first,
+                **reading.means,
                 **(extra or {}),
             }
         )
         left = (self.total - self.done) * self.train.batch_size / images_per_s
         if self.train.minutes is not None:
             left = min(left, max(0.0, 60 * self.train.minutes - self.seconds))
-        self.progress.show(self.done, images_per_s, means | (extra or {}), left)
+        self.progress.show(self.done, images_per_s, reading.means | (extra or {}), left)
 
     def _diverged(self, what: str) -> FastvaeError:
         saved = checkpoint.checkpoints(self.run.checkpoints)

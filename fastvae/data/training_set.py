@@ -1,0 +1,156 @@
+"""Opens what `--data` names for training: which images, and who brings them (`--loader`)."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastvae.data.cores import decoding_threads
+from fastvae.data.dataset import EMBEDDED, open_images
+from fastvae.data.detect import read_source
+from fastvae.data.load_packed import PackedLoader
+from fastvae.data.loader import Loader
+from fastvae.data.packed import SPLITS, held_out_indices
+from fastvae.data.picture_files import PictureFiles
+from fastvae.data.source import Source
+from fastvae.errors import UsageError
+
+LOADERS = ("auto", "dali", "pillow", "packed")
+_JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images to train on and images held out.
+
+    Attributes:
+        name: where they come from, for messages.
+        train: int64 [n], ascending: positions of the training images in the data set, which `loader` takes.
+        held_out: gives the first `count` held-out images, or all if they are fewer: uint8 [m, H, W, 3], 0..255, RGB.
+        loader: brings batches.
+        reason: which loader it is and why, in words.
+    """
+
+    name: str
+    train: np.ndarray
+    held_out: Callable[[int], np.ndarray]
+    loader: Loader
+    reason: str
+
+
+def open_training_set(
+    data: str,
+    *,
+    image_size: int,
+    loader: str = "auto",
+    device: torch.device,
+    batch_size: int,
+    workers: int | None = None,
+) -> TrainingSet:
+    """Opens a data set and chooses its loader.
+
+    Args:
+        data: "faces", the embedded data set; a file of `fastvae prepare`; or a folder of images.
+        image_size: pixels a side.
+        loader: "packed" reads a packed file, to which a folder is prepared once, in the cache. "dali" and "pillow"
+            decode a folder's files whenever they are needed. "auto": dali for a folder of JPEGs where there are a GPU
+            and DALI, else packed.
+        device: where the images are wanted. "dali" decodes there.
+        batch_size: the most images of a batch.
+        workers: decoding threads; by default one for each core this process may use.
+
+    Raises:
+        UsageError: the loader does not exist or cannot read this data, or a packed file has another image size.
+        FastvaeError: the data are missing, empty or damaged, none are held out, DALI is not installed, or the cache
+            cannot be written.
+    """
+    if loader not in LOADERS:
+        near = difflib.get_close_matches(loader, LOADERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"loader must be one of {', '.join(LOADERS)}; got {loader!r}{hint}")
+    workers = decoding_threads(workers)
+    path = Path(data).expanduser()
+    if data == EMBEDDED or not path.is_dir():
+        if loader in ("dali", "pillow") and (data == EMBEDDED or path.exists()):
+            raise UsageError(
+                f"the loader {loader} decodes picture files, and {data} holds pixels that need no decoding; "
+                "use --loader packed or auto, or give the folder of pictures (--data)"
+            )
+        return _packed(data, image_size, "its pixels need no decoding")
+    if loader == "packed":
+        return _packed(data, image_size, "as asked")
+    if loader == "auto":
+        source, reason = _source_for_dali(path, device)
+        if source is None:
+            return _packed(data, image_size, reason)
+        loader = "dali"
+    else:
+        source, reason = _checked_source(path, loader), "as asked"
+    pictures = PictureFiles(source, image_size)
+    held_out = held_out_indices(source.splits, path)
+    if loader == "dali":
+        from fastvae.data.load_dali import DaliLoader
+
+        chosen = DaliLoader(pictures, batch_size=batch_size, device=device, workers=workers)
+        where = f" on {'the GPU' if device.type == 'cuda' else 'the CPU'}"
+    else:
+        from fastvae.data.load_pillow import PillowLoader
+
+        chosen, where = PillowLoader(pictures, workers=workers), ""
+    return TrainingSet(
+        name=str(path),
+        train=np.flatnonzero(source.splits == SPLITS["train"]),
+        held_out=lambda count: np.stack([pictures.decode(index) for index in held_out[:count]]),
+        loader=chosen,
+        reason=f"{loader}{where}: {reason}",
+    )
+
+
+def _packed(data: str, image_size: int, reason: str) -> TrainingSet:
+    images = open_images(data, image_size)
+    held_out = images.held_out()
+    return TrainingSet(
+        name=str(images.path),
+        train=images.indices("train"),
+        held_out=lambda count: np.asarray(images.images[held_out[:count]]),
+        loader=PackedLoader(images),
+        reason=f"packed: {reason}",
+    )
+
+
+def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, str]:
+    """The source if "auto" streams it through DALI, and why or why not."""
+    from fastvae.data import decode_dali
+
+    if device.type != "cuda":
+        return None, "decoded once, since there is no GPU to decode on"
+    if not decode_dali.is_available():
+        return None, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
+    source = read_source(path)
+    if isinstance(source.images, np.ndarray):
+        return None, "decoded once, since they are not picture files"
+    if others := _not_jpegs(source):
+        return None, f"decoded once, since {len(others)} pictures are no JPEGs"
+    return source, "there are a GPU, DALI and a folder of JPEGs"
+
+
+def _checked_source(path: Path, loader: str) -> Source:
+    source = read_source(path)
+    if isinstance(source.images, np.ndarray):
+        raise UsageError(
+            f"the loader {loader} decodes picture files, and {path} is {source.kind} in arrays; "
+            "use --loader packed or auto"
+        )
+    if loader == "dali" and (others := _not_jpegs(source)):
+        raise UsageError(
+            f"the loader dali decodes JPEGs, and {len(others)} of {len(source.names)} pictures in {path} are none "
+            f"(first: {others[0]}); use --loader pillow or packed"
+        )
+    return source
+
+
+def _not_jpegs(source: Source) -> list[str]:
+    return [name for name in source.names if Path(name).suffix.lower() not in _JPEG_SUFFIXES]

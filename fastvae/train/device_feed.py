@@ -1,0 +1,174 @@
+"""Feeds on a device: an array that a loader fills and that a captured step reads without the host.
+
+A step gathers `rows[plan[cursor]]` and moves the cursor on, so that every replay of one graph takes the next batch and
+the host sends nothing.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvae.data.loader import Loader
+from fastvae.train.order import BatchOrder
+
+# Batches that may be on their way to the device while one is read.
+_RING = 4
+
+
+class _DeviceFeed:
+    """The device's part: `rows[plan[cursor]]`, then cursor = cursor + 1, modulo the plan's length.
+
+    Args:
+        rows: uint8 [N, H, W, 3] on the device.
+        plan: batches of the plan.
+        order: of positions in the training set.
+
+    Attributes:
+        state: the tensors that `batch` changes.
+    """
+
+    def __init__(self, rows: Tensor, plan: int, order: BatchOrder):
+        self.rows, self.order, self.device = rows, order, rows.device
+        self._plan = torch.zeros(plan, order.batch_size, dtype=torch.int64, device=self.device)
+        self._cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.state = (self._cursor,)
+        self._last: int | None = None
+        self._copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        if self._copying is not None:
+            self._copying.wait_stream(torch.cuda.current_stream(self.device))  # which clears `rows` just now
+
+    def batch(self) -> Tensor:
+        """uint8 [B, H, W, 3], a copy."""
+        indices = self._plan.index_select(0, self._cursor).flatten()
+        self._cursor.add_(1).remainder_(len(self._plan))
+        return self.rows.index_select(0, indices)
+
+    def _point_to(self, index: int, step: int) -> None:
+        """Puts the cursor on a batch of the plan, unless the last step has left it there."""
+        if self._last is None or step not in (self._last, self._last + 1):
+            self._cursor.fill_(index)
+        self._last = step
+
+    def _receive(self, batches: Iterator[Tensor], target: Tensor, after: torch.cuda.Event | None = None):
+        """Copies the loader's next batch; the host does not wait, what is enqueued from now on does.
+
+        Args:
+            batches: from the loader.
+            target: part of `rows`.
+            after: on a GPU, when `target` may be overwritten.
+        """
+        if self._copying is None:
+            target.copy_(next(batches))
+            return
+        with torch.cuda.stream(self._copying):
+            if after is not None:
+                self._copying.wait_event(after)
+            target.copy_(next(batches), non_blocking=True)
+        torch.cuda.current_stream(self.device).wait_stream(self._copying)
+
+
+class ResidentFeed(_DeviceFeed):
+    """Keeps every training image on the device.
+
+    The loader delivers the images in the order of the first epoch, and batch k of that epoch is where it was put: rows
+    k B to (k + 1) B. A later epoch is a plan of other rows. A run that is resumed within an epoch begins with what is
+    left of it; what the epoch's steps do not see is loaded at its end.
+
+    Args:
+        loader: of the data set; closed when all is loaded.
+        train: int64 [count], the loader's indices of the training images.
+        order: of their positions.
+        device: where the array is made.
+    """
+
+    def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
+        size = loader.image_size
+        rows = torch.zeros(len(train), size, size, 3, dtype=torch.uint8, device=device)
+        super().__init__(rows, order.steps_per_epoch, order)
+        self._loader, self._train = loader, train
+        self._epoch: int | None = None
+        self._batches: Iterator[Tensor] | None = None
+        self._filled = 0
+
+    def ready(self, step: int) -> None:
+        """Puts the images of a step in place, and at an epoch's beginning its plan."""
+        epoch, index = divmod(step, self.order.steps_per_epoch)
+        if self._batches is None:
+            self._begin(epoch, index)
+        if epoch != self._epoch:
+            self._fill(len(self.rows) if self._epoch is not None else 0)
+            self._make_plan(epoch)
+        self._point_to(index, step)
+        self._fill(min(len(self.rows), (index - self._first_index + 1) * self.order.batch_size))
+
+    def close(self) -> None:
+        """Ends the loader's threads."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def _begin(self, epoch: int, index: int) -> None:
+        sequence = np.roll(self.order.epoch(epoch), -index * self.order.batch_size)
+        self._row_of = np.empty_like(sequence)
+        self._row_of[sequence] = np.arange(len(sequence))
+        self._first_index = index
+        size = self.order.batch_size
+        self._batches = self._loader.batches(
+            self._train[sequence[start : start + size]] for start in range(0, len(sequence), size)
+        )
+
+    def _fill(self, until: int) -> None:
+        while self._filled < until:
+            stop = min(self._filled + self.order.batch_size, len(self.rows))
+            self._receive(self._batches, self.rows[self._filled : stop])
+            self._filled = stop
+            if stop == len(self.rows):
+                self._batches.close()
+
+    def _make_plan(self, epoch: int) -> None:
+        plan = torch.from_numpy(self._row_of[self.order.epoch(epoch)][: self._plan.numel()]).view_as(self._plan)
+        # Pinned, so that the copy does not wait for the steps that are still to be replayed.
+        plan = plan.pin_memory() if self.device.type == "cuda" else plan
+        self._plan.copy_(plan, non_blocking=True)
+        self._epoch = epoch
+
+
+class StreamFeed(_DeviceFeed):
+    """A ring of batches that the loader keeps filling.
+
+    Args:
+        loader: of the data set.
+        train: int64 [count], the loader's indices of the training images.
+        order: of their positions.
+        device: where the ring is made.
+    """
+
+    def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
+        size = loader.image_size
+        rows = torch.zeros(_RING * order.batch_size, size, size, 3, dtype=torch.uint8, device=device)
+        super().__init__(rows, _RING, order)
+        self._plan.copy_(torch.arange(len(rows), device=device).view_as(self._plan))
+        self._loader, self._train = loader, train
+        self._batches: Iterator[Tensor] | None = None
+        self._read = [torch.cuda.Event() for _ in range(_RING)] if self._copying else None
+
+    def ready(self, step: int) -> None:
+        """Puts the batch of a step into the ring."""
+        if self._last is not None and step == self._last:
+            return
+        if self._last is None or step != self._last + 1:
+            self.close()
+            self._batches = self._loader.batches(self._train[positions] for positions in self.order.since(step))
+        slot, size = step % _RING, self.order.batch_size
+        if self._read and self._last is not None:
+            # All of the last step is enqueued by now.
+            self._read[self._last % _RING].record()
+        self._point_to(slot, step)
+        after = self._read[slot] if self._read else None
+        self._receive(self._batches, self.rows[slot * size : (slot + 1) * size], after)
+
+    def close(self) -> None:
+        """Ends the loader's threads."""
+        if self._batches is not None:
+            self._batches.close()

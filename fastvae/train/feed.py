@@ -1,0 +1,86 @@
+"""Where a step finds its images.
+
+    HostFeed       the loader's batch as it comes; for CPUs
+    ResidentFeed   all training images on the device, filled during the first epoch: 64x64 CelebA is 2.5 GB
+    StreamFeed     a ring of batches on the device, where the images do not fit
+
+`ready(step)` is the host's part and is called for each step in order; `batch()` is the device's part, which a CUDA
+graph may hold, and `state` are the tensors that it changes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvae.data.loader import Loader
+from fastvae.train.device_feed import ResidentFeed, StreamFeed
+from fastvae.train.order import BatchOrder
+
+# Of the GPU's free memory; the step needs the rest.
+_MOST_RESIDENT = 0.5
+
+
+class HostFeed:
+    """Hands on what the loader yields.
+
+    Args:
+        loader: of the data set.
+        train: int64 [count], the loader's indices of the training images.
+        order: of their positions.
+    """
+
+    state: tuple[Tensor, ...] = ()
+
+    def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder):
+        self.order = order
+        self._loader, self._train = loader, train
+        self._last: int | None = None
+        self._batches: Iterator[Tensor] | None = None
+
+    def ready(self, step: int) -> None:
+        """Fetches the batch of a step."""
+        if step == self._last:
+            return
+        if self._last is None or step != self._last + 1:
+            self.close()
+            self._batches = self._loader.batches(self._train[positions] for positions in self.order.since(step))
+        self._pixels = next(self._batches)
+        self._last = step
+
+    def batch(self) -> Tensor:
+        """uint8 [B, H, W, 3], valid until the next step is made ready."""
+        return self._pixels
+
+    def close(self) -> None:
+        """Ends the loader's threads."""
+        if self._batches is not None:
+            self._batches.close()
+
+
+Feed = HostFeed | ResidentFeed | StreamFeed
+
+
+def choose_feed(
+    loader: Loader, train: np.ndarray, order: BatchOrder, *, device: torch.device, resident: str
+) -> tuple[Feed, str]:
+    """The feed of a run, and in words which and why.
+
+    Args:
+        loader: of the data set.
+        train: int64 [count], the loader's indices of the training images.
+        order: of their positions.
+        device: of the step.
+        resident: "on", "off", or "auto": on a GPU, if the images take at most half of its free memory.
+    """
+    reason = "as asked"
+    if resident == "auto" and device.type == "cuda":
+        size, free = len(train) * loader.image_size**2 * 3, torch.cuda.mem_get_info(device)[0]
+        resident = "on" if size <= _MOST_RESIDENT * free else "off"
+        reason = f"they are {size / 1e9:.2f} GB and {free / 1e9:.1f} GB of the GPU's memory are free"
+    if resident == "on":
+        return ResidentFeed(loader, train, order, device), f"images kept on the {device.type}: {reason}"
+    if device.type == "cuda":
+        return StreamFeed(loader, train, order, device), f"images streamed to the GPU: {reason}"
+    return HostFeed(loader, train, order), "images read on the CPU, batch by batch"

@@ -1,0 +1,136 @@
+"""Which loader brings which data, and what is said where none can."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastvae.data import dataset, decode_dali, decode_pillow
+from fastvae.data.load_packed import PackedLoader
+from fastvae.data.load_pillow import PillowLoader
+from fastvae.data.training_set import open_training_set
+from fastvae.errors import FastvaeError, UsageError
+from tests.data.jpeg_folder import in_batches, save_faces
+from tests.data.layouts import write_cifar_binary
+
+SIZE = 16
+
+
+def opened(data, **options):
+    options = {"image_size": SIZE, "device": torch.device("cpu"), "batch_size": 8, "workers": 1, **options}
+    return open_training_set(str(data), **options)
+
+
+@pytest.fixture
+def faces(tmp_path):
+    save_faces(tmp_path / "faces", 40)
+    return tmp_path / "faces"
+
+
+def pixels_of(folder, indices):
+    paths = sorted(folder.iterdir())
+    return np.stack(list(decode_pillow.decode([paths[i] for i in indices], crop="auto", size=SIZE, workers=1)))
+
+
+@pytest.mark.parametrize(
+    ("loader", "reason"),
+    [
+        ("auto", "packed: decoded once, since there is no GPU to decode on"),
+        ("packed", "packed: as asked"),
+        ("pillow", "pillow: as asked"),
+        ("dali", "dali on the CPU: as asked"),
+    ],
+)
+def test_a_folder_of_jpegs(faces, loader, reason):
+    if loader == "dali" and not decode_dali.is_available():
+        pytest.skip("DALI is not installed")
+    images = opened(faces, loader=loader)
+    assert images.reason == reason
+    held_out = [19, 39]
+    assert images.train.dtype == np.int64
+    assert images.train.tolist() == [index for index in range(40) if index not in held_out]
+    # Held-out images are Pillow's, whoever brings the others.
+    for count in (1, 2, 99):
+        assert np.array_equal(images.held_out(count), pixels_of(faces, held_out[:count]))
+    batches = torch.cat([batch.clone() for batch in images.loader.batches(in_batches(images.train, 8))]).numpy()
+    levels = np.abs(batches.astype(int) - pixels_of(faces, images.train))
+    assert levels.max() <= (19 if loader == "dali" else 0)
+
+
+def test_streaming_prepares_nothing(faces, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "cache"))
+    opened(faces, loader="pillow").held_out(2)
+    assert not (tmp_path / "cache").exists()
+    opened(faces)
+    assert (tmp_path / "cache").exists()
+
+
+def test_auto_on_a_gpu(faces, monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(decode_dali, "is_available", lambda: False)
+    assert "DALI is not installed" in opened(faces, device=gpu).reason
+    monkeypatch.setattr(decode_dali, "is_available", lambda: True)
+    images = opened(faces, device=gpu)
+    assert images.reason == "dali on the GPU: there are a GPU, DALI and a folder of JPEGs"
+    assert type(images.loader).__name__ == "DaliLoader"
+    Image.new("RGB", (20, 20)).save(faces / "other.png")
+    assert opened(faces, device=gpu).reason == "packed: decoded once, since 1 pictures are no JPEGs"
+
+
+def test_a_packed_file(packed):
+    for loader in ("auto", "packed"):
+        images = opened(packed.path, image_size=32, loader=loader)
+        assert isinstance(images.loader, PackedLoader) and images.name == str(packed.path)
+        assert np.array_equal(images.held_out(3), packed.images[40:43]) and len(images.held_out(99)) == 8
+        assert type(images.held_out(3)) is np.ndarray
+        (batch,) = images.loader.batches([np.array([5, 3])])
+        assert np.array_equal(batch, packed.images[[5, 3]])
+
+
+@pytest.mark.parametrize("loader", ["dali", "pillow"])
+def test_pixels_need_no_decoder(packed, loader):
+    for data in (packed.path, "faces"):
+        with pytest.raises(UsageError, match="holds pixels that need no decoding; use --loader packed or auto"):
+            opened(data, image_size=32, loader=loader)
+
+
+def test_the_embedded_faces(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 40)
+    monkeypatch.setattr(dataset, "_CHUNK", 20)
+    images = opened("faces")
+    assert len(images.train) == 38 and len(images.held_out(9)) == 2
+    assert images.reason == "packed: its pixels need no decoding"
+
+
+@pytest.mark.parametrize("loader", ["dali", "pillow"])
+def test_cifar_is_no_folder_of_pictures(tmp_path, loader):
+    write_cifar_binary(tmp_path)
+    with pytest.raises(UsageError, match="cifar10 in arrays; use --loader packed or auto"):
+        opened(tmp_path, loader=loader)
+    assert len(opened(tmp_path, image_size=32).train) == 15
+
+
+def test_pictures_that_are_no_jpegs(faces):
+    Image.new("RGB", (20, 20)).save(faces / "a.png")
+    Image.new("RGB", (20, 20)).save(faces / "b.webp")
+    with pytest.raises(UsageError, match=r"2 of 42 pictures in .* are none \(first: a.png\); use --loader pillow"):
+        opened(faces, loader="dali")
+    assert isinstance(opened(faces, loader="pillow").loader, PillowLoader)
+
+
+def test_nothing_is_held_out(tmp_path):
+    save_faces(tmp_path, 1)
+    for loader in ("packed", "pillow"):
+        with pytest.raises(FastvaeError, match="every image is in the train split"):
+            opened(tmp_path, loader=loader)
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(UsageError, match="loader must be one of auto, dali, pillow, packed; got 'pilow'; did you mean"):
+        opened(tmp_path, loader="pilow")
+    with pytest.raises(UsageError, match="workers must be 1 or more"):
+        opened(tmp_path, workers=0)
+    for loader in ("auto", "dali", "pillow", "packed"):
+        with pytest.raises(FastvaeError, match="does not exist"):
+            opened(tmp_path / "nothing", loader=loader)
