@@ -43,8 +43,8 @@ class RoundedWeights(nn.Module):
     """A function of some networks' outputs, called while their weights are rounded.
 
     Args:
-        networks: whose convolutions and linear layers are rounded. All others keep their parameters, and so do
-            replication-padded convolutions, which sum taps in float32 before they round.
+        networks: whose convolutions' and linear layers' weights are rounded. Biases are not, whose gradients are sums
+            that the compiler keeps in float32, nor replication-padded convolutions, which sum taps in float32 first.
         function: uses the networks.
     """
 
@@ -53,10 +53,9 @@ class RoundedWeights(nn.Module):
         self.networks = nn.ModuleList(networks)
         self._function = function
         self._names = tuple(
-            f"{name}.{key}"
+            f"{name}.weight"
             for name, module in self.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, ReplicationConv2d)
-            for key, _ in module.named_parameters(recurse=False)
         )
 
     def forward(self, *args):
