@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tyro
 
-_WITHOUT_DALI = "Pillow decodes instead, to the same pixels; pip install 'fastvae[dali]'"
+_WITHOUT_DALI = "Pillow decodes instead; pip install 'fastvae[dali]'"
 
 
 def run(argv: list[str]) -> int:
@@ -27,11 +27,13 @@ def _info() -> None:
     device = machine.choose_device("auto")
     precision = machine.choose_precision("auto", device)
     compiled = machine.choose_compile("auto", device)
+    graph = machine.choose_cuda_graph("auto", device)
     rows = {
         "fastvae": f"{__version__}, Python {platform.python_version()}, torch {torch.__version__}",
         "device": _device(device),
         "precision": f"{precision.value}: {precision.reason}",
         "compile": f"{compiled.value}: {compiled.reason}",
+        "CUDA graph": f"{graph.value}: {graph.reason}",
         "Triton": _triton(device),
         "compiler": machine.host_compiler() or "no C++ compiler found (g++ or clang++): torch.compile cannot run",
         "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",

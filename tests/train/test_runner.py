@@ -150,5 +150,5 @@ def test_a_replay_reads_the_new_learning_rate(packed):
 def test_what_cannot_be_captured_is_said(packed, monkeypatch):
     training = Training(packed, "cuda", capture=True)
     monkeypatch.setattr(training.meter, "record", lambda terms: next(iter(terms.values())).item())
-    with pytest.raises(FastvaeError, match="could not be captured in a CUDA graph.*--cuda-graph off"):
+    with pytest.raises(FastvaeError, match=r"could not be captured in a CUDA graph.*--cuda-graph off"):
         training.runner.warm_up(0)
