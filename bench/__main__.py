@@ -1,18 +1,26 @@
 """python -m bench SUITE: runs a suite of measurements and prints what it found."""
 
 import difflib
+import importlib
 import sys
 
-from bench import kernels
-
-SUITES = {"kernels": kernels.main}
+# Each a module with `main(arguments) -> exit status`, imported only when asked for.
+SUITES = {
+    "kernels": "bench.kernels",
+    "step": "bench.bench_step",
+    "loader": "bench.bench_loader",
+    "inference": "bench.bench_inference",
+    "paper": "bench.bench_paper",
+    "lossnet": "bench.bench_loss_network",
+    "all": "bench.everything",
+}
 
 
 def main() -> int:
     """Dispatches to the suite that is named first."""
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in SUITES:
-        return SUITES[name](arguments)
+        return importlib.import_module(SUITES[name]).main(arguments)
     print(f"usage: python -m bench {{{','.join(SUITES)}}} [--help]", file=sys.stderr)
     if name in ("-h", "--help"):
         return 0

@@ -1,130 +1,247 @@
-"""Time of one training step on the CPU: ours against the plain composition, interleaved in one run.
+"""Time of one training step: `python -m bench step`.
 
-    python -m bench.bench_step [--batch 32] [--width 32] [--rounds 8] [--no-compiled] [--out record.json]
-
-Prints the median and the quartiles of each contender and the ratio to the plain eager step in float32; with --out,
-writes them as a record. Before anything is timed, the plain step's gradients must agree with ours.
+Ours against the plain composition (bench/plain_step.py) as its own users would run it: in eager float32; with
+channels_last, bfloat16 and fused Adam; and that under torch.compile, on a GPU with max-autotune and CUDA graphs. All
+contenders are interleaved in one run. Before anything is timed ours and the plain step must have the same gradients,
+and the first step of every contender the same losses. Compile time is told apart.
 """
 
 import argparse
-import json
-import platform
-import statistics
+import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from tqdm import tqdm
 
-from bench.plain_step import PlainStep
-from fastvae.config import ModelConfig
-from fastvae.lossnet import load_loss_network
-from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
-from fastvae.train.run_folder import environment
-from fastvae.train.step import Step, to_images
+from bench import record, replay
+from bench.clock import interleaved, quartiles
+from bench.same_step import check_same_step
+from bench.step_contenders import BASE, OURS, SEED, Contender, Settings, contenders, loss_network, settings
+from bench.tuned import tuned
 
-
-def ours(loss_network, width: int, *, bf16: bool, compiled: bool):
-    """Our step under the peer's signature."""
-    objective = VaeWgan(VaeWganOptions(vgg="random"), ModelConfig(width=width), loss_network)
-    objective.to(torch.device("cpu"))
-    objective.train()
-    updates = objective.updates(5e-4)
-    step = Step(objective, updates, device=torch.device("cpu"), bf16=bf16, compile_passes=compiled)
-    return lambda pixels, noise: step(pixels, noise, 0)
+# Losses of the first step, relative to float32's.
+TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
 
 
-def check_same_step(loss_network, pixels, noise) -> None:
-    """Raises AssertionError unless both steps give encoder and decoder the same gradient, up to rounding."""
-    plain = PlainStep(loss_network, 8, bf16=False, channels_last=False)
-    # Algorithm 1 takes all gradients at the same weights, the peer updates its critic first: hold the weights still.
-    for optimizer in (plain.vae_optimizer, plain.critic_optimizer):
-        optimizer.param_groups[0]["lr"] = 0.0
-    with torch.no_grad():
-        for p in plain.critic.parameters():
-            p.clamp_(-0.01, 0.01)
-    objective = VaeWgan(VaeWganOptions(vgg="random"), ModelConfig(width=8), loss_network)
-    objective.encoder.load_state_dict(plain.encoder.state_dict())
-    objective.decoder.load_state_dict({_without_wrapper(k): v for k, v in plain.decoder.state_dict().items()})
-    objective.critic.load_state_dict(plain.critic.state_dict())
-    objective.train()
-    objective.loss(to_images(pixels), noise)[0].backward()
-    plain(pixels, noise)
-    for name in ("encoder", "decoder"):
-        expected = getattr(plain, name).parameters()
-        for p, q in zip(expected, objective.networks[name].parameters(), strict=True):
-            assert torch.allclose(p.grad, q.grad, rtol=1e-2, atol=1e-2 * p.grad.abs().max().item()), name
+@dataclass(frozen=True)
+class Row:
+    """One contender's result.
+
+    `first_call_s` includes compiling and capturing; `memory_mib` is what torch's allocator holds for it on a GPU.
+    """
+
+    contender: str
+    what: str
+    batch: int
+    first_call_s: float
+    median_s: float
+    quartiles_s: tuple[float, float]
+    images_per_s: float
+    memory_mib: float | None
+    samples_s: list[float]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is fastvae's step."""
+        return self.contender.startswith(OURS)
 
 
-def _without_wrapper(key: str) -> str:
-    """ "stages.1.0.1.weight" -> "stages.1.0.weight": the stock pair of modules adds an index."""
-    parts = key.split(".")
-    if parts[0] == "to_image" or (parts[0] == "stages" and parts[2] == "0" and len(parts) == 5):
-        del parts[-2]
-    return ".".join(parts)
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status: 0, or 1 if our step computes something else than the plain one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, help="images a step; 64 on a GPU, 32 on a CPU")
+    parser.add_argument("--width", type=int, help="of the networks; 32")
+    parser.add_argument("--rounds", type=int, help="samples of each contender; 30 on a GPU, 8 on a CPU")
+    parser.add_argument("--no-compiled", action="store_true", help="leave out what needs torch.compile")
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
+    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-step.json unless given")
+    options = parser.parse_args(arguments)
+    for name, least in (("batch", 2), ("width", 1), ("rounds", 1)):
+        if (value := getattr(options, name)) is not None and value < least:
+            parser.error(f"--{name} must be {least} or more; got {value}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    default = settings(tiny=options.tiny)
+    chosen = replace(
+        default,
+        batch=options.batch or default.batch,
+        width=options.width or default.width,
+        rounds=options.rounds or default.rounds,
+        compiled=default.compiled and not options.no_compiled,
+    )
+    out = options.out or record.path_for("step")
+    notes: list[str] = (
+        [] if chosen.device == "cuda" else ["no GPU: nothing was captured, and no Triton kernel was timed"]
+    )
+    rows: list[Row] = []
+    status = 1
+    try:
+        rows += measure(chosen, notes.append)
+        print(table(rows))
+        status = 0
+    except AssertionError as error:
+        notes.append(f"WRONG, not timed: {error}")
+    finally:  # whatever ends it, what is known stays
+        what = f"one training step of the VAE-WGAN on {record.machine()}, interleaved"
+        extra = {"settings": asdict(chosen)}
+        record.write(out, what=what, rows=rows, notes=notes, extra=extra)
+    for words in notes:
+        print(f"note: {words}")
+    print(f"{out} written")
+    return status
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--no-compiled", action="store_true")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def measure(chosen: Settings, note: Callable[[str], None]) -> list[Row]:
+    """Checks, then times; a row for each contender that runs on this machine.
 
-    loss_network = load_loss_network("random").to(memory_format=torch.channels_last)
-    pixels = torch.randint(0, 256, (options.batch, 64, 64, 3), dtype=torch.uint8)
-    noise = torch.randn(options.batch, 100)
-    check_same_step(loss_network, pixels[:4], noise[:4])
-
-    contenders = {
-        "plain eager fp32": PlainStep(loss_network, options.width, bf16=False, channels_last=False),
-        "plain eager fp32 channels_last": PlainStep(loss_network, options.width, bf16=False, channels_last=True),
-        "plain eager bf16 channels_last": PlainStep(loss_network, options.width, bf16=True, channels_last=True),
-        "ours eager fp32": ours(loss_network, options.width, bf16=False, compiled=False),
-        "ours eager bf16": ours(loss_network, options.width, bf16=True, compiled=False),
-    }
-    if not options.no_compiled:
-        contenders["ours compiled fp32"] = ours(loss_network, options.width, bf16=False, compiled=True)
-        contenders["ours compiled bf16"] = ours(loss_network, options.width, bf16=True, compiled=True)
-    first_s = {}
-    for name, step in contenders.items():
-        start = time.perf_counter()
-        step(pixels, noise)
-        first_s[name] = time.perf_counter() - start
-        step(pixels, noise)
-    times_s = {name: [] for name in contenders}
-    for _ in range(options.rounds):
-        for name, step in contenders.items():
-            start = time.perf_counter()
-            step(pixels, noise)
-            times_s[name].append(time.perf_counter() - start)
-    report(options, first_s, times_s)
-
-
-def report(options, first_s: dict[str, float], times_s: dict[str, list[float]]) -> None:
-    """Prints the table and writes the record."""
-    base = statistics.median(times_s["plain eager fp32"])
-    for name, values in times_s.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        print(
-            f"{name:<32} {median:6.3f} s ({low:.3f} to {high:.3f})  {options.batch / median:6.1f} images/s  "
-            f"{base / median:5.2f} x  first call {first_s[name]:.1f} s"
+    Raises:
+        AssertionError: our step computes something else than the plain one.
+    """
+    pixels = torch.randint(
+        0, 256, (chosen.batch, chosen.image_size, chosen.image_size, 3), dtype=torch.uint8, device=chosen.device
+    )
+    generator = torch.Generator(chosen.device).manual_seed(SEED)
+    noise = torch.empty(chosen.batch, 100, device=chosen.device).normal_(generator=generator)
+    check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
+    with tuned(chosen.device):
+        taking_part = contenders(chosen, note)
+        calls, facts = {}, {}
+        for name, contender in tqdm(taking_part.items(), desc="first calls", file=sys.stderr, disable=None):
+            try:
+                calls[name], facts[name] = _ready(chosen, contender, pixels, noise)
+            except Exception as error:  # a peer that cannot run here must not cost the others their numbers
+                if name.startswith(OURS):
+                    raise
+                note(f"left out: {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+                continue
+            if wrong := _difference(facts[name].losses, facts[BASE].losses, TOLERANCES[contender.precision]):
+                if name.startswith(OURS):
+                    raise AssertionError(f"{name}: {wrong}")
+                note(f"left out: {name} is wrong: {wrong}")
+                del calls[name]
+        if skips := counters["inductor"]["cudagraph_skips"]:
+            note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
+        samples = interleaved(calls, rounds=chosen.rounds, device=chosen.device, note=note, captured=False)
+    rows = []
+    for name, values in samples.items():
+        values = [value / chosen.steps_per_sample for value in values]
+        low, median, high = quartiles(values)
+        rows.append(
+            Row(
+                contender=name,
+                what=taking_part[name].what,
+                batch=chosen.batch,
+                first_call_s=round(facts[name].first_call_s, 2),
+                median_s=round(median, 7),
+                quartiles_s=(round(low, 7), round(high, 7)),
+                images_per_s=round(chosen.batch / median, 2),
+                memory_mib=facts[name].memory_mib,
+                samples_s=[round(value, 7) for value in values],
+            )
         )
-    if options.out:
-        record = {
-            "what": "one training step of the VAE-WGAN at 64x64 on the CPU, interleaved",
-            "command": " ".join(["python -m bench.bench_step", *sys.argv[1:]]),
-            "machine": {"processor": platform.processor() or platform.machine(), **environment()},
-            "batch": options.batch,
-            "width": options.width,
-            "times_s": times_s,
-            "first_call_s": first_s,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    return rows
+
+
+class _Facts(NamedTuple):
+    first_call_s: float
+    losses: dict[str, float]
+    memory_mib: float | None
+
+
+def _ready(chosen: Settings, contender: Contender, pixels: Tensor, noise: Tensor) -> tuple[Callable[[], None], _Facts]:
+    """The contender compiled and captured: a call of `steps_per_sample` steps, and what its first steps told."""
+    on_gpu = chosen.device == "cuda"
+
+    def reserved_mib() -> float:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved() / 2**20
+
+    before = reserved_mib() if on_gpu else 0.0
+    call, losses = contender.build(pixels, noise)
+    start = time.perf_counter()
+    call()
+    first_losses = losses()  # waits for the step
+    first_call_s = time.perf_counter() - start
+    memory = None
+    if on_gpu:
+        for _ in range(2):  # torch.compile's CUDA graphs are recorded and first replayed here
+            call()
+        reserved_mib()  # frees what searching for the fastest kernels took
+        for _ in range(2):
+            call()
+        torch.cuda.synchronize()
+        memory = round(torch.cuda.memory_reserved() / 2**20 - before, 1)
+
+    def sample() -> None:
+        for _ in range(chosen.steps_per_sample):
+            call()
+
+    return sample, _Facts(first_call_s, first_losses, memory)
+
+
+def _difference(losses: dict[str, float], base: dict[str, float], tolerance: float) -> str | None:
+    """What is wrong with the losses of a first step, in words; the critic's is a difference that may cancel."""
+    for name in ("kl", "rec"):
+        error = abs(losses[name] - base[name]) / abs(base[name])
+        if not error <= tolerance:
+            return f"{name} of the first step is {losses[name]:.6g}, expected {base[name]:.6g} to {tolerance:g}"
+    return None
+
+
+def table(rows: list[Row]) -> str:
+    """For people: a line for each contender, speeds as multiples of the eager float32 step's and of the best peer's."""
+    base = next(row.median_s for row in rows if row.contender == BASE)
+    best = min(row.median_s for row in rows if not row.is_ours)
+    lines = []
+    for row in rows:
+        low, high = (1e3 * value for value in row.quartiles_s)
+        memory = "" if row.memory_mib is None else f"  {row.memory_mib:6.0f} MiB"
+        lines.append(
+            f"{row.contender:<32} {1e3 * row.median_s:9.3f} ms ({low:.3f} to {high:.3f})"
+            f"  {row.images_per_s:9.1f} images/s  {base / row.median_s:6.2f} x eager fp32"
+            f"  {best / row.median_s:5.2f} x best peer  first call {row.first_call_s:.1f} s{memory}"
+        )
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny) -> dict[str, Row]:
+    """One interleaved run of all contenders."""
+    return {row.contender: row for row in measure(settings(tiny=tiny), print)}
+
+
+def pytest_generate_tests(metafunc) -> None:
+    """A test for each contender of this machine."""
+    if "contender" in metafunc.fixturenames:
+        chosen = settings(tiny=metafunc.config.getoption("--tiny"))
+        metafunc.parametrize("contender", contenders(chosen, lambda words: None))
+
+
+@pytest.mark.benchmark(group="one training step")
+def test_step(benchmark, rows, contender):
+    if contender not in rows:
+        pytest.skip("left out, as said above")
+    replay.hand_over(benchmark, rows[contender].samples_s)
+
+
+def test_ours_is_as_fast_as_any_peer(rows, tiny):
+    if tiny:
+        pytest.skip("too small to tell")
+    ours, peer = (
+        min((r for r in rows.values() if r.is_ours == own), key=lambda r: r.median_s) for own in (True, False)
+    )
+    assert ours.quartiles_s[0] <= peer.quartiles_s[1], f"{ours.contender} against {peer.contender}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

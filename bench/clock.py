@@ -2,7 +2,8 @@
 
 On a GPU each contender is captured in a CUDA graph first: what is timed is the device's work, as in a captured
 training step, and not how fast Python launches it. Its memory is cold: the L2 cache is overwritten before every call,
-which also gives the host time to be ahead.
+which also gives the host time to be ahead. Whole steps and inference are timed as they are instead (`captured=False`,
+`latencies`), launches included.
 """
 
 import time
@@ -16,7 +17,14 @@ Samples = dict[str, list[float]]
 _WARMUPS = 3
 
 
-def interleaved(contenders: Contenders, *, rounds: int, device: str, note: Callable[[str], None] = print) -> Samples:
+def interleaved(
+    contenders: Contenders,
+    *,
+    rounds: int,
+    device: str,
+    note: Callable[[str], None] = print,
+    captured: bool = True,
+) -> Samples:
     """Seconds of `rounds` calls of each contender, taken in turns.
 
     Args:
@@ -24,6 +32,8 @@ def interleaved(contenders: Contenders, *, rounds: int, device: str, note: Calla
         rounds: calls of each, after warm-up calls that compile and are not counted.
         device: "cuda" or "cpu", where the contenders work.
         note: told, in words, what was left out and why.
+        captured: whether a GPU's contenders are captured and find their memory cold. False for what is much longer
+            than a launch or brings CUDA graphs of its own: it starts on an idle device and its launches count.
 
     Returns:
         The samples by name, in the order of the contenders.
@@ -32,11 +42,39 @@ def interleaved(contenders: Contenders, *, rounds: int, device: str, note: Calla
     for name, call in contenders.items():
         _warm_up(call)
         try:
-            ready[name] = _captured(call) if device == "cuda" else call
+            ready[name] = captured_call(call) if device == "cuda" and captured else call
         except RuntimeError as error:
             note(f"left out: {name} cannot be captured in a CUDA graph: {str(error).strip().splitlines()[:1]}")
-    timed = _on_the_gpu(ready, rounds) if device == "cuda" else _on_the_cpu(ready, rounds)
-    return {name: timed[name] for name in ready}
+    if device == "cpu":
+        return _on_the_cpu(ready, rounds)
+    return _with_cold_cache(ready, rounds) if captured else _as_they_are(ready, rounds)
+
+
+def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
+    """Seconds from each call to its results being there, as a caller who waits for them sees it; taken in turns.
+
+    Args:
+        contenders: functions without arguments, by name.
+        rounds: calls of each, after warm-up calls that are not counted.
+        device: "cuda" or "cpu", where the contenders work.
+
+    Returns:
+        The samples by name, in the order of the contenders.
+    """
+    for call in contenders.values():
+        _warm_up(call)
+    if device == "cpu":
+        return _on_the_cpu(contenders, rounds)
+
+    def waiting(call: Callable[[], object]) -> Callable[[], None]:
+        def wait():
+            call()
+            torch.cuda.synchronize()
+
+        return wait
+
+    torch.cuda.synchronize()
+    return _on_the_cpu({name: waiting(call) for name, call in contenders.items()}, rounds)
 
 
 def _warm_up(call: Callable[[], object]) -> None:
@@ -44,7 +82,12 @@ def _warm_up(call: Callable[[], object]) -> None:
         call()
 
 
-def _captured(call: Callable[[], object]) -> Callable[[], None]:
+def captured_call(call: Callable[[], object]) -> Callable[[], object]:
+    """The call in a CUDA graph: a function that replays it and returns its results, the same tensors every time.
+
+    Raises:
+        RuntimeError: it cannot be captured.
+    """
     # Warm-up on a side stream, as capturing wants it: https://docs.pytorch.org/docs/stable/notes/cuda.html
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -54,8 +97,13 @@ def _captured(call: Callable[[], object]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     # A capture that fails leaves its own stream current: the outer block puts this one back.
     with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
-        call()
-    return graph.replay
+        results = call()
+
+    def replay() -> object:
+        graph.replay()
+        return results
+
+    return replay
 
 
 def _on_the_cpu(calls: Contenders, rounds: int) -> Samples:
@@ -68,7 +116,21 @@ def _on_the_cpu(calls: Contenders, rounds: int) -> Samples:
     return samples
 
 
-def _on_the_gpu(calls: Contenders, rounds: int) -> Samples:
+def _as_they_are(calls: Contenders, rounds: int) -> Samples:
+    samples = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()  # or a contender that launches fast would give the next one a head start
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            samples[name].append(start.elapsed_time(end) / 1e3)
+    return samples
+
+
+def _with_cold_cache(calls: Contenders, rounds: int) -> Samples:
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     cache = torch.empty(max(2 * properties.L2_cache_size, 2**26), dtype=torch.int8, device="cuda")
     events = {name: [] for name in calls}

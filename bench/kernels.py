@@ -6,8 +6,6 @@ runs what CPUs run, on smaller batches, and says what it left out.
 """
 
 import argparse
-import datetime
-import re
 import signal
 import sys
 import time
@@ -33,6 +31,7 @@ from fastvae.recipes import RECIPES
 OPS = ("replicate_conv2d", "feature_loss", "critic_update")
 # An eighth of the recipes', so that a run takes minutes.
 CPU_BATCH = 8
+TINY = kernel_cases.FeatureCase(2, ((3, 4, 4), (5, 2, 2)))
 
 
 def main(arguments: list[str]) -> int:
@@ -44,13 +43,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=["celeba64"])
     parser.add_argument("--dtype", nargs="+", choices=("bfloat16", "float16", "float32"))
     parser.add_argument("--rounds", type=int, default=None, help="calls of each contender; 50 on a GPU, 15 on a CPU")
+    parser.add_argument(
+        "--tiny", action="store_true", help="one small case, nothing compiled; its figures mean nothing"
+    )
     parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-kernels.json unless given")
     options = parser.parse_args(arguments)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtypes = [getattr(torch, d) for d in options.dtype or (["bfloat16"] if device == "cuda" else ["float32"])]
     rounds = options.rounds or (50 if device == "cuda" else 15)
-    out = options.out or _record_path(device)
+    out = options.out or record.path_for("kernels")
     start = time.perf_counter()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
     # Parameters are float32 in every precision.
@@ -61,7 +63,11 @@ def main(arguments: list[str]) -> int:
     )
     found: list[Row] = []
     wrong = []
-    work = list(_measurements(options.op, tuple(options.recipe), dtypes, device))
+    if options.tiny:
+        torch.compiler.set_stance("force_eager")
+        work, rounds = tiny_measurements(device), 2
+    else:
+        work = list(measurements(options.op, tuple(options.recipe), dtypes, device))
     try:
         for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
             try:
@@ -75,25 +81,26 @@ def main(arguments: list[str]) -> int:
             tqdm.write(table(results), file=sys.stdout)
             found += results
     finally:  # whatever ends it, what was measured stays
-        what = f"every op against its peers on {_machine(device)}, interleaved, medians of {rounds}"
+        what = f"every op against its peers on {record.machine()}, interleaved, medians of {rounds}"
         record.write(out, what=what, ceilings=measured, rows=found, notes=[*notes, *wrong])
         if found:
-            roofline.draw(found, measured, _machine(device), out.with_suffix(".png"))
+            roofline.draw(found, measured, record.machine(), out.with_suffix(".png"))
     for words in notes:
         print(f"note: {words}")
-    print(f"{time.perf_counter() - start:.0f} s on {_machine(device)}; {out} and its picture written")
+    print(f"{time.perf_counter() - start:.0f} s on {record.machine()}; {out} and its picture written")
     return 1 if wrong else 0
 
 
-def _record_path(device: str) -> Path:
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    machine = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
-    return Path(__file__).parent / "records" / f"{datetime.date.today()}-{machine}-kernels.json"
+def tiny_measurements(device: str) -> list[Measurement]:
+    """Of one op, to try the suite out."""
+    return list(bench_feature_loss.measurements((TINY,), torch.float32, device))
 
 
-def _measurements(
+def measurements(
     ops: tuple[str, ...], recipes: tuple[str, ...], dtypes: list[torch.dtype], device: str
 ) -> Iterator[Measurement]:
+    """Of these ops at the shapes of these recipes."""
+
     def sized(cases):
         return cases if device == "cuda" else tuple(replace(case, batch=CPU_BATCH) for case in cases)
 
@@ -121,9 +128,3 @@ def table(results: list[Row]) -> str:
             f"  {row.gb_per_s:8.1f} GB/s {row.tflop_per_s:8.3f} TFLOP/s  {100 * row.of_floor:5.1f} % of floor  {speed}"
         )
     return "\n".join(lines)
-
-
-def _machine(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"

@@ -1,37 +1,86 @@
 """What a benchmark leaves behind: the machine, the command, the ceilings and every sample, as JSON."""
 
+import datetime
 import json
 import platform
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from bench.ceilings import Ceilings
-from bench.measurement import Row
 from fastvae.train.run_folder import environment
 
+RECORDS = Path(__file__).parent / "records"
 
-def write(path: Path, *, what: str, ceilings: Ceilings, rows: list[Row], notes: list[str]) -> None:
+
+def machine() -> str:
+    """The GPU's name, or what processor there is, for people."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+
+def path_for(suite: str) -> Path:
+    """Where a suite's record goes unless told otherwise: bench/records/DATE-MACHINE-SUITE.json."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
+    return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
+
+
+def write(
+    path: Path,
+    *,
+    what: str,
+    rows: list[Any],
+    notes: list[str],
+    ceilings: Ceilings | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
     """Writes a record.
 
     Args:
         path: where; folders are made.
         what: one sentence for whoever opens it.
-        ceilings: of the machine, from the same run.
-        rows: every contender's result.
+        rows: every contender's result, dataclass instances.
         notes: what could not be measured or was not right, in words.
+        ceilings: of the machine, from the same run, where the suite measures them.
+        extra: further entries of the suite's own, such as its settings or its verdicts.
     """
-    record = {
-        "what": what,
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
-        "machine": {"processor": platform.processor() or platform.machine(), **environment()},
-        "ceilings": ceilings.as_json(),
-        "notes": notes,
-        "rows": [asdict(row) for row in rows],
-    }
+    write_json(
+        path,
+        {
+            "what": what,
+            "command": command(),
+            "machine": this_machine(),
+            "ceilings": ceilings and ceilings.as_json(),
+            "notes": notes,
+            **(extra or {}),
+            "rows": [asdict(row) for row in rows],
+        },
+    )
+
+
+def command() -> str:
+    """How this process was started, as one would type it."""
+    module = Path(sys.argv[0]).stem
+    return " ".join(["python -m bench" if module == "__main__" else f"python -m bench.{module}", *sys.argv[1:]])
+
+
+def this_machine() -> dict[str, Any]:
+    """Processor, versions, threads and GPU."""
+    return {"processor": platform.processor() or platform.machine(), **environment()}
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes it so that a reader never finds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1)
-    path.write_text(_samples_in_one_line(text) + "\n")
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(_samples_in_one_line(json.dumps(record, indent=1)) + "\n")
+    temporary.replace(path)
 
 
 def _samples_in_one_line(text: str) -> str:
@@ -47,6 +96,6 @@ def _samples_in_one_line(text: str) -> str:
                 numbers.append(bare.rstrip(","))
         else:
             lines.append(line)
-            if bare.endswith("[") and ("samples_us" in bare or "quartiles_us" in bare):
+            if re.match(r'"(samples|quartiles)_\w+": \[$', bare):
                 numbers = []
     return "\n".join(lines)

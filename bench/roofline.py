@@ -15,7 +15,12 @@ import numpy as np
 from bench.ceilings import Ceilings
 from bench.measurement import Row
 
-_COLOURS = {"replicate_conv2d": "tab:blue", "feature_loss": "tab:orange", "critic_update": "tab:green"}
+_COLOURS = {
+    "replicate_conv2d": "tab:blue",
+    "feature_loss": "tab:orange",
+    "critic_update": "tab:green",
+    "loss network": "tab:red",
+}
 
 
 def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:

@@ -7,6 +7,7 @@ runs an op, `tiles` how large its tiles are. This package imports torch, Triton 
 knows nothing of models or training.
 """
 
+from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
 from .feature_loss import feature_loss, feature_loss_ref
@@ -15,6 +16,8 @@ from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_co
 
 __all__ = [
     "adam_clip_",
+    "conv_relu",
+    "conv_relu_ref",
     "feature_loss",
     "feature_loss_ref",
     "force",

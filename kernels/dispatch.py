@@ -1,4 +1,4 @@
-"""Who runs an op, Triton kernels or torch's own (ATen), and how a kernel is started.
+"""Who runs an op, Triton kernels, a fused one of cuDNN or torch's own (ATen), and how a kernel is started.
 
 Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older processors emulate it number by
 number, and so do half-precision convolutions: for 7.5 Triton (3.7) has no tensor cores, cuDNN has. Everything else
@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Provider = Literal["triton", "aten"]
+Provider = Literal["triton", "cudnn", "aten"]
 
 # The oldest GPU for which each op has kernels, by dtype.
 _OLDEST = {
@@ -29,7 +29,10 @@ _OLDEST = {
     "feature_loss": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
     "adam_clip_": {torch.float32: (7, 0)},
     "rmsprop_clip_": {torch.float32: (7, 0)},
+    "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
+# Ops whose kernels are cuDNN's own.
+_BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
 
 
@@ -49,6 +52,7 @@ SOURCES = _hash_of_sources()
 @dataclass(frozen=True)
 class _Forced:
     provider: Provider | None = None
+    op: str | None = None
     capability: tuple[int, int] | None = None
     launch: Callable | None = None
 
@@ -60,11 +64,11 @@ def provider(op: str, x: Tensor) -> Provider:
     """Which implementation runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
 
     Returns:
-        "triton" or "aten".
+        "triton", "cudnn" or "aten".
 
     Raises:
         ValueError: there is no such op.
@@ -73,15 +77,23 @@ def provider(op: str, x: Tensor) -> Provider:
         near = difflib.get_close_matches(op, _OLDEST, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"expected one of {', '.join(_OLDEST)}; got {op!r}{hint}")
-    if _forced.provider is not None:
+    if _forced.provider is not None and _forced.op in (None, op):
         return _forced.provider
-    if x.device.type != "cuda" or not _has_triton():
+    return provider_on(op, x.device, x.dtype)
+
+
+@torch.compiler.assume_constant_result  # or a compiler would trace how the GPU is asked for its properties
+def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
+    """`provider` without a tensor at hand, and without regard to what is forced."""
+    if device.type != "cuda" or not supports(op, dtype, _capability_of(device.index or 0)):
         return "aten"
-    return "triton" if supports(op, x.dtype, capability(x)) else "aten"
+    if op in _BY_CUDNN:
+        return "cudnn" if torch.backends.cudnn.enabled else "aten"
+    return "triton" if _has_triton() else "aten"
 
 
 def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
-    """Whether `op` has Triton kernels for this dtype on GPUs of this compute capability."""
+    """Whether `op` has kernels other than ATen's for this dtype on GPUs of this compute capability."""
     return capability >= _OLDEST[op].get(dtype, _NEVER)
 
 
@@ -116,17 +128,22 @@ def launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
 
 @contextmanager
 def force(
-    provider: Provider, *, capability: tuple[int, int] | None = None, launch: Callable | None = None
+    provider: Provider,
+    *,
+    op: str | None = None,
+    capability: tuple[int, int] | None = None,
+    launch: Callable | None = None,
 ) -> Iterator[None]:
-    """Within the block every op runs this way, wherever its tensors are.
+    """Within the block every op, or the one that is named, runs this way, wherever its tensors are.
 
     Args:
         provider: "aten" to compare with torch's own; "triton" raises from Triton on a machine that cannot.
+        op: this one alone.
         capability: pretend this compute capability when tiles are chosen.
         launch: called with (kernel, grid, args, options) in place of each launch.
     """
     global _forced
-    before, _forced = _forced, _Forced(provider, capability, launch)
+    before, _forced = _forced, _Forced(provider, op, capability, launch)
     try:
         yield
     finally:

@@ -1,11 +1,121 @@
-"""The peer of the step benchmark must be an honest one: the same model, trained by the same gradients."""
+"""The benchmark of the training step: an honest peer, a gate before any number, a record after it."""
 
+import json
+
+import pytest
 import torch
 
-from bench.bench_step import check_same_step
-from fastvae.lossnet import load_loss_network
+from bench import bench_step
+from bench.plain_step import CatPaddedConv2d, PlainLossNetwork, PlainStep, replicating_conv
+from bench.same_step import check_same_step
+from bench.step_contenders import BASE, Contender, loss_network
+
+LAYERS = ("relu1_1", "relu2_1")
 
 
-def test_the_plain_step_is_the_same_step():
-    pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
-    check_same_step(load_loss_network("random"), pixels, torch.randn(4, 100))
+@pytest.fixture
+def batch():
+    return torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8), torch.randn(4, 100)
+
+
+def run(tmp_path, *flags) -> tuple[int, dict]:
+    out = tmp_path / "step.json"
+    status = bench_step.main(["--tiny", "--out", str(out), *flags])
+    return status, json.loads(out.read_text())
+
+
+def test_the_plain_step_is_the_same_step(batch):
+    check_same_step(loss_network(LAYERS), *batch)
+
+
+def test_the_plain_loss_network_is_the_same_network():
+    ours = loss_network(("relu1_1", "relu3_1"))
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    for plain, expected in zip(PlainLossNetwork(ours)(images), ours(images), strict=True):
+        torch.testing.assert_close(plain, expected)
+
+
+def test_padding_by_cat_is_the_same_padding():
+    torch.manual_seed(1)
+    by_cat = CatPaddedConv2d(3, 5, bias=True)
+    torch.manual_seed(1)
+    replicating = replicating_conv(3, 5, bias=True)
+    x = torch.randn(2, 3, 4, 7)
+    torch.testing.assert_close(by_cat(x), replicating(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tiny", [True, False])
+def test_the_same_step_on_the_gpu(tiny):
+    chosen = bench_step.settings(tiny=tiny)
+    pixels = torch.randint(0, 256, (4, chosen.image_size, chosen.image_size, 3), dtype=torch.uint8, device="cuda")
+    check_same_step(loss_network(chosen.layers), pixels, torch.randn(4, 100, device="cuda"))
+
+
+def test_a_run_leaves_a_record(tmp_path, capsys):
+    status, record = run(tmp_path, "--batch", "3", "--rounds", "2")
+    assert status == 0 and record["settings"]["batch"] == 3
+    names = [row["contender"] for row in record["rows"]]
+    assert names[0] == BASE and any(name.startswith("fastvae") for name in names)
+    for row in record["rows"]:
+        low, high = row["quartiles_s"]
+        assert len(row["samples_s"]) == 2 and 0 < low <= row["median_s"] <= high
+        assert row["images_per_s"] == pytest.approx(3 / row["median_s"], rel=1e-3)
+    assert "x best peer" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+def test_the_captured_step_is_timed_on_a_gpu(tmp_path):
+    status, record = run(tmp_path)
+    rows = {row["contender"]: row for row in record["rows"]}
+    (captured,) = (row for name, row in rows.items() if name in ("fastvae bf16", "fastvae fp32"))
+    assert status == 0 and captured["memory_mib"] >= 0
+
+
+def test_another_step_is_not_timed(tmp_path, monkeypatch, capsys):
+    right = PlainStep.vae_loss
+
+    def wrong(self, *arguments):
+        loss, kl, rec = right(self, *arguments)
+        return loss + kl, kl, rec
+
+    monkeypatch.setattr(PlainStep, "vae_loss", wrong)
+    status, record = run(tmp_path)
+    assert status == 1 and record["rows"] == []
+    assert "WRONG, not timed: the gradient of encoder" in capsys.readouterr().out
+
+
+def with_contender(monkeypatch, name: str, build) -> None:
+    right = bench_step.contenders
+    monkeypatch.setattr(bench_step, "contenders", lambda *a: {**right(*a), name: Contender("a fake", "fp32", build)})
+
+
+def losses_of(kl: float):
+    return lambda pixels, noise: (lambda: None, lambda: {"kl": kl, "rec": 1.0})
+
+
+def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
+    with_contender(monkeypatch, "fastvae fake", losses_of(1e3))
+    status, record = run(tmp_path)
+    assert status == 1 and record["rows"] == []
+    assert any("WRONG, not timed: fastvae fake: kl of the first step is 1000" in note for note in record["notes"])
+
+
+def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypatch):
+    def fails(pixels, noise):
+        raise RuntimeError("no such thing here")
+
+    with_contender(monkeypatch, "plain broken", fails)
+    with_contender(monkeypatch, "plain nan", losses_of(float("nan")))
+    status, record = run(tmp_path)
+    assert status == 0
+    assert not {"plain broken", "plain nan"} & {row["contender"] for row in record["rows"]}
+    notes = "\n".join(record["notes"])
+    assert "left out: plain broken: RuntimeError" in notes and "left out: plain nan is wrong: kl" in notes
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--batch", "1"), ("--rounds", "0"), ("--width", "-3")])
+def test_sizes_that_make_no_sense(flag, value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        bench_step.main([flag, value])
+    assert f"{flag} must be" in capsys.readouterr().err

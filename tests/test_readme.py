@@ -1,14 +1,14 @@
 """The README may only promise what is there."""
 
-import json
 import re
-import statistics
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from bench import speed_table
+from bench.record import RECORDS
 from fastvae.cli import COMMANDS
 from fastvae.recipes import RECIPES
 
@@ -36,14 +36,8 @@ def test_the_layout_is_the_real_one():
         assert (ROOT / folder).is_dir(), folder
 
 
-def test_the_speed_table_is_the_record():
-    (name,) = re.findall(r"`(bench/records/\S+-step\.json)`", README)
-    times_s = json.loads((ROOT / name).read_text())["times_s"]
-    base = statistics.median(times_s["plain eager fp32"])
-    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \|$", README, re.MULTILINE)
-    assert {row for row, _ in rows} == set(times_s)
-    for row, ratio in rows:
-        assert ratio == f"{base / statistics.median(times_s[row]):.2f}", row
+def test_the_section_on_speed_is_what_the_newest_records_say():
+    assert speed_table.replaced(README, speed_table.section(RECORDS)) == README, "run python -m bench.speed_table"
 
 
 def test_the_ops_are_used_as_shown():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.errors import UsageError
+from fastvae.lossnet.pair import forward_pair
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -78,6 +79,11 @@ class LossNetwork(nn.Module):
         # taps.
         with torch.random.fork_rng(devices=[]):
             self.features = nn.Sequential(*(_layer(convs, index) for index in range(deepest + 1)))
+        self._layers = tuple(
+            "pool" if isinstance(layer, nn.MaxPool2d) else "tap" if index + 1 in self._tap_at else "conv"
+            for index, layer in enumerate(self.features)
+            if not isinstance(layer, nn.ReLU)  # one with the convolution before it
+        )
         self._smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self.channels = tuple(convs[index - 1][2] for index in indices.values())
         # Not in the state dict, whose keys are torchvision's and nothing else.
@@ -109,6 +115,37 @@ class LossNetwork(nn.Module):
         Returns:
             One tensor [B, C, H / 2^k, W / 2^k] per tap, k poolings in, all non-negative.
         """
+        x = self._centred(images)
+        taps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self._tap_at:
+                taps.append(x)
+        return tuple(taps)
+
+    def forward_pair(self, images: Tensor, fakes: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both sides of the feature loss in one pass: `forward(images)` as constants, and `forward(fakes)`.
+
+        They share each layer's kernel, and only the generated images' half is kept for their gradient. Compile it
+        together with the loss: torch 2.11 gives features that leave a compiled graph no gradient.
+
+        Args:
+            images: [B, 3, H, W] RGB in [-1, 1], floating point, as `forward` takes them.
+            fakes: as many generated images of that size; what the gradient is for.
+
+        Returns:
+            The feature maps of either side, one tensor per tap in order of depth; those of `fakes` are
+            differentiable once.
+        """
+        if images.shape != fakes.shape:
+            raise ValueError(
+                f"the loss network compares as many images as generated ones, of one size; "
+                f"got {tuple(images.shape)} and {tuple(fakes.shape)}"
+            )
+        return forward_pair(self._layers, list(self.features.parameters()), self._centred(images), self._centred(fakes))
+
+    def _centred(self, images: Tensor) -> Tensor:
+        """Images as the first convolution takes them: 0..255 minus the mean."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"the loss network takes floating-point images [B, 3, H, W] in [-1, 1]; "
@@ -119,15 +156,9 @@ class LossNetwork(nn.Module):
                 f"images for {self.taps[-1]} must be at least {self._smallest_side} pixels wide and high; "
                 f"got {images.shape[2]}x{images.shape[3]} (H x W)"
             )
-        # 0..255 minus the mean. The shift cannot move into conv1_1's bias: the zero padding stands for the
-        # mean colour, and would stand for mid grey, a different picture along the borders.
-        x = images * 127.5 + self.shift
-        taps = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self._tap_at:
-                taps.append(x)
-        return tuple(taps)
+        # The shift cannot move into conv1_1's bias: the zero padding stands for the mean colour, and would stand
+        # for mid grey, a different picture along the borders.
+        return images * 127.5 + self.shift
 
     def extra_repr(self) -> str:
         return f"taps={', '.join(self.taps)}; weights: {self.source}"

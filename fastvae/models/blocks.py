@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastvae.models.batch_norm import BatchNorm2d
 
 NEGATIVE_SLOPE = 0.2
 
@@ -13,20 +14,6 @@ Conv3x3 = Callable[[int, int], nn.Module]
 def zero_padded_conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """3x3 convolution with zero padding. No bias: the batch normalisation that follows subtracts it again."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """torch's, but it counts no batches.
-
-    With a fixed momentum nothing reads the count, and a step of the VAE-WGAN has 33 of them, each a launch for a single
-    number. The buffer stays in the state dict, which torch's own module can therefore load.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
 
 
 class ResidualBlock(nn.Module):
@@ -43,20 +30,31 @@ class ResidualBlock(nn.Module):
         self.bn2 = BatchNorm2d(channels)
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        y = self.activation(self.bn1(self.conv1(x)))
-        return self.activation(x + self.bn2(self.conv2(y)))
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]; `parts` as in `BatchNorm2d`."""
+        y = self.activation(self.bn1(self.conv1(x), parts))
+        return self.activation(x + self.bn2(self.conv2(y), parts))
 
 
-def downsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    """4x4 convolution of stride 2, BN, LeakyReLU, residual block: [B, I, H, W] -> [B, O, H/2, W/2]."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
-        BatchNorm2d(out_channels),
-        nn.LeakyReLU(NEGATIVE_SLOPE),
-        ResidualBlock(out_channels),
-    )
+class DownsamplingStage(nn.Sequential):
+    """4x4 convolution of stride 2, BN, LeakyReLU, residual block."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+            BatchNorm2d(out_channels),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            ResidualBlock(out_channels),
+        )
+
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        """[B, I, H, W] -> [B, O, H/2, W/2]; `parts` as in `BatchNorm2d`."""
+        return self.after_convolution(self[0](x), parts)
+
+    def after_convolution(self, x: Tensor, parts: int = 1) -> Tensor:
+        """What follows the first convolution: [B, O, H/2, W/2] -> the same."""
+        _, norm, activation, block = self
+        return block(activation(norm(x, parts)), parts)
 
 
 def stage_widths(width: int) -> tuple[int, int, int, int]:

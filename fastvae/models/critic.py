@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import check_image_size, downsampling_stage, stage_widths
+from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
 
 
 class Critic(nn.Module):
@@ -22,11 +22,32 @@ class Critic(nn.Module):
         check_image_size(image_size)
         widths = stage_widths(width)
         self.stages = nn.Sequential(
-            *(downsampling_stage(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True))
+            *(DownsamplingStage(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True))
         )
         self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [B, in_channels, H, W] -> one number per image, [B], float32 at least."""
-        scores = self.head(self.stages(features)).flatten()
+        return self._score(self.stages(features))
+
+    def forward_pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward(real), forward(fake)`, in training too: each side is normalised by statistics of its own.
+
+        They share every kernel but the first convolution's, whose maps would have to be copied into one tensor first,
+        and whose gradient only one side wants. In the compiled step that is 60 launches less for the GPU.
+
+        Args:
+            real, fake: features [B, in_channels, H, W].
+
+        Returns:
+            One number per image for either side, [B] each.
+        """
+        first, *others = self.stages
+        x = first.after_convolution(torch.cat([first[0](real), first[0](fake)]), parts=2)
+        for stage in others:
+            x = stage(x, parts=2)
+        return self._score(x).chunk(2)
+
+    def _score(self, x: Tensor) -> Tensor:
+        scores = self.head(x).flatten()
         return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import NEGATIVE_SLOPE, BatchNorm2d, ResidualBlock, check_image_size, stage_widths
+from fastvae.models.batch_norm import BatchNorm2d
+from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
 from fastvae.nn import ReplicationConv2d
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import check_image_size, downsampling_stage, stage_widths
+from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
 
 
 class Encoder(nn.Module):
@@ -21,7 +21,7 @@ class Encoder(nn.Module):
         super().__init__()
         check_image_size(image_size)
         widths = stage_widths(width)
-        self.stages = nn.Sequential(*(downsampling_stage(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True)))
+        self.stages = nn.Sequential(*(DownsamplingStage(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True)))
         features = widths[-1] * (image_size // 16) ** 2
         self.mean = nn.Linear(features, latent)
         self.log_variance = nn.Linear(features, latent)

@@ -6,7 +6,6 @@ L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from fastvae.config import at_least, require
@@ -52,9 +51,7 @@ class DfcVae(PlainVae):
         """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, and the features of both sides."""
         mean, log_variance = self.encoder(images)
         fakes = self.decoder(reparameterise(mean, log_variance, noise))
-        with torch.no_grad():
-            features = self.loss_network(images)
-        fake_features = self.loss_network(fakes)
+        features, fake_features = self.loss_network.forward_pair(images, fakes)
         return (
             kl_divergence(mean, log_variance),
             self.feature_distance(fake_features, features),

@@ -153,12 +153,13 @@ class VaeWgan(DfcVae):
     def critic_distance(self, real: Tensor, fake: Tensor) -> Tensor:
         """What the critic descends: -L_GAN, or the squared distances to the labels s and -s.
 
-        The critic sees real and generated maps [B, C, H, W] in two calls, since its batch statistics must not mix.
+        The critic's batch statistics of real and generated maps [B, C, H, W] do not mix.
         """
         s = self.form.label_scale
+        real_scores, fake_scores = self.critic.forward_pair(real, fake)
         if self.options.adversarial == "wasserstein":
-            return -s * (self.critic(real).mean() - self.critic(fake).mean())
-        return (self.critic(real) - s).square().mean() + (self.critic(fake) + s).square().mean()
+            return -s * (real_scores.mean() - fake_scores.mean())
+        return (real_scores - s).square().mean() + (fake_scores + s).square().mean()
 
     def generator_distance(self, fake: Tensor) -> Tensor:
         """What encoder and decoder descend: -s mean critic, or its squared distance to s; the critic held fixed."""

@@ -6,7 +6,7 @@ from fastvae.kernels import dispatch, feature_loss, provider, replicate_conv2d, 
 
 
 def test_cpus_run_aten():
-    for op in ("replicate_conv2d", "feature_loss", "adam_clip_", "rmsprop_clip_"):
+    for op in ("replicate_conv2d", "feature_loss", "adam_clip_", "rmsprop_clip_", "conv_relu"):
         assert provider(op, torch.zeros(1)) == "aten"
 
 
@@ -22,6 +22,11 @@ def test_forced_within_a_block():
     assert provider("feature_loss", torch.zeros(1)) == "aten"
 
 
+def test_one_op_forced_leaves_the_others():
+    with dispatch.force("triton", op="feature_loss"):
+        assert [provider(op, torch.zeros(1)) for op in ("feature_loss", "conv_relu")] == ["triton", "aten"]
+
+
 @pytest.mark.parametrize(
     ("op", "dtype", "capability", "supported"),
     [
@@ -31,6 +36,7 @@ def test_forced_within_a_block():
         ("feature_loss", torch.float16, (7, 5), True),
         ("feature_loss", torch.float64, (9, 0), False),
         ("adam_clip_", torch.float32, (6, 1), False),
+        ("conv_relu", torch.bfloat16, (7, 5), False),
     ],
     ids=str,
 )

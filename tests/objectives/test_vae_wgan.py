@@ -27,6 +27,11 @@ class TinyLossNetwork(nn.Module):
         first = self.conv1(images * 3).relu()
         return first, self.conv2(first).relu()
 
+    def forward_pair(self, images, fakes):
+        with torch.no_grad():
+            features = self(images)
+        return features, self(fakes)
+
 
 def build(dtype=torch.float64, **options) -> VaeWgan:
     torch.manual_seed(3)

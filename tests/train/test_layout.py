@@ -72,6 +72,6 @@ def test_no_map_changes_its_layout(device, precision):
             of_images = maps and maps[0].shape[0] in (BATCH, 2 * BATCH)  # and not weights
             if name.startswith(COPIES) and of_images and len({is_channels_last(v) for v in maps}) > 1:
                 flips.append(tuple(maps[0].shape))
-    assert convolutions > 100
+    assert convolutions > 90
     vectors = (BATCH, 8 * 8, 2, 2)  # what the linear layers see
     assert set(flips) == {vectors} and len(flips) <= 4

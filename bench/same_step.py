@@ -1,0 +1,51 @@
+"""The gate of the step's benchmark: ours and the plain step have the same gradients."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from bench.plain_step import PlainStep
+from fastvae.config import ModelConfig
+from fastvae.lossnet import LossNetwork
+from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
+from fastvae.train.step import to_images
+
+
+def check_same_step(loss_network: LossNetwork, pixels: Tensor, noise: Tensor) -> None:
+    """Raises AssertionError unless both steps give encoder and decoder the same gradient, up to float32's rounding."""
+    device = pixels.device
+    plain = PlainStep(loss_network, 8, image_size=pixels.shape[1], device=device.type)
+    # Algorithm 1 takes all gradients at the same weights, the peer updates its critic first: hold the weights still.
+    for optimizer in (plain.vae_optimizer, plain.critic_optimizer):
+        optimizer.param_groups[0]["lr"] = 0.0
+    with torch.no_grad():
+        for p in plain.critic.parameters():
+            p.clamp_(-0.01, 0.01)
+    objective = VaeWgan(
+        VaeWganOptions(vgg="random", layers=loss_network.taps),
+        ModelConfig(image_size=pixels.shape[1], width=8),
+        copy.deepcopy(loss_network),
+    )
+    objective.to(device)
+    take_weights(objective, plain)
+    objective.train()
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    try:
+        objective.loss(to_images(pixels), noise)[0].backward()
+        plain(pixels, noise)
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+    for name in ("encoder", "decoder"):
+        networks = getattr(plain, name), objective.networks[name]
+        for (key, p), q in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+            same = torch.allclose(p.grad, q.grad, rtol=1e-2, atol=1e-2 * p.grad.abs().max().item())
+            assert same, f"the gradient of {name}.{key} is not the plain step's"
+
+
+def take_weights(objective: VaeWgan, plain: PlainStep) -> None:
+    """Copies the plain step's weights; its decoder has the same order under other keys."""
+    for name, network in objective.networks.items():
+        weights = getattr(plain, name).state_dict().values()
+        network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))

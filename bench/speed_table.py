@@ -1,0 +1,172 @@
+"""README's section on speed, from the newest record of each machine.
+
+python -m bench.speed_table            # writes it between README's marks
+python -m bench.speed_table --check    # only compares; exit status 1 if README says something else
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from bench.newest_records import Found, newest
+from bench.record import RECORDS
+
+ROOT = Path(__file__).parents[1]
+OPEN, CLOSE = "<!-- speed -->", "<!-- /speed -->"
+OURS = "fastvae"
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speed_table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
+    options = parser.parse_args(arguments)
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = replaced(old, section(RECORDS))
+    if options.check:
+        print("README.md says what the records say" if old == new else "README.md: run python -m bench.speed_table")
+        return int(old != new)
+    path.write_text(new)
+    return 0
+
+
+def replaced(readme: str, text: str) -> str:
+    """The README with this text between the marks.
+
+    Raises:
+        ValueError: it has not exactly one of each mark.
+    """
+    if readme.count(OPEN) != 1 or readme.count(CLOSE) != 1:
+        raise ValueError(f"README.md needs {OPEN} and {CLOSE} once each, around its section on speed")
+    before, _, rest = readme.partition(OPEN)
+    return f"{before}{OPEN}\n{text}\n{CLOSE}{rest.partition(CLOSE)[2]}"
+
+
+def section(folder: Path) -> str:
+    """What lies between the marks, Markdown."""
+    machines = newest(folder)
+    parts = [
+        "Every table is one run in which the contenders took turns; numbers are medians, with quartiles in brackets.\n"
+        '"plain" is the same in stock PyTorch as its users write it, "fastvae" is ours.'
+    ]
+    if not any(found.record["machine"]["gpu"] for suites in machines.values() for found in suites.values()):
+        parts.append(
+            "Nothing has been measured on a GPU yet; the Triton kernels are proven in the interpreter and compiled, "
+            "not timed."
+        )
+    for suites in machines.values():
+        parts += [table(suites[name]) for name, table in TABLES.items() if name in suites]
+    return "\n\n".join(parts)
+
+
+def _caption(what: str, found: Found) -> str:
+    shown = found.path.relative_to(ROOT).as_posix() if found.path.is_relative_to(ROOT) else found.path.name
+    torch_version = found.record["machine"]["torch"]
+    return f"**{what}** — {found.machine}, torch {torch_version}, [{found.date}]({shown})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _name(contender: str) -> str:
+    return f"**{contender}**" if contender.startswith(OURS) else contender
+
+
+def ratio(base: float, row_median: float, quartiles: list[float]) -> str:
+    """How many times as fast as the base, and between which quartiles: "1.83 (1.80 to 1.85)"."""
+    low, high = quartiles
+    return f"{base / row_median:.2f} ({base / high:.2f} to {base / low:.2f})"
+
+
+def step(found: Found) -> str:
+    """Images a second and speed as a multiple of the plain step in eager float32."""
+    rows, settings = found.record["rows"], found.record["settings"]
+    base = next(r["median_s"] for r in rows if r["contender"] == "plain eager fp32")
+    lines = [
+        [_name(r["contender"]), f"{r['images_per_s']:,.0f}", ratio(base, r["median_s"], r["quartiles_s"])] for r in rows
+    ]
+    what = f"Training step of the VAE-WGAN, 64x64, width {settings['width']}, batches of {settings['batch']}"
+    return f"{_caption(what, found)}\n\n{_table(['', 'images/s', 'speed'], lines)}"
+
+
+def inference(found: Found) -> str:
+    """Reconstruction in milliseconds by batch, and the other two verbs in a sentence."""
+    rows = [r for r in found.record["rows"] if r["verb"] == "reconstruct"]
+    columns = list(dict.fromkeys((r["batch"], r["host_copies"]) for r in rows))
+    lines = []
+    for contender in dict.fromkeys(r["contender"] for r in rows):
+        cells = {(r["batch"], r["host_copies"]): r for r in rows if r["contender"] == contender}
+        shown = (f"{r['median_ms']:.3g} ({r['p99_ms']:.3g})" if (r := cells.get(c)) else "" for c in columns)
+        lines.append([_name(contender), *shown])
+    head = ["", *(f"{batch}{', host to host' if host else ''}" for batch, host in columns)]
+    what = "Reconstruct: milliseconds, median (99th percentile), by images a call"
+    text = f"{_caption(what, found)}\n\n{_table(head, lines)}"
+    others = [f"{verb} {_range(found, verb)}" for verb in ("encode", "decode") if _range(found, verb)]
+    return f"{text}\n\nAgainst the best peer, times as fast: {'; '.join(others)}." if others else text
+
+
+def _range(found: Found, verb: str) -> str:
+    """Ours against the best peer over all batches, "1.1 to 1.9"."""
+    jobs: dict[tuple, list] = {}
+    for r in found.record["rows"]:
+        if r["verb"] == verb:
+            jobs.setdefault((r["batch"], r["host_copies"]), []).append(r)
+    ratios = [gain for rows in jobs.values() if (gain := _gain(rows, "median_ms"))]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+
+
+def _gain(rows: list[dict], key: str) -> float | None:
+    """The best peer's time over our best."""
+    ours, peers = ([r[key] for r in rows if r["contender"].startswith(OURS) == own] for own in (True, False))
+    return min(peers) / min(ours) if ours and peers else None
+
+
+def loader(found: Found) -> str:
+    """Images a second, with their quartiles."""
+    lines = []
+    for r in found.record["rows"]:
+        low, high = r["quartiles_images_per_s"]
+        lines.append([_name(r["contender"]), f"{r['images_per_s']:,.0f} ({low:,.0f} to {high:,.0f})"])
+    return f"{_caption('Loading images, 178x218 JPEG to 64x64', found)}\n\n{_table(['', 'images/s'], lines)}"
+
+
+def paper(found: Found) -> str:
+    """The verdicts as the suite printed them."""
+    lines = "\n".join(f"- {verdict['line']}" for verdict in found.record["verdicts"])
+    return f"{_caption('The two claims of the paper, and its 11 GB', found)}\n\n{lines}"
+
+
+def kernels(found: Found) -> str:
+    """Every op against its best peer: the middle of its cases, and the worst and the best."""
+    cases: dict[tuple[str, str], dict[tuple, list]] = {}
+    for r in found.record["rows"]:
+        op = f"`{r['op']}`" + (" with upsampling" if " up2 " in r["case"] else "")
+        cases.setdefault((op, r["work"]), {}).setdefault((r["case"], r["dtype"]), []).append(r)
+    lines = []
+    for (op, work), by_case in cases.items():
+        gains = [gain for rows in by_case.values() if (gain := _gain(rows, "median_us"))]
+        if gains:
+            spread = f" ({min(gains):.2f} to {max(gains):.2f})" if len(gains) > 1 else ""
+            lines.append([f"{op}, {work}", f"{median(gains):.2f}{spread}", str(len(gains))])
+    what = "The ops against the best of eager and compiled PyTorch: times as fast, median (worst to best) of the cases"
+    return f"{_caption(what, found)}\n\n{_table(['', 'speed', 'cases'], lines)}"
+
+
+TABLES: dict[str, Callable[[Found], str]] = {
+    "step": step,
+    "inference": inference,
+    "loader": loader,
+    "paper": paper,
+    "kernels": kernels,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,176 @@
+"""Convolution, bias and ReLU: y = max(conv(x, weight) + bias, 0), stride 1, zero padding.
+
+On GPUs one cuDNN kernel does all three. Otherwise the convolution writes its result and a second kernel reads and
+writes it once more, bias and ReLU added: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 that is 134 MB, for
+a convolution that itself moves as much.
+
+Layout: x and y [B, C, H, W] in channels_last. dtypes: float32 from compute capability 7.0, float16 from 7.0, bfloat16
+from 8.0. Everything else runs ATen's convolution and ReLU, where a compiler may fuse what it can.
+
+The backward pass keeps x, weight and y: a ReLU's gradient needs to know only where y is zero.
+"""
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cost import Cost
+from .dispatch import provider
+
+logger = logging.getLogger("fastvae")
+
+# What cuDNN's fused kernel may differ by from the separate ones: eight bits of bfloat16 and three roundings of it make
+# 0.4 %, garbage in the output's memory makes anything.
+_SAME = 0.02
+
+
+def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """The specification of `conv_relu`: one product for each tap of the filter, in float64."""
+    x, weight = F.pad(x.double(), (padding,) * 4), weight.double()
+    kernel_h, kernel_w = weight.shape[2:]
+    h, w = x.shape[2] - kernel_h + 1, x.shape[3] - kernel_w + 1
+    y = bias.double().view(1, -1, 1, 1).expand(x.shape[0], -1, h, w)
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            y = y + torch.einsum("bchw,oc->bohw", x[:, :, i : i + h, j : j + w], weight[:, :, i, j])
+    return y.clamp_min(0)
+
+
+def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=padding).relu_()
+
+
+def _forward_cudnn(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (padding, padding), (1, 1), 1)
+
+
+@torch.library.custom_op("fastvae::conv_relu", mutates_args=())
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """The op that compilers do not look into, since they would take the fused kernel apart."""
+    fused = provider("conv_relu", x) == "cudnn" and _is_right(x, weight, bias, padding)
+    y = (_forward_cudnn if fused else _forward_aten)(x, weight, bias, padding)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+@_forward.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    h, w = (x.shape[axis] + 2 * padding - weight.shape[axis] + 1 for axis in (2, 3))
+    return x.new_empty((x.shape[0], weight.shape[0], h, w)).contiguous(memory_format=torch.channels_last)
+
+
+_right: dict[tuple, bool] = {}
+
+
+def _is_right(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> bool:
+    """Whether cuDNN's fused kernel gives what the separate ones give; found out once for a shape, in the warm-up.
+
+    torch tells cuDNN to add the output's own memory times zero. An engine that takes this to the letter makes NaN of
+    what happens to lie there, so the output's memory is filled with NaN for the trial.
+    """
+    key = (x.device, x.dtype, x.shape, x.stride(), weight.shape, padding)
+    if key not in _right:
+        if torch.cuda.is_current_stream_capturing():
+            return False  # nothing can be looked at now
+        plain = _forward_aten(x, weight, bias, padding)
+        try:
+            _forward_cudnn(x, weight, bias, padding)  # cuDNN may try engines out at its first call
+            poison = torch.full_like(plain, torch.nan)
+            del poison  # the allocator gives this memory to the next tensor of its size
+            error = (_forward_cudnn(x, weight, bias, padding).float() - plain.float()).norm()
+            _right[key] = bool(error <= _SAME * plain.float().norm())
+            words = "is wrong"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as refusal:
+            _right[key] = False
+            words = f"is refused ({str(refusal).strip().splitlines()[0]})"
+        if not _right[key]:
+            logger.warning(
+                "conv_relu: cuDNN's fused kernel %s for %s %s with filters %s; slower, separate ones run",
+                words,
+                x.dtype,
+                list(x.shape),
+                list(weight.shape),
+            )
+    return _right[key]
+
+
+def _save(ctx, inputs, output) -> None:
+    x, weight, _, ctx.padding = inputs
+    ctx.save_for_backward(x, weight, output)
+
+
+def _backward(ctx, grad: Tensor):
+    x, weight, y = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:3])
+    grad = torch.where(y <= 0, 0, grad)  # not y > 0, so that a NaN stays one
+    pads = [ctx.padding] * 2
+    return *torch.ops.aten.convolution_backward(
+        grad, x, weight, [weight.shape[0]], [1, 1], pads, [1, 1], False, [0, 0], 1, wanted
+    ), None
+
+
+_forward.register_autograd(_backward, setup_context=_save)
+
+
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> Tensor:
+    """max(conv2d(x, weight, bias, padding=padding), 0), in one kernel where cuDNN has one.
+
+    Under autocast its operands are cast as conv2d's are.
+
+    Args:
+        x: [B, C, H, W], floating point; channels_last, or it is copied.
+        weight: [O, C, h, w] of x's dtype and device.
+        bias: [O] of the same.
+        padding: zeros around x, on each side.
+
+    Returns:
+        [B, O, H + 2 padding - h + 1, W + 2 padding - w + 1] in channels_last. Differentiable once.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
+    """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    _check(x, weight, bias, padding)
+    x = x.contiguous(memory_format=torch.channels_last)
+    if provider("conv_relu", x) == "cudnn":
+        return _forward(x, weight, bias, padding)
+    # Not behind the op, so that a compiler sees it: on a CPU Inductor joins bias, ReLU and what comes after.
+    return _forward_aten(x, weight, bias, padding).contiguous(memory_format=torch.channels_last)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> None:
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1] or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            "conv_relu expects x [B, C, H, W], weight [O, C, h, w] and bias [O]; "
+            f"got {list(x.shape)}, {list(weight.shape)} and {list(bias.shape)}"
+        )
+    if not (x.dtype == weight.dtype == bias.dtype) or not x.is_floating_point():
+        raise ValueError(
+            f"conv_relu expects x, weight and bias of one floating-point dtype; got {x.dtype}, {weight.dtype} "
+            f"and {bias.dtype}. Cast them, or run under torch.autocast."
+        )
+    if not (x.device == weight.device == bias.device):
+        raise ValueError(
+            f"conv_relu expects x, weight and bias on one device; got {x.device}, {weight.device} and {bias.device}"
+        )
+    if padding < 0 or any(x.shape[axis] + 2 * padding < weight.shape[axis] for axis in (2, 3)):
+        raise ValueError(
+            f"conv_relu expects a padded image no smaller than the filter; got {list(x.shape[2:])} with padding "
+            f"{padding} and a filter of {list(weight.shape[2:])}"
+        )
+
+
+def cost(batch: int, inputs: int, outputs: int, size: tuple[int, int], kernel: int, dtype: torch.dtype) -> Cost:
+    """The least that a forward call with size-keeping padding must do, whatever the implementation.
+
+    Returns:
+        Two flops for each product; x, weight, bias read once and y written once.
+    """
+    pixels = batch * size[0] * size[1]
+    numbers = pixels * (inputs + outputs) + outputs * (inputs * kernel**2 + 1)
+    return Cost(flops=2 * pixels * inputs * outputs * kernel**2, bytes=numbers * dtype.itemsize)

@@ -1,0 +1,78 @@
+"""Several batches in one tensor: each is normalised as if it were alone, eager and compiled."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fastvae.models.batch_norm import BatchNorm2d, _NormaliseParts
+from fastvae.models.critic import Critic
+from tests.closeness import relative_error
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def norm(dtype: torch.dtype = torch.float64) -> BatchNorm2d:
+    made = BatchNorm2d(3).to(dtype)
+    with torch.no_grad():
+        for tensor in (*made.parameters(), made.running_mean):
+            tensor.normal_()
+    return made
+
+
+def test_one_batch_is_torchs():
+    ours = norm()
+    theirs = nn.BatchNorm2d(3).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, 5, 2, dtype=torch.float64)
+    assert torch.equal(ours(x), theirs(x)) and torch.equal(ours.running_var, theirs.running_var)
+    assert ours.num_batches_tracked == 0 and theirs.num_batches_tracked == 1
+    assert torch.equal(ours.eval()(x, parts=2), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_are_batches_of_their_own(parts, compiled, device):
+    ours = norm().to(device)
+    theirs = copy.deepcopy(ours)
+    x = torch.randn(2 * parts, 3, 5, 2, dtype=torch.float64, device=device, requires_grad=True)
+    direction = torch.randn_like(x)
+
+    def call(x):
+        return ours(x, parts)
+
+    y = torch.compile(call, fullgraph=True, backend="aot_eager")(x) if compiled else call(x)
+    expected = torch.cat([theirs(part) for part in x.chunk(parts)])
+    assert relative_error(y, expected) < 1e-12
+    found = torch.autograd.grad(y, (x, *ours.parameters()), direction)
+    wanted = torch.autograd.grad(expected, (x, *theirs.parameters()), direction)
+    for a, b in zip((*found, *ours.buffers()), (*wanted, *theirs.buffers()), strict=True):
+        assert relative_error(a.double(), b.double()) < 1e-12
+
+
+def test_the_backward_pass_by_finite_differences():
+    x = torch.randn(2, 2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    weight, bias = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    torch.autograd.gradcheck(lambda *args: _NormaliseParts.apply(*args, 1e-5)[0], (x, weight, bias))
+
+
+def test_half_precision_is_summed_in_float32():
+    x = (torch.randn(2, 8, 3, 16, 16) + 50).bfloat16()
+    wide = x.double()
+    y, mean, variance = _NormaliseParts.apply(x, torch.ones(3), torch.zeros(3), 0.0)
+    assert y.dtype == torch.bfloat16 and mean.dtype == torch.float32
+    assert relative_error(mean.double(), wide.mean((1, 3, 4))) < 1e-6
+    assert relative_error(variance.double(), wide.var((1, 3, 4), correction=0)) < 1e-4
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_critic_scores_a_pair_as_two_calls(training):
+    ours = Critic(32, 4, in_channels=8).double().train(training)
+    theirs = copy.deepcopy(ours)
+    real, fake = torch.randn(2, 4, 8, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        found, expected = ours.forward_pair(real, fake), (theirs(real), theirs(fake))
+    for a, b in zip((*found, *ours.buffers()), (*expected, *theirs.buffers()), strict=True):
+        assert relative_error(a.double(), b.double()) < 1e-12
