@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 # Of a tensor [parts, B, C, H, W].
 _STATISTICS_OVER = (1, 3, 4)
@@ -28,16 +27,18 @@ class BatchNorm2d(nn.BatchNorm2d):
             return self._normalise(x)
         if not torch.compiler.is_compiling():
             return torch.cat([self._normalise(part) for part in x.chunk(parts)])
-        y, mean, variance = _NormaliseParts.apply(x.unflatten(0, (parts, -1)), self.weight, self.bias, self.eps)
-        self._update_running(mean, variance, x.numel() // mean.numel())
-        return y.flatten(0, 1)
+        x = x.unflatten(0, (parts, -1))
+        with torch.no_grad():  # `_NormaliseParts` knows how they depend on x
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            variance, mean = torch.var_mean(wide, _STATISTICS_OVER, correction=0, keepdim=True)
+            self._update_running(mean.flatten(1), variance.flatten(1), x.numel() // mean.numel())
+        return _NormaliseParts.apply(x, mean, variance, self.weight, self.bias, self.eps).flatten(0, 1)
 
     def _normalise(self, x: Tensor) -> Tensor:
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
         )
 
-    @torch.no_grad()
     def _update_running(self, means: Tensor, variances: Tensor, count: int) -> None:
         # running = (1 - m) running + m found, for one part after the other; both in one launch.
         running, kept = [self.running_mean, self.running_var], 1.0
@@ -51,7 +52,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class _NormaliseParts(torch.autograd.Function):
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias for x [parts, B, C, H, W], statistics of each part.
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias for x [parts, B, C, H, W] and the statistics of its parts.
 
     With N numbers in each mean, g the gradient of y and x' = (x - mean) / sqrt(variance + eps),
 
@@ -62,20 +63,15 @@ class _NormaliseParts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float):
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        variance, mean = torch.var_mean(wide, _STATISTICS_OVER, correction=0, keepdim=True)
+    def forward(ctx, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float):
         inverse = torch.rsqrt(variance + eps)
-        y = (wide - mean) * (inverse * weight[:, None, None]) + bias[:, None, None]
+        y = (x.to(mean.dtype) - mean) * (inverse * weight[:, None, None]) + bias[:, None, None]
         ctx.save_for_backward(x, mean, inverse, weight)
-        parts, _, channels = x.shape[:3]
-        mean, variance = (t.view(parts, channels) for t in (mean, variance))
-        ctx.mark_non_differentiable(mean, variance)
-        return y.to(x.dtype), mean, variance
+        # Compiled by torch 2.11, what comes out of a cast that changes nothing has a gradient of zero.
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor, *_):
+    def backward(ctx, grad: Tensor):
         x, mean, inverse, weight = ctx.saved_tensors
         grad, x = (t.to(mean.dtype) for t in (grad, x))
         normalised = (x - mean) * inverse
@@ -86,4 +82,4 @@ class _NormaliseParts(torch.autograd.Function):
         first, *others = [[along[part].flatten(), total[part].flatten()] for part in range(len(x))]
         for other in others:
             first = torch._foreach_add(first, other)  # both in one launch
-        return dx.to(ctx.saved_tensors[0].dtype), *first, None
+        return dx.to(ctx.saved_tensors[0].dtype), None, None, *first, None
