@@ -62,6 +62,11 @@ def _fold_padding(padded: Tensor) -> Tensor:
     return padded
 
 
+# Of a batch of maps before upsampling. With fewer, summing the taps costs a CPU more than it saves: one 4x4 map of 256
+# channels takes 0.6 ms upsampled, 2.2 ms with the sums, 1024 pixels 0.95 and 0.68 (64 channels, two AVX2 cores).
+_FEWEST_PIXELS = 256
+
+
 def _upsampling_kernel(weight: Tensor) -> Tensor:
     """[O, I, 3, 3] convolution weight -> [I, O, 4, 4] weight of the equal transposed convolution of stride 2.
 
@@ -83,11 +88,13 @@ def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
 
 
 def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, slope: float | None) -> Tensor:
-    padded, bias = _pad(x), None if bias is None else bias.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
     if upsample == 1:
-        y = F.conv2d(padded, weight.to(x.dtype), bias)
+        y = F.conv2d(_pad(x), weight.to(x.dtype), bias)
+    elif x.device.type == "cpu" and x.numel() < _FEWEST_PIXELS * x.shape[1]:
+        y = F.conv2d(_pad(F.interpolate(x, scale_factor=2.0)), weight.to(x.dtype), bias)
     else:
-        y = F.conv_transpose2d(padded, _upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
+        y = F.conv_transpose2d(_pad(x), _upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
     return _laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
 
 

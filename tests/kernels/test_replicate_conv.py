@@ -5,12 +5,17 @@ import torch
 import torch.nn.functional as F
 from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 from fastvae.kernels.dispatch import SOURCES
-from fastvae.kernels.replicate_conv import _forward, _forward_with_sums, _gradients, cost
+from fastvae.kernels.replicate_conv import _forward, _forward_aten, _forward_with_sums, _gradients, cost
 from torch.library import opcheck
 
 from tests.closeness import assert_close
 
 SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (2, 5, 1, 6), (1, 33, 17, 3), (3, 4, 8, 8)]
+
+
+@pytest.fixture(autouse=True)
+def _the_identity_on_small_maps_too(monkeypatch):
+    monkeypatch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 0)
 
 
 def operands(shape, out_channels=4, dtype=torch.float64, channels_last=False):
@@ -53,6 +58,18 @@ def test_equals_reference_in_float64(shape, channels_last, upsample, negative_sl
     g = torch.randn_like(expected)
     for ours, theirs in zip(torch.autograd.grad(y, inputs, g), torch.autograd.grad(expected, inputs, g), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_small_maps_are_upsampled(shape, channels_last, monkeypatch):
+    inputs = operands(shape, channels_last=channels_last)
+    expected = replicate_conv2d(*inputs, upsample=2, negative_slope=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 10**6)
+        patch.setattr(F, "conv_transpose2d", None)
+        found = replicate_conv2d(*inputs, upsample=2, negative_slope=0.2)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12) and found.stride() == expected.stride()
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
