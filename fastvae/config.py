@@ -42,8 +42,8 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of convolutions and linear layers; auto: see `fastvae info`
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the step; auto: see `fastvae info`
     cuda_graph: Literal["auto", "on", "off"] = "auto"  # replay the step as one CUDA graph; auto: on a GPU
-    # who decodes a folder of pictures: dali or pillow at every epoch, packed once before the first; auto: dali where
-    # there are a GPU, DALI and JPEGs, else packed
+    # who decodes a folder of pictures: dali or pillow while training, packed once before; auto: dali where there are a
+    # GPU, DALI and JPEGs, else packed
     loader: Literal["auto", "dali", "pillow", "packed"] = "auto"
     resident: Literal["auto", "on", "off"] = "auto"  # keep all images on the device; auto: on a GPU that has the room
     log_every: int = 10  # steps between two lines of stats.jsonl, > 0

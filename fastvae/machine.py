@@ -66,7 +66,7 @@ def choose_compile(wanted: str, device: torch.device) -> Choice:
         # bench/records: 0.98 times the eager speed in float32, 0.93 in bfloat16 (2026-11-24, AVX512); 1.02 in float32
         # after 70 s of compiling (2026-11-25, AVX2).
         return Choice(
-            "off", "on the CPU compiling takes minutes and the step was no faster for it where it was measured"
+            "off", "on the CPU compiling takes minutes and the step was at most 2 % faster for it where it was measured"
         )
     return Choice("on", "there is a GPU that the compiler supports")
 

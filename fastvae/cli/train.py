@@ -21,7 +21,6 @@ _RESUMABLE = {
     "precision",
     "compile",
     "cuda_graph",
-    "loader",
     "resident",
     "lr",
     "epochs",

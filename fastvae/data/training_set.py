@@ -31,6 +31,7 @@ class TrainingSet:
         train: int64 [n], ascending: positions of the training images in the data set, which `loader` takes.
         held_out: gives the first `count` held-out images, or all if they are fewer: uint8 [m, H, W, 3], 0..255, RGB.
         loader: brings batches.
+        kind: which loader it is, "dali", "pillow" or "packed".
         reason: which loader it is and why, in words.
     """
 
@@ -38,6 +39,7 @@ class TrainingSet:
     train: np.ndarray
     held_out: Callable[[int], np.ndarray]
     loader: Loader
+    kind: str
     reason: str
 
 
@@ -105,6 +107,7 @@ def open_training_set(
         train=np.flatnonzero(source.splits == SPLITS["train"]),
         held_out=lambda count: np.stack([pictures.decode(index) for index in held_out[:count]]),
         loader=chosen,
+        kind=loader,
         reason=f"{loader}{where}: {reason}",
     )
 
@@ -117,6 +120,7 @@ def _packed(data: str, image_size: int, reason: str) -> TrainingSet:
         train=images.indices("train"),
         held_out=lambda count: np.asarray(images.images[held_out[:count]]),
         loader=PackedLoader(images),
+        kind="packed",
         reason=f"packed: {reason}",
     )
 

@@ -25,6 +25,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         """
         if parts == 1 or not self.training:
             return self._normalise(x)
+        if x.shape[0] * x.shape[2] * x.shape[3] == parts:
+            raise ValueError(f"BatchNorm2d expects more than one value per channel in training; got {list(x.shape)}")
         if not torch.compiler.is_compiling():
             return torch.cat([self._normalise(part) for part in x.chunk(parts)])
         x = x.unflatten(0, (parts, -1))

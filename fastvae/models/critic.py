@@ -34,7 +34,7 @@ class Critic(nn.Module):
         """`forward(real), forward(fake)`, in training too: each side is normalised by statistics of its own.
 
         They share every kernel but the first convolution's, whose maps would have to be copied into one tensor first,
-        and whose gradient only one side wants. In the compiled step that is 60 launches less for the GPU.
+        and whose gradient only one side wants.
 
         Args:
             real, fake: features [B, in_channels, H, W].

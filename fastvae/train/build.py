@@ -21,7 +21,9 @@ class Training(NamedTuple):
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
-    """Replaces every "auto" by what this machine gives, so that resuming decides the same.
+    """Replaces "auto" by what this machine gives, so that resuming decides the same.
+
+    Two are left: `loader`, which depends on the data (`Trainer` replaces it), and `resident`, which changes no result.
 
     Returns:
         The config, and the reason of each decision by field name.

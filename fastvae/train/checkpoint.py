@@ -10,6 +10,7 @@ It is written under another name and renamed when it is whole, so that a folder 
 """
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from fastvae.objectives import Objective, Update
 
 FORMAT = 1
 _PREFIX = "step-"
+_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,13 @@ def restore(
             states.setdefault(int(index), {})[field] = value
         groups = update.optimizer.state_dict()["param_groups"]
         update.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    noise.set_state(optimizer_tensors["noise"])
+    if len(optimizer_tensors["noise"]) == len(noise.get_state()):
+        noise.set_state(optimizer_tensors["noise"])
+    else:
+        noise.manual_seed(noise.initial_seed() + state["step"])
+        _logger.warning(
+            "%s is from another kind of device, whose noise cannot go on here: it is drawn anew", checkpoint
+        )
     return Resumed(step=state["step"], seconds=state["seconds"])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvae.data.loader import Loader
 from fastvae.train.order import BatchOrder
 
-# Batches that may be on their way to the device while one is read.
+# Batches: one that is read, three that may be on their way.
 _RING = 4
 
 

@@ -66,17 +66,33 @@ class Runner:
             The seconds that it took.
 
         Raises:
-            FastvaeError: the step cannot be captured.
+            FastvaeError: the step cannot be compiled or captured, or the GPU's memory is too small for it.
         """
         start = time.perf_counter()
         before = _State(self)
-        if self.capture:
-            self._capture(number, before)
-        else:
-            self.feed.ready(number)
-            self._body(number)
-            before.restore()
+        try:
+            if self.capture:
+                self._capture(number, before)
+            else:
+                self.feed.ready(number)
+                self._rehearse(number, before)
+        except torch.OutOfMemoryError as error:
+            raise FastvaeError(
+                f"the GPU's memory is too small for the step ({str(error).splitlines()[0]}): give a smaller "
+                "--batch-size, or --resident off"
+            ) from error
+        except RuntimeError as error:
+            raise FastvaeError(
+                f"the step failed before training began ({str(error).strip().splitlines()[0]}): --compile off or "
+                "--cuda-graph off may get round it"
+            ) from error
         return time.perf_counter() - start
+
+    def _rehearse(self, number: int, before: "_State") -> None:
+        try:
+            self._body(number)
+        finally:
+            before.restore()
 
     def _body(self, number: int) -> tuple[tuple[str, ...], Tensor]:
         pixels = self.feed.batch()
@@ -90,23 +106,16 @@ class Runner:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                self._body(number)
+                self._rehearse(number, before)
         torch.cuda.current_stream().wait_stream(stream)
-        before.restore()
         graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads, a loader's among them, may do what a capturing thread must not. A capture that fails
-            # leaves its own stream current: the outer block puts this one back.
-            with (
-                torch.cuda.stream(torch.cuda.current_stream()),
-                torch.cuda.graph(graph, capture_error_mode="thread_local"),
-            ):
-                names, pixels = self._body(number)
-        except RuntimeError as error:
-            raise FastvaeError(
-                f"the step could not be captured in a CUDA graph ({str(error).strip().splitlines()[0]}); "
-                "train with --cuda-graph off"
-            ) from error
+        # Other threads, a loader's among them, may do what a capturing thread must not. A capture that fails leaves its
+        # own stream current: the outer block puts this one back.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, capture_error_mode="thread_local"),
+        ):
+            names, pixels = self._body(number)
         self._graphs[self._phase(number)] = graph, names, pixels
 
     def _phase(self, number: int) -> tuple[str, ...]:

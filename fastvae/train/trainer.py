@@ -1,6 +1,7 @@
 """The training loop: batches in, steps, and everything that is written on the way."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,16 +40,18 @@ class Trainer:
     """
 
     def __init__(self, config: Config, folder: Path, *, resume: bool = False):
-        self.config, self.train = config, config.train
         self.run = RunFolder(folder)
-        device = torch.device(self.train.device)
+        device = torch.device(config.train.device)
         images = open_training_set(
             config.data,
             image_size=config.model.image_size,
-            loader=self.train.loader,
+            loader=config.train.loader,
             device=device,
-            batch_size=self.train.batch_size,
+            batch_size=config.train.batch_size,
         )
+        # Another loader could leave out other pictures, and so another order, when the run goes on.
+        config = replace(config, train=replace(config.train, loader=images.kind))
+        self.config, self.train = config, config.train
         self.order = BatchOrder(len(images.train), self.train.batch_size, self.train.seed)
         self.held_out = images.held_out(self.train.held_out)
         self.total = self.order.steps_of(self.train)

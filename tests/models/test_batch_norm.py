@@ -64,6 +64,11 @@ def test_half_precision_is_summed_in_float32():
     assert relative_error(ours.running_var.double(), expected) < 1e-4
 
 
+def test_a_single_value_has_no_variance():
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        norm()(torch.zeros(2, 3, 1, 1, dtype=torch.float64), 2)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_critic_scores_a_pair_as_two_calls(training):
     ours = Critic(32, 4, in_channels=8).double().train(training)

@@ -14,7 +14,7 @@ from fastvae.train.feed import HostFeed
 from fastvae.train.learning_rates import LearningRates
 from fastvae.train.meter import Meter
 from fastvae.train.order import BatchOrder
-from fastvae.train.runner import Runner
+from fastvae.train.runner import Runner, _State
 
 BATCH = 8
 ON_A_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -23,7 +23,9 @@ ON_A_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 class Training:
     """A runner and all that it changes."""
 
-    def __init__(self, packed, device: str, *, capture: bool = False, feed=ResidentFeed, compiled="off", **options):
+    def __init__(
+        self, packed, device: str, *, capture: bool = False, feed=ResidentFeed, compiled="off", log_every=64, **options
+    ):
         train = TrainConfig(device=device, precision="fp32", compile=compiled, batch_size=BATCH)
         objective = VaeWganOptions(vgg="random", layers=("relu1_1", "relu2_1"), **options)
         config = Config("test", objective, model=ModelConfig(image_size=32, width=2, latent=4), train=train)
@@ -32,7 +34,7 @@ class Training:
         order = BatchOrder(len(indices), BATCH, seed=1)
         place = [] if feed is HostFeed else [torch.device(device)]
         self.rates = LearningRates(self.updates, 0.5, torch.device(device))
-        self.meter = Meter(64, torch.device(device))
+        self.meter = Meter(log_every, torch.device(device))
         self.runner = Runner(
             step, feed(PackedLoader(packed), indices, order, *place), noise, self.meter, capture=capture
         )
@@ -69,6 +71,28 @@ def test_where_the_images_are_changes_nothing(packed):
     means = [each.run(range(7)) for each in trained]
     assert means[0] == means[1] == means[2]
     assert same(trained[0].tensors(), trained[1].tensors()) and same(trained[0].tensors(), trained[2].tensors())
+
+
+def test_warming_up_needs_no_more_of_the_meter_than_a_step(packed):
+    training = Training(packed, "cpu", log_every=1)
+    training.run(range(1))
+    for _ in range(3):  # as often as before a capture
+        training.runner._rehearse(0, _State(training.runner))
+    assert training.run(range(1, 2)).keys() == {"kl", "rec", "critic"}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("compiler")])
+def test_a_warm_up_that_fails_leaves_no_trace(packed, monkeypatch, error):
+    plain, training = (Training(packed, "cpu") for _ in range(2))
+
+    def fail(terms):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.meter, "record", fail)
+        with pytest.raises(FastvaeError, match=r"smaller --batch-size|compiler.*--compile off"):
+            training.runner.warm_up(0)
+    assert plain.run(range(2)) == training.run(range(2)) and same(plain.tensors(), training.tensors())
 
 
 class Waits(TorchDispatchMode):
@@ -148,7 +172,16 @@ def test_a_replay_reads_the_new_learning_rate(packed):
 
 @pytest.mark.gpu
 def test_what_cannot_be_captured_is_said(packed, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")  # a real one would spoil the process
+
     training = Training(packed, "cuda", capture=True)
-    monkeypatch.setattr(training.meter, "record", lambda terms: next(iter(terms.values())).item())
-    with pytest.raises(FastvaeError, match=r"could not be captured in a CUDA graph.*--cuda-graph off"):
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    with pytest.raises(FastvaeError, match=r"operation not permitted.*--cuda-graph off"):
         training.runner.warm_up(0)
+
+
+@pytest.mark.gpu
+def test_a_log_line_for_every_step(packed):
+    training = Training(packed, "cuda", capture=True, log_every=1)
+    assert [training.run(range(step, step + 1)).keys() for step in range(3)] == [{"kl", "rec", "critic"}] * 3

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fastvae.cli import main
 from fastvae.objectives.vae_wgan import VaeWgan
@@ -72,6 +72,22 @@ def test_resuming_is_bit_exact_in_the_middle_of_an_epoch(train, tmp_path):
         return {s["step"]: (s["kl"], s["rec"], s["critic"], s["lr"]) for s in stats(run) if "rec" in s}
 
     assert losses(straight) == losses(broken)
+
+
+def test_a_run_goes_on_with_its_own_loader(train, tmp_path):
+    assert train("--steps", "1") == 0
+    run = tmp_path / "run"
+    assert json.loads((run / "config.json").read_text())["train"]["loader"] == "packed"
+    assert train("--resume", str(run), "--steps", "2", "--loader", "pillow") == 2
+    assert train("--resume", str(run), "--steps", "2") == 0
+
+
+def test_noise_of_another_kind_of_device_is_drawn_anew(train, tmp_path, caplog):
+    assert train("--steps", "2") == 0
+    file = latest(tmp_path / "run") / "optimizer.safetensors"
+    save_file({**load_file(file), "noise": torch.zeros(16, dtype=torch.uint8)}, file)  # as long as a GPU's
+    assert train("--resume", str(tmp_path / "run"), "--steps", "3") == 0
+    assert "another kind of device" in caplog.text
 
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint(train, tmp_path):
