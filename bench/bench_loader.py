@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     status = 1
     try:
-        rows += measure(chosen, notes.append)
+        measure(chosen, notes.append, rows)
         print(table(rows))
         status = 0
     except AssertionError as error:
@@ -111,8 +111,13 @@ def settings(
     )
 
 
-def measure(chosen: Settings, note: Callable[[str], None]) -> list[Row]:
-    """Makes the JPEGs, checks every contender's first batch, then times; a row for each that is right.
+def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> None:
+    """Makes the JPEGs, checks every contender's first batch, then times.
+
+    Args:
+        chosen: what is loaded.
+        note: told, in words, what is left out and why.
+        rows: gets one for each contender that is right, whatever ends the run.
 
     Raises:
         AssertionError: one of ours brings other pixels than it should.
@@ -121,24 +126,25 @@ def measure(chosen: Settings, note: Callable[[str], None]) -> list[Row]:
         paths = write_jpegs(Path(folder) / "jpegs", chosen.images)
         taking_part = _right_ones(contenders(paths, Path(folder), chosen, note), pillows_pixels(paths, chosen), note)
         samples = {name: [] for name in taking_part}
-        for _ in trange(chosen.rounds, desc="rounds", file=sys.stderr, disable=None):
-            for name, contender in taking_part.items():
-                samples[name].append(_images_per_s(contender, chosen))
-        for contender in taking_part.values():
-            contender.close()
-    rows = []
-    for name, values in samples.items():
-        low, median, high = quartiles(values)
-        rows.append(
-            Row(
-                contender=name,
-                what=taking_part[name].what,
-                images_per_s=round(median, 1),
-                quartiles_images_per_s=(round(low, 1), round(high, 1)),
-                samples_images_per_s=[round(value, 1) for value in values],
-            )
-        )
-    return rows
+        try:
+            for _ in trange(chosen.rounds, desc="rounds", file=sys.stderr, disable=None):
+                for name, contender in taking_part.items():
+                    samples[name].append(_images_per_s(contender, chosen))
+        finally:
+            rows += [_row(name, taking_part[name].what, values) for name, values in samples.items() if values]
+            for contender in taking_part.values():
+                contender.close()
+
+
+def _row(name: str, what: str, values: list[float]) -> Row:
+    low, median, high = quartiles(values)
+    return Row(
+        contender=name,
+        what=what,
+        images_per_s=round(median, 1),
+        quartiles_images_per_s=(round(low, 1), round(high, 1)),
+        samples_images_per_s=[round(value, 1) for value in values],
+    )
 
 
 def _right_ones(found: dict[str, Contender], expected, note: Callable[[str], None]) -> dict[str, Contender]:
@@ -189,7 +195,9 @@ def table(rows: list[Row]) -> str:
 @pytest.fixture(scope="module")
 def rows(tiny) -> dict[str, Row]:
     """All contenders' samples, taken in turns."""
-    return {row.contender: row for row in measure(settings(tiny=tiny), print)}
+    found: list[Row] = []
+    measure(settings(tiny=tiny), print, found)
+    return {row.contender: row for row in found}
 
 
 @pytest.mark.parametrize("name", [PEER, *CLAIMS, f"{OURS}Pillow"])

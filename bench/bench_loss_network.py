@@ -209,7 +209,11 @@ def taken(tiny) -> dict[str, Row]:
 
 @pytest.mark.parametrize("contender", ["two calls", "two calls, compiled", OURS, OURS_COMPILED])
 def test_loss_network(benchmark, taken, tiny, contender):
-    """One batch for both branches is no slower than two calls."""
+    """One batch for both branches, forwards and backwards, takes at most 5 % longer than two calls.
+
+    What it gains on a CPU is in the forward pass. Milliseconds there against two calls: features alone 280 and 318;
+    with loss and gradient eager 458 and 438, compiled 450 and 467.
+    """
     replay.hand_over(benchmark, [us / 1e6 for us in taken[contender].samples_us])
     if contender in (OURS, OURS_COMPILED) and not tiny:
         peer = taken[contender.replace(OURS, "two calls")]

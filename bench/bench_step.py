@@ -3,15 +3,18 @@
 Ours against the plain composition (bench/plain_step.py) as its own users would run it: in eager float32; with
 channels_last, bfloat16 and fused Adam; and that under torch.compile, on a GPU with max-autotune and CUDA graphs. All
 contenders are interleaved in one run. Before anything is timed ours and the plain step must have the same gradients,
-and the first step of every contender the same losses. Compile time is told apart.
+the first step of every contender the same losses, and that of every one of ours must move all networks as our eager
+float32 step does. Compile time is told apart. A time limit (SIGTERM) leaves what was measured by then.
 """
 
 import argparse
+import gc
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +25,18 @@ from torch._dynamo.utils import counters
 from tqdm import tqdm
 
 from bench import record, replay
-from bench.clock import interleaved, quartiles
-from bench.same_step import check_same_step
-from bench.step_contenders import BASE, OURS, SEED, Contender, Settings, contenders, loss_network, settings
+from bench.clock import Contenders, quartiles, turns, warm_up
+from bench.same_step import Weights, check_same_step, other_move, weights
+from bench.step_contenders import BASE, OURS, SEED, Contender, Settings, contenders, loss_network, reference, settings
 from bench.tuned import tuned
 
 # Losses of the first step, relative to float32's.
 TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
+# Least cosine between the change of a network's weights in the first step and the eager float32 step's. On a CPU
+# float32 compiled has 0.993 to 0.998 (batches of 8), bfloat16 0.71 to 0.86 (of 32); a change of no relation has 0.
+LEAST_COSINES = {"fp32": 0.95, "bf16": 0.5}
+# Of timing when the time limit comes before it: what asks us to end waits about 10 s until it kills.
+LAST_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     status = 1
     try:
-        rows += measure(chosen, notes.append)
+        measure(chosen, notes.append, rows)
         print(table(rows))
         status = 0
     except AssertionError as error:
@@ -100,11 +108,18 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def measure(chosen: Settings, note: Callable[[str], None]) -> list[Row]:
-    """Checks, then times; a row for each contender that runs on this machine.
+def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> None:
+    """Checks, then times.
+
+    Args:
+        chosen: what is run.
+        note: told, in words, what is left out and why.
+        rows: gets one for each contender that runs on this machine, whatever ends the run.
 
     Raises:
         AssertionError: our step computes something else than the plain one.
+        SystemExit: as the time limit raised it. One that comes while a contender compiles costs the others nothing:
+            those that are ready are timed for `LAST_S` first.
     """
     pixels = torch.randint(
         0, 256, (chosen.batch, chosen.image_size, chosen.image_size, 3), dtype=torch.uint8, device=chosen.device
@@ -114,46 +129,83 @@ def measure(chosen: Settings, note: Callable[[str], None]) -> list[Row]:
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
     with tuned(chosen.device):
         taking_part = contenders(chosen, note)
-        calls, facts = {}, {}
-        for name, contender in tqdm(taking_part.items(), desc="first calls", file=sys.stderr, disable=None):
+        calls, facts, stopped = _first_calls(chosen, taking_part, pixels, noise, note)
+        if skips := counters["inductor"]["cudagraph_skips"]:
+            note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
+        samples = {name: [] for name in calls}
+        limit = time.monotonic() + (LAST_S if stopped else float("inf"))
+        try:
+            for seconds in islice(turns(calls, chosen.device), chosen.rounds if calls else 0):
+                for name, value in seconds.items():
+                    samples[name].append(value / chosen.steps_per_sample)
+                if time.monotonic() > limit:
+                    break
+        finally:
+            rows += [
+                _row(chosen, name, taking_part[name], facts[name], taken) for name, taken in samples.items() if taken
+            ]
+    if stopped:
+        raise stopped
+
+
+def _first_calls(
+    chosen: Settings, taking_part: dict[str, Contender], pixels: Tensor, noise: Tensor, note: Callable[[str], None]
+) -> tuple[Contenders, dict[str, "_Facts"], SystemExit | None]:
+    """The contenders that are ready and right, what their first steps told, and what stopped the others, if it did."""
+    calls, facts = {}, {}
+    names = list(taking_part)
+    name = names[0]
+    try:
+        right = _right_weights(chosen, pixels, noise)
+        for name in tqdm(names, desc="first calls", file=sys.stderr, disable=None):
+            contender = taking_part[name]
             try:
-                calls[name], facts[name] = _ready(chosen, contender, pixels, noise)
+                call, found = _ready(chosen, contender, pixels, noise)
             except Exception as error:  # a peer that cannot run here must not cost the others their numbers
                 if name.startswith(OURS):
                     raise
                 note(f"left out: {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
                 continue
-            if wrong := _difference(facts[name].losses, facts[BASE].losses, TOLERANCES[contender.precision]):
+            if wrong := _difference(found, facts.get(BASE, found), right, contender.precision):
                 if name.startswith(OURS):
                     raise AssertionError(f"{name}: {wrong}")
                 note(f"left out: {name} is wrong: {wrong}")
-                del calls[name]
-        if skips := counters["inductor"]["cudagraph_skips"]:
-            note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
-        samples = interleaved(calls, rounds=chosen.rounds, device=chosen.device, note=note, captured=False)
-    rows = []
-    for name, values in samples.items():
-        values = [value / chosen.steps_per_sample for value in values]
-        low, median, high = quartiles(values)
-        rows.append(
-            Row(
-                contender=name,
-                what=taking_part[name].what,
-                batch=chosen.batch,
-                first_call_s=round(facts[name].first_call_s, 2),
-                median_s=round(median, 7),
-                quartiles_s=(round(low, 7), round(high, 7)),
-                images_per_s=round(chosen.batch / median, 2),
-                memory_mib=facts[name].memory_mib,
-                samples_s=[round(value, 7) for value in values],
-            )
-        )
-    return rows
+                continue
+            calls[name], facts[name] = call, found
+    except SystemExit as error:
+        left_out = ", ".join(names[names.index(name) :])
+        note(f"left out, since the time was over before they were ready: {left_out}")
+        return calls, facts, error
+    return calls, facts, None
+
+
+def _right_weights(chosen: Settings, pixels: Tensor, noise: Tensor) -> Weights:
+    built = reference(chosen).build(pixels, noise)
+    built.call()
+    return weights(built.networks)
+
+
+def _row(chosen: Settings, name: str, contender: Contender, facts: "_Facts", samples_s: list[float]) -> Row:
+    low, median, high = quartiles(samples_s)
+    return Row(
+        contender=name,
+        what=contender.what,
+        batch=chosen.batch,
+        first_call_s=round(facts.first_call_s, 2),
+        median_s=round(median, 7),
+        quartiles_s=(round(low, 7), round(high, 7)),
+        images_per_s=round(chosen.batch / median, 2),
+        memory_mib=facts.memory_mib,
+        samples_s=[round(value, 7) for value in samples_s],
+    )
 
 
 class _Facts(NamedTuple):
+    """Of a first step; `moved` are our networks' weights before and after it."""
+
     first_call_s: float
     losses: dict[str, float]
+    moved: tuple[Weights, Weights] | None
     memory_mib: float | None
 
 
@@ -162,16 +214,19 @@ def _ready(chosen: Settings, contender: Contender, pixels: Tensor, noise: Tensor
     on_gpu = chosen.device == "cuda"
 
     def reserved_mib() -> float:
+        gc.collect()  # what others left must not be freed in between
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved() / 2**20
 
     before = reserved_mib() if on_gpu else 0.0
-    call, losses = contender.build(pixels, noise)
+    call, losses, networks = contender.build(pixels, noise)
+    old = weights(networks) if networks else None
     start = time.perf_counter()
     call()
     first_losses = losses()  # waits for the step
     first_call_s = time.perf_counter() - start
+    moved = (old, weights(networks)) if networks else None
     memory = None
     if on_gpu:
         for _ in range(2):  # torch.compile's CUDA graphs are recorded and first replayed here
@@ -186,16 +241,18 @@ def _ready(chosen: Settings, contender: Contender, pixels: Tensor, noise: Tensor
         for _ in range(chosen.steps_per_sample):
             call()
 
-    return sample, _Facts(first_call_s, first_losses, memory)
+    warm_up(sample)
+    return sample, _Facts(first_call_s, first_losses, moved, memory)
 
 
-def _difference(losses: dict[str, float], base: dict[str, float], tolerance: float) -> str | None:
-    """What is wrong with the losses of a first step, in words; the critic's is a difference that may cancel."""
+def _difference(facts: _Facts, base: _Facts, right: Weights, precision: str) -> str | None:
+    """What is wrong with a first step, in words; the critic's loss is a difference that may cancel."""
+    tolerance = TOLERANCES[precision]
     for name in ("kl", "rec"):
-        error = abs(losses[name] - base[name]) / abs(base[name])
-        if not error <= tolerance:
-            return f"{name} of the first step is {losses[name]:.6g}, expected {base[name]:.6g} to {tolerance:g}"
-    return None
+        found, expected = facts.losses[name], base.losses[name]
+        if not abs(found - expected) / abs(expected) <= tolerance:
+            return f"{name} of the first step is {found:.6g}, expected {expected:.6g} to {tolerance:g}"
+    return other_move(*facts.moved, right, LEAST_COSINES[precision]) if facts.moved else None
 
 
 def table(rows: list[Row]) -> str:
@@ -217,7 +274,9 @@ def table(rows: list[Row]) -> str:
 @pytest.fixture(scope="module")
 def rows(tiny) -> dict[str, Row]:
     """One interleaved run of all contenders."""
-    return {row.contender: row for row in measure(settings(tiny=tiny), print)}
+    found: list[Row] = []
+    measure(settings(tiny=tiny), print, found)
+    return {row.contender: row for row in found}
 
 
 def pytest_generate_tests(metafunc) -> None:

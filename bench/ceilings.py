@@ -14,10 +14,16 @@ class Ceilings:
     Attributes:
         copy_gb_per_s: of a copy larger than any cache, bytes read and bytes written both counted, 1e9 a GB.
         product_tflop_per_s: of a dense square product, by the operands' dtype.
+        float32_is_tf32: whether the float32 product ran in TF32, on tensor cores.
     """
 
     copy_gb_per_s: float
     product_tflop_per_s: dict[str, float]
+    float32_is_tf32: bool = False
+
+    def name(self, dtype: str) -> str:
+        """Of a product, for people: "TF32" where it is what float32 ran in."""
+        return "TF32" if dtype == "float32" and self.float32_is_tf32 else dtype
 
     def floor_s(self, flops: int, moved: int, dtype: torch.dtype) -> float:
         """The least time for this work on this machine: the larger of its two shares."""
@@ -42,7 +48,8 @@ def measure(device: str, dtypes: list[torch.dtype], *, rounds: int = 10) -> Ceil
     target = torch.empty_like(source)
     size = 8192 if on_gpu else 1536
     before = torch.backends.cuda.matmul.fp32_precision
-    if torch.backends.cudnn.conv.fp32_precision == "tf32":
+    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"
+    if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
         calls = {"copy": lambda: target.copy_(source)}
@@ -54,4 +61,6 @@ def measure(device: str, dtypes: list[torch.dtype], *, rounds: int = 10) -> Ceil
         torch.backends.cuda.matmul.fp32_precision = before
     fastest = {name: min(values) for name, values in samples.items()}
     copy = fastest.pop("copy")
-    return Ceilings(2 * source.numel() / copy / 1e9, {n: 2 * size**3 / s / 1e12 for n, s in fastest.items()})
+    products = {n: 2 * size**3 / s / 1e12 for n, s in fastest.items()}
+    has_tf32 = on_gpu and torch.cuda.get_device_capability() >= (8, 0)
+    return Ceilings(2 * source.numel() / copy / 1e9, products, tf32 and has_tf32 and "float32" in products)

@@ -7,7 +7,8 @@ which also gives the host time to be ahead. Whole steps and inference are timed 
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import torch
 
@@ -28,7 +29,7 @@ def interleaved(
     """Seconds of `rounds` calls of each contender, taken in turns.
 
     Args:
-        contenders: functions without arguments, by name. One that cannot be captured is left out and noted.
+        contenders: functions without arguments, by name. One that fails or cannot be captured is left out and noted.
         rounds: calls of each, after warm-up calls that compile and are not counted.
         device: "cuda" or "cpu", where the contenders work.
         note: told, in words, what was left out and why.
@@ -40,14 +41,29 @@ def interleaved(
     """
     ready = {}
     for name, call in contenders.items():
-        _warm_up(call)
         try:
+            warm_up(call)
             ready[name] = captured_call(call) if device == "cuda" and captured else call
         except RuntimeError as error:
-            note(f"left out: {name} cannot be captured in a CUDA graph: {str(error).strip().splitlines()[:1]}")
-    if device == "cpu":
-        return _on_the_cpu(ready, rounds)
-    return _with_cold_cache(ready, rounds) if captured else _as_they_are(ready, rounds)
+            note(
+                f"left out: {name} does not run or cannot be captured: {' '.join(str(error).strip().splitlines()[:1])}"
+            )
+    if device == "cuda" and captured:
+        return _with_cold_cache(ready, rounds)
+    return _collected(ready, rounds, device)
+
+
+def turns(contenders: Contenders, device: str) -> Iterator[dict[str, float]]:
+    """Seconds of one call of each contender by name, again and again, for whoever may have to stop between rounds.
+
+    Args:
+        contenders: functions without arguments, by name; warmed up. On a GPU they are timed as they are: each starts
+            on an idle device and its launches count.
+        device: "cuda" or "cpu", where the contenders work.
+    """
+    timed = _device_s if device == "cuda" else _host_s
+    while True:
+        yield {name: timed(call) for name, call in contenders.items()}
 
 
 def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
@@ -62,9 +78,9 @@ def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
         The samples by name, in the order of the contenders.
     """
     for call in contenders.values():
-        _warm_up(call)
+        warm_up(call)
     if device == "cpu":
-        return _on_the_cpu(contenders, rounds)
+        return _collected(contenders, rounds, device)
 
     def waiting(call: Callable[[], object]) -> Callable[[], None]:
         def wait():
@@ -74,10 +90,11 @@ def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
         return wait
 
     torch.cuda.synchronize()
-    return _on_the_cpu({name: waiting(call) for name, call in contenders.items()}, rounds)
+    return _collected({name: waiting(call) for name, call in contenders.items()}, rounds, "cpu")
 
 
-def _warm_up(call: Callable[[], object]) -> None:
+def warm_up(call: Callable[[], object]) -> None:
+    """A few calls that compile and fill caches."""
     for _ in range(_WARMUPS):
         call()
 
@@ -92,7 +109,7 @@ def captured_call(call: Callable[[], object]) -> Callable[[], object]:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        _warm_up(call)
+        warm_up(call)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     # A capture that fails leaves its own stream current: the outer block puts this one back.
@@ -106,28 +123,28 @@ def captured_call(call: Callable[[], object]) -> Callable[[], object]:
     return replay
 
 
-def _on_the_cpu(calls: Contenders, rounds: int) -> Samples:
+def _collected(calls: Contenders, rounds: int, device: str) -> Samples:
     samples = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            samples[name].append(time.perf_counter() - start)
+    for seconds in islice(turns(calls, device), rounds):
+        for name, value in seconds.items():
+            samples[name].append(value)
     return samples
 
 
-def _as_they_are(calls: Contenders, rounds: int) -> Samples:
-    samples = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()  # or a contender that launches fast would give the next one a head start
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            samples[name].append(start.elapsed_time(end) / 1e3)
-    return samples
+def _host_s(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _device_s(call: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()  # or a contender that launches fast would give the next one a head start
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
 def _with_cold_cache(calls: Contenders, rounds: int) -> Samples:

@@ -15,6 +15,7 @@ from bench.projection import PAPERS_GPU
 from bench.real_steps import RealSteps, Window
 from fastvae import VAE
 from fastvae.config import Config
+from fastvae.data.dataset import EMBEDDED
 from fastvae.train.build import build
 
 TRAINING, FIRST_EPOCH, INFERENCE = "training", "training, first epoch", "reconstruction of one image"
@@ -43,6 +44,8 @@ def measure(config: Config, size: Size, found: Findings) -> None:
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
     best = train.precision + ", compiled" * (train.compile == "on") + ", captured" * (train.cuda_graph == "on")
     found.facts |= {"batch": train.batch_size, "data": config.data, "steps_of_a_window": size.steps, "here": best}
+
+    found.note(what_loading_is(config.data))
 
     def attempt(stage: str, do: Callable[[], None]) -> None:
         try:
@@ -75,6 +78,16 @@ def measure(config: Config, size: Size, found: Findings) -> None:
     attempt("the projection", projected)
     if windows:  # last, since compiling the parts takes longest, and the claims do not need them
         attempt("the step by part", lambda: _by_part(config, windows, size, found))
+
+
+def what_loading_is(data: str) -> str:
+    """For people: what the hours of training spend on their images."""
+    if data != EMBEDDED:
+        return f"the hours of training include loading {data}, and what decoding it needs; none if it is packed"
+    return (
+        "the hours of training include loading the embedded faces, which are drawn and packed: no JPEG is decoded in "
+        "them; `python -m bench loader` times decoding, with DALI where it is installed"
+    )
 
 
 @contextmanager
@@ -171,7 +184,7 @@ def _shares(config: Config, windows: Sequence[Window], dtype: torch.dtype, found
         "of_copy": of_copy,
     }
     words = [
-        f"{100 * share:.1f} % of the {name} product, {limits.product_tflop_per_s[name]:.4g} TFLOP/s"
+        f"{100 * share:.1f} % of the {limits.name(name)} product, {limits.product_tflop_per_s[name]:.4g} TFLOP/s"
         for name, share in of_product.items()
     ]
     words.append(f"{100 * of_copy:.1f} % of the copy, {limits.copy_gb_per_s:.4g} GB/s")

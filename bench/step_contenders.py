@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.plain_step import PlainStep
 from bench.same_step import take_weights
@@ -39,13 +40,24 @@ class Settings:
     layers: tuple[str, ...] = TAPS
 
 
+class Built(NamedTuple):
+    """A contender on its batch: `call` trains one step, `losses` are those of the last one.
+
+    `networks` are the networks that it trains, by name; only of ours, whose first step is held against another.
+    """
+
+    call: Callable[[], object]
+    losses: Callable[[], dict[str, float]]
+    networks: dict[str, nn.Module] | None = None
+
+
 @dataclass(frozen=True)
 class Contender:
-    """`build(pixels, noise)` gives a function that trains one step and one that returns the last step's losses."""
+    """`build(pixels, noise)` makes it ready to train on that batch."""
 
     what: str
     precision: str
-    build: Callable[[Tensor, Tensor], tuple[Callable[[], object], Callable[[], dict[str, float]]]]
+    build: Callable[[Tensor, Tensor], Built]
 
 
 def settings(*, tiny: bool) -> Settings:
@@ -77,26 +89,33 @@ def contenders(chosen: Settings, note: Callable[[str], None]) -> dict[str, Conte
         note(f"left out what computes in bfloat16: {best.reason}")
         fast = {"channels_last": True, "fused": True}
         found["plain eager fp32 channels_last"] = Contender("channels_last, fused Adam", "fp32", plain(**fast))
-    if compiles:
+    found |= _all_of_ours(chosen, best.value, compiles)
+    if compiles:  # last: searching for the fastest kernels takes minutes, and a time limit should cost nobody else
         how = "max-autotune with CUDA graphs" if chosen.device == "cuda" else "padding by torch.cat"
         what = f"channels_last, fused Adam, torch.compile, {how}"
         found[f"plain compiled {best.value}"] = Contender(what, best.value, plain(**fast, compiled=True))
-    ours = partial(_ours, chosen)
+    return found
+
+
+def _all_of_ours(chosen: Settings, best: str, compiles: bool) -> dict[str, Contender]:
+    ours, found = partial(_ours, chosen), {}
     if chosen.device == "cuda":
         compiled = "compiled" if compiles else "eager"
         what = f"the whole step {compiled} and in one CUDA graph"
-        found[f"{OURS} {best.value}"] = Contender(what, best.value, ours(best.value, compiles, capture=True))
+        found[f"{OURS} {best}"] = Contender(what, best, ours(best, compiles, capture=True))
         what = f"the same, {compiled}, launched kernel by kernel"
-        name = f"{OURS} {best.value} not captured"
-        found[name] = Contender(what, best.value, ours(best.value, compiles, capture=False))
+        found[f"{OURS} {best} not captured"] = Contender(what, best, ours(best, compiles, capture=False))
         return found
-    for precision in dict.fromkeys(("fp32", best.value)):
+    for precision in dict.fromkeys(("fp32", best)):
         found[f"{OURS} eager {precision}"] = Contender("eager", precision, ours(precision, False, capture=False))
     if compiles:
-        found[f"{OURS} compiled {best.value}"] = Contender(
-            "torch.compile", best.value, ours(best.value, True, capture=False)
-        )
+        found[f"{OURS} compiled {best}"] = Contender("torch.compile", best, ours(best, True, capture=False))
     return found
+
+
+def reference(chosen: Settings) -> Contender:
+    """Our step as it is easiest to believe, eager and in float32: what the first steps of all of ours are held to."""
+    return Contender("eager", "fp32", _ours(chosen, "fp32", False, capture=False))
 
 
 def _plain(chosen: Settings, **options):
@@ -107,7 +126,7 @@ def _plain(chosen: Settings, **options):
         def call() -> None:
             last.update(step(pixels, noise))
 
-        return call, lambda: {name: value.item() for name, value in last.items()}
+        return Built(call, lambda: {name: value.item() for name, value in last.items()})
 
     return build_plain
 
@@ -152,7 +171,8 @@ def _ours(chosen: Settings, precision: str, compiles: bool, *, capture: bool):
         generator = torch.Generator(device).manual_seed(SEED)
         runner = Runner(training.step, FixedBatch(pixels), generator, meter, capture=capture)
         number = itertools.count()
-        return lambda: runner(next(number)), lambda: meter.read().means
+        networks = dict(training.objective.networks)
+        return Built(lambda: runner(next(number)), lambda: meter.read().means, networks)
 
     return build_ours
 

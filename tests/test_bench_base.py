@@ -56,6 +56,16 @@ def test_takes_turns(timed):
     assert list(samples) == ["a", "b"] and all(len(s) == 3 for s in samples.values())
 
 
+def test_one_that_fails_costs_the_others_nothing():
+    def fails():
+        raise RuntimeError("no such kernel\nwith details")
+
+    said = []
+    samples = interleaved({"a": fails, "b": lambda: None}, rounds=2, device="cpu", note=said.append)
+    assert list(samples) == ["b"] and len(samples["b"]) == 2
+    assert said == ["left out: a does not run or cannot be captured: no such kernel"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("captured", [True, False])
 def test_launches_count_unless_captured(captured):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from bench import everything
+from fastvae.errors import FastvaeError
 
 # A suite: writes a record now and, asked to end, another one.
 SUITE = """
@@ -74,7 +75,42 @@ def test_a_suite_that_runs_over_is_stopped_and_what_it_wrote_is_kept(all_of, dea
     assert time.monotonic() - start < 10
     assert status == 0 and record["suites"]["slow"]["rows"] == ["early" if deaf else "half"]
     assert record["runs"]["slow"]["exit_status"] is None and record["runs"]["quick"]["exit_status"] == 0
-    assert "slow: 2 s, stopped" in capsys.readouterr().out
+    assert "slow: up to 2 s" in capsys.readouterr().out
+    run = record["runs"]["slow"]
+    assert run["seconds"] <= run["limit_s"] + 0.3 and record["seconds"] < 5
+
+
+def test_the_faces_are_drawn_before_the_clock_starts(all_of, monkeypatch, capsys):
+    asked = []
+
+    def draw(data, size):
+        asked.append((data, size))
+        time.sleep(1.2)
+
+    monkeypatch.setattr(everything, "open_images", draw)
+    _, record = all_of({"paper": (0, 0, 1, 0)}, "--minutes", "1")
+    assert asked == [("faces", 64)] and "the embedded faces" in capsys.readouterr().out
+    assert record["seconds"] < 1.2 and record["runs"]["paper"]["limit_s"] > 59
+    all_of({"paper": (0, 0, 1, 0)}, "--tiny")
+    all_of({"step": (0, 0, 1, 0)})
+    assert len(asked) == 1
+
+
+def test_faces_that_cannot_be_drawn_cost_the_others_nothing(all_of, monkeypatch, capsys):
+    def fails(data, size):
+        raise FastvaeError("no room left")
+
+    monkeypatch.setattr(everything, "open_images", fails)
+    status, record = all_of({"paper": (0, 0, 1, 0), "step": (0, 0, 1, 0)})
+    assert status == 0 and set(record["suites"]) == {"paper", "step"}
+    assert "the embedded faces: no room left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit_s", [0.0, 0.4, 2.0])
+def test_no_limit_is_overrun(limit_s):
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(30)"
+    run = everything.run_for([sys.executable, "-c", deaf], limit_s)
+    assert run.exit_status is None and run.seconds <= limit_s + 0.3
 
 
 def test_time_that_is_left_over_goes_to_the_next(all_of):

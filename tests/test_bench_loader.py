@@ -44,6 +44,32 @@ def test_wrong_pixels_are_not_timed():
         bench_loader._right_ones({f"{OURS}packed": contender(wrong)}, right, said.append)
 
 
+@pytest.mark.parametrize("error", [SystemExit(143), RuntimeError("a worker died")])
+def test_what_was_timed_before_the_end_stays(error, tmp_path, monkeypatch):
+    pixels, closed = np.zeros((8, 64, 64, 3), np.uint8), []
+
+    def until(count):
+        for _ in range(count):
+            yield torch.from_numpy(pixels)
+        raise error
+
+    def some(paths, folder, chosen, note):
+        endless, ending = contender(pixels), until(1 + chosen.batches)  # the checked one and those of a sample
+        return {
+            name: Contender("", batches, 0, np.array_equal, close=lambda name=name: closed.append(name))
+            for name, batches in ((PEER, endless.batches), (f"{OURS}packed", ending))
+        }
+
+    monkeypatch.setattr(bench_loader, "contenders", some)
+    monkeypatch.setattr(bench_loader, "pillows_pixels", lambda paths, chosen: pixels)
+    out = tmp_path / "loader.json"
+    with pytest.raises(type(error)):
+        bench_loader.main(["--tiny", "--rounds", "5", "--out", str(out)])
+    rows = {row["contender"]: row for row in json.loads(out.read_text())["rows"]}
+    assert len(rows[PEER]["samples_images_per_s"]) == 2 and len(rows[f"{OURS}packed"]["samples_images_per_s"]) == 1
+    assert closed == [PEER, f"{OURS}packed"]
+
+
 def test_the_gates_tell_wrong_pixels_from_rounding():
     pillow = np.full((2, 8, 8, 3), 100, np.uint8)
     ring, inside, dull = pillow.copy(), pillow.copy(), pillow + 3

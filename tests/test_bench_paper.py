@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("matplotlib")
 
-from bench import bench_paper, flops, paper_measure, projection, step_parts, step_table
+from bench import bench_paper, ceilings, flops, paper_measure, projection, step_parts, step_table
 from bench.ceilings import Ceilings
 from bench.paper_findings import Findings
 from bench.plain_step import with_stock_modules
@@ -169,7 +169,21 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
     assert record["step"]["of_product"].keys() == {"float32", "bfloat16"} and record["process_peak_bytes"] > 0
     assert [part["part"] for part in record["parts"]][-3:] == ["loader wait", "gaps and the rest", "whole step"]
     assert any("no GPU" in note for note in record["notes"])
+    assert any("hours of training include loading" in note and "noise.fvae" in note for note in record["notes"])
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_says_that_no_jpeg_is_decoded():
+    assert "no JPEG is decoded" in paper_measure.what_loading_is("faces")
+    assert "no JPEG" not in paper_measure.what_loading_is("photos")
+
+
+def test_tf32_is_called_by_its_name():
+    tensor_cores = replace(CEILINGS, float32_is_tf32=True)
+    assert (tensor_cores.name("float32"), tensor_cores.name("bfloat16")) == ("TF32", "bfloat16")
+    assert CEILINGS.name("float32") == "float32"
+    measured = ceilings.measure("cpu", [torch.float32], rounds=1)
+    assert not measured.float32_is_tf32 and measured.as_json()["float32_is_tf32"] is False
 
 
 def test_a_signal_leaves_what_was_measured(quick, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The benchmark of the training step: an honest peer, a gate before any number, a record after it."""
 
+import itertools
 import json
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from bench import bench_step
 from bench.plain_step import CatPaddedConv2d, PlainLossNetwork, PlainStep, replicating_conv
 from bench.same_step import check_same_step
-from bench.step_contenders import BASE, Contender, loss_network
+from bench.step_contenders import BASE, Built, Contender, loss_network, reference
 
 LAYERS = ("relu1_1", "relu2_1")
 
@@ -91,7 +92,7 @@ def with_contender(monkeypatch, name: str, build) -> None:
 
 
 def losses_of(kl: float):
-    return lambda pixels, noise: (lambda: None, lambda: {"kl": kl, "rec": 1.0})
+    return lambda pixels, noise: Built(lambda: None, lambda: {"kl": kl, "rec": 1.0})
 
 
 def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
@@ -99,6 +100,66 @@ def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
     status, record = run(tmp_path)
     assert status == 1 and record["rows"] == []
     assert any("WRONG, not timed: fastvae fake: kl of the first step is 1000" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder", "critic"])
+def test_ours_with_a_network_that_does_not_move_is_not_timed(name, tmp_path, monkeypatch):
+    def build(pixels, noise):
+        built = reference(bench_step.settings(tiny=True)).build(pixels, noise)
+        still = built.networks[name]
+
+        def call():
+            before = {key: value.clone() for key, value in still.state_dict().items()}
+            built.call()
+            still.load_state_dict(before)
+            if name == "critic":
+                for p in still.parameters():
+                    p.data.clamp_(-0.01, 0.01)
+
+        return built._replace(call=call)
+
+    with_contender(monkeypatch, "fastvae fake", build)
+    status, record = run(tmp_path)
+    assert status == 1 and record["rows"] == []
+    assert any(f"fastvae fake: the first step moves the {name} elsewhere" in note for note in record["notes"])
+
+
+def test_a_time_limit_while_a_peer_compiles_costs_the_others_nothing(tmp_path, monkeypatch):
+    def stopped(pixels, noise):
+        raise SystemExit(143)
+
+    with_contender(monkeypatch, "plain nan", losses_of(float("nan")))
+    with_contender(monkeypatch, "plain compiled", stopped)
+    monkeypatch.setattr(bench_step, "LAST_S", 0.0)
+    with pytest.raises(SystemExit, match="143"):
+        run(tmp_path, "--rounds", "5")
+    record = json.loads((tmp_path / "step.json").read_text())
+    names = {row["contender"] for row in record["rows"]}
+    assert BASE in names and any(name.startswith("fastvae") for name in names)
+    assert all(len(row["samples_s"]) == 1 for row in record["rows"])
+    assert "left out, since the time was over before they were ready: plain compiled" in record["notes"]
+
+
+def test_a_time_limit_while_timing_leaves_the_rounds_that_are_whole(tmp_path, monkeypatch):
+    def build(pixels, noise):
+        built = reference(bench_step.settings(tiny=True)).build(pixels, noise)
+        calls = itertools.count()
+
+        def call():
+            number = next(calls)
+            if torch.cuda.is_available():
+                number -= 4
+            if number == 1 + 3 + 2:  # the first call, those to warm up, two rounds
+                raise SystemExit(143)
+            built.call()
+
+        return built._replace(call=call)
+
+    with_contender(monkeypatch, "fastvae fake", build)
+    with pytest.raises(SystemExit, match="143"):
+        run(tmp_path, "--rounds", "5")
+    record = json.loads((tmp_path / "step.json").read_text())
+    assert len(record["rows"]) >= 3 and {len(row["samples_s"]) for row in record["rows"]} == {2}
 
 
 def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import speed_table
+from bench import projection, speed_table
 from bench.newest_records import newest
 
 CPU = {"gpu": None, "cpu": "AVX512", "threads": 2, "torch": "2.13.0+cpu"}
@@ -118,9 +118,32 @@ def test_what_it_says_of_a_gpu(folder):
 def test_what_it_says_without_a_gpu(folder):
     text = speed_table.section(folder(**{named(1, "cpu_kernels"): KERNELS}))
     assert "Nothing has been measured on a GPU yet" in text
+    assert "unless the table names something else" in " ".join(text.split())
+    assert "one pass of the critic more" in " ".join(text.split())
     assert "CPU (AVX512, 2 threads)" in text
     assert "| `replicate_conv2d` with upsampling, forward | 1.25 (0.50 to 2.00) | 2 |" in text
     assert "| `replicate_conv2d`, forward | 1.25 | 1 |" in text
+
+
+def test_a_projection_from_a_cpu_settles_nothing(folder):
+    verdicts = [
+        projection.train(12.0, (11.0, 13.0), "measured on a CPU"),
+        projection.train(1.5, (1.0, 2.0), "projected"),
+    ]
+    paper = {"machine": CPU, "rows": [{}], "verdicts": [v.as_json() for v in verdicts]}
+    text = speed_table.section(folder(**{named(1, "cpu_paper"): paper}))
+    assert "- train <= 10 h: FAIL, 12 h (11 to 13), margin 0.833 x, measured on a CPU\n" in text
+    assert "- train <= 10 h: not settled: 1.5 h (1 to 2), projected\n" in text and "PASS" not in text
+    gpu = speed_table.section(folder(**{named(2, "h200_paper"): paper | {"machine": GPU}}))
+    assert "- train <= 10 h: PASS, 1.5 h (1 to 2), margin 6.67 x, projected" in gpu
+
+
+@pytest.mark.parametrize("ours", [900.0, 1100.0])
+def test_a_fallback_that_is_slower_is_explained(folder, ours):
+    rates = {"torch DataLoader + Pillow": 1000.0, "fastvae: Pillow": ours}
+    rows = [{"contender": n, "images_per_s": r, "quartiles_images_per_s": [r, r]} for n, r in rates.items()]
+    text = speed_table.section(folder(**{named(1, "cpu_loader"): {"machine": CPU, "rows": rows}}))
+    assert ("it is the fallback" in text) == (ours < 1000)
 
 
 def test_it_replaces_what_is_between_the_marks():
