@@ -131,20 +131,10 @@ def _check_resumable(before: Config, after: Config) -> None:
 
 
 def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
-    import torch
-
-    from fastvae.data.training_set import open_training_set
-    from fastvae.train.order import BatchOrder
+    from fastvae.train.build import open_data
 
     train = config.train
-    images = open_training_set(
-        config.data,
-        image_size=config.model.image_size,
-        loader=train.loader,
-        device=torch.device(train.device),
-        batch_size=train.batch_size,
-    )
-    order = BatchOrder(len(images.train), train.batch_size, train.seed)
+    images, order = open_data(config)
     print(json.dumps(to_json(config), indent=1))
     for name, reason in reasons.items():
         print(f"{name} {getattr(config.train, name)}: {reason}")

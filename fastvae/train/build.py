@@ -6,8 +6,10 @@ from typing import NamedTuple
 import torch
 
 from fastvae.config import Config
+from fastvae.data.training_set import TrainingSet, open_training_set
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
+from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
 
 
@@ -41,6 +43,23 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
     )
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
     return replace(config, train=train), reasons
+
+
+def open_data(config: Config) -> tuple[TrainingSet, BatchOrder]:
+    """The images of a run and the order of its batches. The config is a resolved one.
+
+    Raises:
+        UsageError, FastvaeError: see `open_training_set` and `BatchOrder`.
+    """
+    train = config.train
+    images = open_training_set(
+        config.data,
+        image_size=config.model.image_size,
+        loader=train.loader,
+        device=torch.device(train.device),
+        batch_size=train.batch_size,
+    )
+    return images, BatchOrder(len(images.train), train.batch_size, train.seed)
 
 
 def build(config: Config) -> Training:

@@ -21,17 +21,27 @@ class _DeviceFeed:
     """The device's part: `rows[plan[cursor]]`, then cursor = cursor + 1, modulo the plan's length.
 
     Args:
-        rows: uint8 [N, H, W, 3] on the device.
+        loader: of the data set.
+        train: int64 [count], the loader's indices of the training images.
+        order: of their positions.
+        device: where the array is made.
+        rows: images of the array.
         plan: batches of the plan.
-        order: of positions in the training set.
 
     Attributes:
+        rows: uint8 [rows, H, W, 3], the array.
         state: the tensors that `batch` changes.
     """
 
-    def __init__(self, rows: Tensor, plan: int, order: BatchOrder):
-        self.rows, self.order, self.device = rows, order, rows.device
-        self._plan = torch.zeros(plan, order.batch_size, dtype=torch.int64, device=self.device)
+    def __init__(
+        self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device, *, rows: int, plan: int
+    ):
+        self.order, self.device = order, device
+        self._loader, self._train = loader, train
+        self._batches: Iterator[Tensor] | None = None
+        size = loader.image_size
+        self.rows = torch.zeros(rows, size, size, 3, dtype=torch.uint8, device=device)
+        self._plan = torch.zeros(plan, order.batch_size, dtype=torch.int64, device=device)
         self._cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.state = (self._cursor,)
         self._last: int | None = None
@@ -51,22 +61,26 @@ class _DeviceFeed:
             self._cursor.fill_(index)
         self._last = step
 
-    def _receive(self, batches: Iterator[Tensor], target: Tensor, after: torch.cuda.Event | None = None):
+    def _receive(self, target: Tensor, after: torch.cuda.Event | None = None) -> None:
         """Copies the loader's next batch; the host does not wait, what is enqueued from now on does.
 
         Args:
-            batches: from the loader.
             target: part of `rows`.
             after: on a GPU, when `target` may be overwritten.
         """
         if self._copying is None:
-            target.copy_(next(batches))
+            target.copy_(next(self._batches))
             return
         with torch.cuda.stream(self._copying):
             if after is not None:
                 self._copying.wait_event(after)
-            target.copy_(next(batches), non_blocking=True)
+            target.copy_(next(self._batches), non_blocking=True)
         torch.cuda.current_stream(self.device).wait_stream(self._copying)
+
+    def close(self) -> None:
+        """Ends the loader's threads."""
+        if self._batches is not None:
+            self._batches.close()
 
 
 class ResidentFeed(_DeviceFeed):
@@ -84,12 +98,8 @@ class ResidentFeed(_DeviceFeed):
     """
 
     def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
-        size = loader.image_size
-        rows = torch.zeros(len(train), size, size, 3, dtype=torch.uint8, device=device)
-        super().__init__(rows, order.steps_per_epoch, order)
-        self._loader, self._train = loader, train
+        super().__init__(loader, train, order, device, rows=len(train), plan=order.steps_per_epoch)
         self._epoch: int | None = None
-        self._batches: Iterator[Tensor] | None = None
         self._filled = 0
 
     def ready(self, step: int) -> None:
@@ -102,11 +112,6 @@ class ResidentFeed(_DeviceFeed):
             self._make_plan(epoch)
         self._point_to(index, step)
         self._fill(min(len(self.rows), (index - self._first_index + 1) * self.order.batch_size))
-
-    def close(self) -> None:
-        """Ends the loader's threads."""
-        if self._batches is not None:
-            self._batches.close()
 
     def _begin(self, epoch: int, index: int) -> None:
         sequence = np.roll(self.order.epoch(epoch), -index * self.order.batch_size)
@@ -121,7 +126,7 @@ class ResidentFeed(_DeviceFeed):
     def _fill(self, until: int) -> None:
         while self._filled < until:
             stop = min(self._filled + self.order.batch_size, len(self.rows))
-            self._receive(self._batches, self.rows[self._filled : stop])
+            self._receive(self.rows[self._filled : stop])
             self._filled = stop
             if stop == len(self.rows):
                 self._batches.close()
@@ -145,12 +150,8 @@ class StreamFeed(_DeviceFeed):
     """
 
     def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
-        size = loader.image_size
-        rows = torch.zeros(_RING * order.batch_size, size, size, 3, dtype=torch.uint8, device=device)
-        super().__init__(rows, _RING, order)
-        self._plan.copy_(torch.arange(len(rows), device=device).view_as(self._plan))
-        self._loader, self._train = loader, train
-        self._batches: Iterator[Tensor] | None = None
+        super().__init__(loader, train, order, device, rows=_RING * order.batch_size, plan=_RING)
+        self._plan.copy_(torch.arange(len(self.rows), device=device).view_as(self._plan))
         self._read = [torch.cuda.Event() for _ in range(_RING)] if self._copying else None
 
     def ready(self, step: int) -> None:
@@ -166,9 +167,4 @@ class StreamFeed(_DeviceFeed):
             self._read[self._last % _RING].record()
         self._point_to(slot, step)
         after = self._read[slot] if self._read else None
-        self._receive(self._batches, self.rows[slot * size : (slot + 1) * size], after)
-
-    def close(self) -> None:
-        """Ends the loader's threads."""
-        if self._batches is not None:
-            self._batches.close()
+        self._receive(self.rows[slot * size : (slot + 1) * size], after)

@@ -8,15 +8,13 @@ import torch
 
 from fastvae import pictures
 from fastvae.config import Config, to_json
-from fastvae.data.training_set import open_training_set
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint
-from fastvae.train.build import build
+from fastvae.train.build import build, open_data
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
 from fastvae.train.learning_rates import LearningRates
 from fastvae.train.meter import Meter
-from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
@@ -42,17 +40,10 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, *, resume: bool = False):
         self.run = RunFolder(folder)
         device = torch.device(config.train.device)
-        images = open_training_set(
-            config.data,
-            image_size=config.model.image_size,
-            loader=config.train.loader,
-            device=device,
-            batch_size=config.train.batch_size,
-        )
+        images, self.order = open_data(config)
         # Another loader could leave out other pictures, and so another order, when the run goes on.
         config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
-        self.order = BatchOrder(len(images.train), self.train.batch_size, self.train.seed)
         self.held_out = images.held_out(self.train.held_out)
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
