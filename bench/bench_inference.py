@@ -7,7 +7,6 @@ from the call until the results are there. Writes a record (JSON) and the latenc
 """
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -102,7 +101,7 @@ def main(arguments: list[str]) -> int:
             parser.error(f"--{name} must be 1 or more; got {value}")
     if options.batch and min(options.batch) < 1:
         parser.error(f"--batch must be 1 or more; got {min(options.batch)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     default = settings(tiny=options.tiny)
     known = GPU_CALLS if default.device == "cuda" else CPU_CALLS
     batches = options.batch or tuple(default.calls)

@@ -10,7 +10,6 @@ be full again, so that it takes no time from the next one.
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 import time
@@ -60,7 +59,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
     parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-loader.json unless given")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     chosen = settings(
         tiny=options.tiny,
         batch=options.batch,

@@ -8,8 +8,6 @@ cuDNN's and with separate kernels for convolution, bias and ReLU. All are held t
 
 import argparse
 import copy
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -167,7 +165,7 @@ def main(arguments: list[str]) -> int:
     for name in ("batch", "rounds"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name} must be 1 or more; got {value}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     on_gpu = torch.cuda.is_available()
     batch = options.batch or (1 if options.tiny else 64 if on_gpu else 8)
     rounds = options.rounds or (2 if options.tiny else 50 if on_gpu else 10)

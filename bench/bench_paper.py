@@ -10,7 +10,6 @@ timed. Without a GPU all of it runs on batches of 8, for a few steps.
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> int:
     for name in ("rounds", "steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more; got {getattr(options, name)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     out = options.out or record.path_for("paper")
     size = size_of(tiny=options.tiny)
     size = replace(size, windows=options.rounds or size.windows, steps=options.steps or size.steps)

@@ -9,7 +9,6 @@ float32 step does. Compile time is told apart. A time limit (SIGTERM) leaves wha
 
 import argparse
 import gc
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -77,7 +76,7 @@ def main(arguments: list[str]) -> int:
     for name, least in (("batch", 2), ("width", 1), ("rounds", 1)):
         if (value := getattr(options, name)) is not None and value < least:
             parser.error(f"--{name} must be {least} or more; got {value}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     default = settings(tiny=options.tiny)
     chosen = replace(
         default,

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         draw_faces()  # not in the share of the suite that needs them
     on_gpu = torch.cuda.is_available()
     deadline = start + 60 * (options.minutes or (GPU_MINUTES if on_gpu else CPU_MINUTES))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the suite that runs, too
+    record.exit_on_sigterm()  # ends the suite that runs, too
     out = (options.out or record.path_for("all")).resolve()
 
     gate = check(gate_command(on_gpu=on_gpu), deadline)

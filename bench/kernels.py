@@ -6,7 +6,6 @@ runs what CPUs run, on smaller batches, and says what it left out.
 """
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ def main(arguments: list[str]) -> int:
     rounds = options.rounds or (50 if device == "cuda" else 15)
     out = options.out or record.path_for("kernels")
     start = time.perf_counter()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a time limit, too, leaves the record
+    record.exit_on_sigterm()
     # Parameters are float32 in every precision.
     measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
     print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")

@@ -4,6 +4,7 @@ import datetime
 import json
 import platform
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,11 @@ def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM raise SystemExit in this process, so that a time limit, too, leaves the record."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def path_for(suite: str) -> Path:
