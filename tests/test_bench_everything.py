@@ -90,8 +90,8 @@ def test_the_faces_are_drawn_before_the_suites_get_their_shares(all_of, monkeypa
     monkeypatch.setattr(everything, "open_images", draw)
     _, record = all_of({"paper": (0, 0, 1, 0)}, "--minutes", "1")
     assert asked == [("faces", 64)] and "the embedded faces" in capsys.readouterr().out
-    # The lower bound leaves a busy machine half a minute for the gate.
-    assert record["seconds"] > 1.2 and 28 < record["runs"]["paper"]["limit_s"] < 58.8
+    # The lower bound leaves a busy machine half a minute for the gate; the record rounds to a tenth.
+    assert record["seconds"] >= 1.2 and 28 < record["runs"]["paper"]["limit_s"] <= 58.8
     all_of({"paper": (0, 0, 1, 0)}, "--tiny")
     all_of({"step": (0, 0, 1, 0)})
     assert len(asked) == 1
