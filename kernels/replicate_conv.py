@@ -67,7 +67,7 @@ def _fold_padding(padded: Tensor) -> Tensor:
 _FEWEST_PIXELS = 256
 
 
-def _upsampling_kernel(weight: Tensor) -> Tensor:
+def upsampling_kernel(weight: Tensor) -> Tensor:
     """[O, I, 3, 3] convolution weight -> [I, O, 4, 4] weight of the equal transposed convolution of stride 2.
 
     The taps are summed in the weight's own precision, float32 under autocast, before any rounding to bfloat16.
@@ -81,7 +81,7 @@ def _upsampling_kernel(weight: Tensor) -> Tensor:
 
 
 def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
-    """The adjoint of `_upsampling_kernel`."""
+    """The adjoint of `upsampling_kernel`."""
     box = kernel.transpose(0, 1).flip(2, 3)
     box = box[..., :-1, :] + box[..., 1:, :]
     return box[..., :-1] + box[..., 1:]
@@ -94,7 +94,7 @@ def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int,
     elif x.device.type == "cpu" and x.numel() < _FEWEST_PIXELS * x.shape[1]:
         y = F.conv2d(_pad(F.interpolate(x, scale_factor=2.0)), weight.to(x.dtype), bias)
     else:
-        y = F.conv_transpose2d(_pad(x), _upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
+        y = F.conv_transpose2d(_pad(x), upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
     return _laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
 
 
@@ -103,7 +103,7 @@ def _data_gradient_aten(grad: Tensor, y: Tensor | None, weight: Tensor, upsample
     if upsample == 1:
         padded = F.conv_transpose2d(grad, weight.to(grad.dtype))
     else:
-        padded = F.conv2d(grad, _upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
+        padded = F.conv2d(grad, upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
     return _laid_out_as(grad, _fold_padding(padded))
 
 
@@ -111,7 +111,7 @@ def _weight_gradient_aten(
     grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, with_bias: bool, upsample: int, slope: float | None
 ) -> tuple[Tensor, Tensor]:
     grad, padded = _before_activation(grad, y, slope), _pad(x)
-    kernel = weight if upsample == 1 else _upsampling_kernel(weight)
+    kernel = weight if upsample == 1 else upsampling_kernel(weight)
     _, dw, db = torch.ops.aten.convolution_backward(
         grad,
         padded,

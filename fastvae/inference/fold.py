@@ -1,0 +1,130 @@
+"""A trained VAE with nothing left to do but convolutions: what every fast form and every exported file is made from.
+
+In eval mode a batch normalisation is a multiplication and an addition by channel, which the convolution before it can
+carry: its filters times g = weight / sqrt(running_var + eps), its bias bias - running_mean g. The upsampling
+convolutions become transposed convolutions of the low-resolution map once and for all (the identity is derived in
+kernels/replicate_conv.py). All of it is done in float64 and rounded once.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastvae.kernels import replicate_conv2d
+from fastvae.kernels.replicate_conv import upsampling_kernel
+from fastvae.models import VAE
+from fastvae.models.blocks import NEGATIVE_SLOPE
+
+
+class FoldedConv2d(nn.Module):
+    """A convolution that carries the batch normalisation after it; weight and bias are buffers.
+
+    Args:
+        conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
+        norm: what follows it in eval mode, or None.
+        activated: whether a LeakyReLU ends it.
+        kernels: replication-padded convolutions by `fastvae.kernels`, as a GPU wants it; else by torch's own operations,
+            which an exported file needs.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None, *, activated: bool, kernels: bool):
+        super().__init__()
+        weight, bias = folded(conv, norm)
+        self.upsample, self.replicate = getattr(conv, "upsample", 1), conv.padding_mode == "replicate"
+        self.stride, self.padding = conv.stride, conv.padding
+        self.activated, self.kernels = activated, kernels and self.replicate
+        if self.upsample == 2 and not self.kernels:
+            weight = upsampling_kernel(weight)
+        self.register_buffer("weight", weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias.to(conv.weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W']."""
+        if self.kernels:
+            slope = NEGATIVE_SLOPE if self.activated else None
+            return replicate_conv2d(x, self.weight, self.bias, upsample=self.upsample, negative_slope=slope)
+        y = self._convolved(x)
+        return F.leaky_relu(y, NEGATIVE_SLOPE) if self.activated else y
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        if not self.replicate:
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        if self.upsample == 2:
+            return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=3)
+        return F.conv2d(x, self.weight, self.bias)
+
+
+class _FoldedStage(nn.Module):
+    """One of the encoder's or the decoder's: convolution and residual block."""
+
+    def __init__(self, stage: nn.Sequential, *, kernels: bool):
+        super().__init__()
+        conv, norm, _, block = stage
+        self.conv = FoldedConv2d(conv, norm, activated=True, kernels=kernels)
+        self.conv1 = FoldedConv2d(block.conv1, block.bn1, activated=True, kernels=kernels)
+        self.conv2 = FoldedConv2d(block.conv2, block.bn2, activated=False, kernels=kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return F.leaky_relu(self.conv2(self.conv1(x)) + x, NEGATIVE_SLOPE)
+
+
+class FoldedEncoder(nn.Module):
+    """`VAE.encode`, folded: images [B, 3, H, W] in [-1, 1] -> mean and log-variance [B, latent]."""
+
+    def __init__(self, vae: VAE, *, kernels: bool = False):
+        super().__init__()
+        self.stages = nn.Sequential(*(_FoldedStage(stage, kernels=kernels) for stage in vae.encoder.stages))
+        self.mean, self.log_variance = _copied(vae.encoder.mean), _copied(vae.encoder.log_variance)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As the class says."""
+        features = torch.flatten(self.stages(images), 1)
+        return self.mean(features), self.log_variance(features)
+
+
+class FoldedDecoder(nn.Module):
+    """`VAE.decode`, folded: z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
+
+    def __init__(self, vae: VAE, *, kernels: bool = False):
+        super().__init__()
+        self.linear, self.map_shape = _copied(vae.decoder.linear), vae.decoder.map_shape
+        self.stages = nn.Sequential(*(_FoldedStage(stage, kernels=kernels) for stage in vae.decoder.stages))
+        self.to_image = FoldedConv2d(vae.decoder.to_image, activated=False, kernels=kernels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """As the class says."""
+        x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return torch.tanh(self.to_image(self.stages(x)))
+
+
+class FoldedReconstruction(nn.Module):
+    """`VAE.reconstruct`, folded: images [B, 3, H, W] -> the decoded mean of q(z|x); the log-variance is not computed."""
+
+    def __init__(self, encoder: FoldedEncoder, decoder: FoldedDecoder):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the class says."""
+        features = torch.flatten(self.encoder.stages(images), 1)
+        return self.decoder(self.encoder.mean(features))
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+    """Filters [O, I, kh, kw] and bias [O] of convolution and normalisation in one, float64."""
+    weight = conv.weight.detach().double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    if norm is None:
+        return weight, bias
+    gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    shift = norm.bias.detach().double() - norm.running_mean.double() * gain
+    return weight * gain[:, None, None, None], bias * gain + shift
+
+
+def _copied(linear: nn.Linear) -> nn.Linear:
+    copy = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    copy.load_state_dict({k: v.detach().clone() for k, v in linear.state_dict().items()}, assign=True)
+    return copy.requires_grad_(False)
