@@ -23,8 +23,8 @@ class FoldedConv2d(nn.Module):
         conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
         norm: what follows it in eval mode, or None.
         activated: whether a LeakyReLU ends it.
-        kernels: replication-padded convolutions by `fastvae.kernels`, as a GPU wants it; else by torch's own operations,
-            which an exported file needs.
+        kernels: replication-padded convolutions by `fastvae.kernels`, as a GPU wants it; else by torch's own
+            operations, which an exported file needs.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None, *, activated: bool, kernels: bool):
@@ -101,7 +101,7 @@ class FoldedDecoder(nn.Module):
 
 
 class FoldedReconstruction(nn.Module):
-    """`VAE.reconstruct`, folded: images [B, 3, H, W] -> the decoded mean of q(z|x); the log-variance is not computed."""
+    """`VAE.reconstruct`, folded: images [B, 3, H, W] -> the decoded mean of q(z|x), without the log-variance."""
 
     def __init__(self, encoder: FoldedEncoder, decoder: FoldedDecoder):
         super().__init__()
@@ -118,7 +118,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor
     weight = conv.weight.detach().double()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
     if norm is None:
-        return weight, bias
+        return weight.clone(), bias.clone()
     gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
     shift = norm.bias.detach().double() - norm.running_mean.double() * gain
     return weight * gain[:, None, None, None], bias * gain + shift
