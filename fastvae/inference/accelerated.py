@@ -1,0 +1,150 @@
+"""`VAE.accelerate`: the same verbs, fast."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from fastvae.errors import FastvaeError
+from fastvae.inference.given_images import as_batch, as_latents
+from fastvae.machine import choose_precision
+from fastvae.models import VAE
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_logger = logging.getLogger("fastvae")
+_warned: set[str] = set()
+Result = TypeVar("Result")
+
+
+class Backend(Protocol):
+    """What computes: verbs on checked inputs, of its device, without gradients."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+    def reconstruct(self, images: Tensor) -> Tensor: ...
+
+
+class AcceleratedVAE:
+    """A trained VAE with the interface of `VAE` and nothing but inference; made by `VAE.accelerate`.
+
+    Images may be uint8 arrays or tensors [H, W, 3] or [B, H, W, 3], float ones [3, H, W] or [B, 3, H, W] in [-1, 1], or
+    PIL images of mode RGB (one or a list), always of `image_size`. Results are float32 tensors on `device`, new ones at
+    every call, without gradients. An empty batch has empty results. A large one goes through in pieces: beyond its
+    results it needs no memory.
+
+    It may be called from several threads: calls take turns.
+
+    Attributes:
+        image_size: height and width of the images, in pixels.
+        latent: dimensions of z.
+        device: where it computes.
+        dtype: of its weights and maps.
+        backend: what computes, for people: "native", "eager" or "captured".
+    """
+
+    def __init__(self, vae: VAE, backend: Backend, name: str, device: torch.device, dtype: torch.dtype):
+        self.image_size, self.width, self.latent = vae.image_size, vae.width, vae.latent
+        self.device, self.dtype, self.backend = device, dtype, name
+        self._run = backend
+
+    def encode(self, images: Any) -> tuple[Tensor, Tensor]:
+        """Images -> mean and log-variance of q(z|x), each [B, latent].
+
+        Raises:
+            FastvaeError: they are not what the class describes, hold NaN or values out of range (on a CPU; on a GPU
+                values are not looked at), or the results do not fit into memory.
+        """
+        return self._guarded(images, lambda: self._run.encode(self._batch(images)))
+
+    def decode(self, z: Any) -> Tensor:
+        """z, float array or tensor [B, latent] -> images [B, 3, H, W] in [-1, 1].
+
+        Raises:
+            FastvaeError: as `encode`.
+        """
+        return self._guarded(z, lambda: self._run.decode(as_latents(z, self.latent).to(self.device)))
+
+    def reconstruct(self, images: Any) -> Tensor:
+        """Images -> decode(mean of q(z|x)), [B, 3, H, W] in [-1, 1].
+
+        Raises:
+            FastvaeError: as `encode`.
+        """
+        return self._guarded(images, lambda: self._run.reconstruct(self._batch(images)))
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images [count, 3, H, W] in [-1, 1], decoded from draws of the prior N(0, I).
+
+        Args:
+            count: how many, >= 0.
+            generator: of `device`; None for torch's global one.
+        """
+        return self.decode(torch.randn(count, self.latent, generator=generator, device=self.device))
+
+    def __call__(self, images: Any) -> Tensor:
+        """The same as `reconstruct`."""
+        return self.reconstruct(images)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"AcceleratedVAE({self.image_size}x{self.image_size}, {self.backend}, {dtype}, {self.device})"
+
+    def _batch(self, images: Any) -> Tensor:
+        # The copy to a GPU does not wait for it: from pinned memory it overlaps with what the caller does next.
+        return as_batch(images, self.image_size).to(self.device, non_blocking=True)
+
+    def _guarded(self, given: Any, run: Callable[[], Result]) -> Result:
+        try:
+            with torch.no_grad():
+                return run()
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            size = len(given) * 3 * self.image_size**2 * 4 / 1e9
+            raise FastvaeError(
+                f"a batch of {len(given)} does not fit into memory (as float32 images it takes {size:.1f} GB): pass fewer "
+                "at a time"
+            ) from error
+
+
+def accelerate(
+    vae: VAE,
+    dtype: torch.dtype | None = None,
+    batch_sizes: Sequence[int] = (1,),
+    device: torch.device | str | None = None,
+) -> AcceleratedVAE:
+    """See `VAE.accelerate`."""
+    device = torch.device(device or vae.decoder.linear.weight.device)
+    sizes = tuple(batch_sizes)
+    if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
+        raise FastvaeError(f"batch_sizes are numbers of images, 1 or more; got {batch_sizes!r}")
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise FastvaeError(f"accelerate runs on the CPU and on CUDA devices; torch sees no {device} here")
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else _DTYPES[choose_precision("auto", device).value]
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise FastvaeError(f"dtype must be float32, bfloat16 or float16; got {dtype}")
+    if device.type == "cuda":
+        from fastvae.inference.captured import CapturedVAE
+
+        return AcceleratedVAE(vae, CapturedVAE(vae, dtype, sizes, device), "captured", device, dtype)
+    from fastvae.inference.eager import EagerVAE
+
+    if dtype == torch.float32:
+        from fastvae.native.vae import NativeVAE
+
+        try:
+            return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype)
+        except FastvaeError as error:
+            _warn_once(f"accelerate runs slower than it could: {error}")
+    return AcceleratedVAE(vae, EagerVAE(vae, dtype), "eager", device, dtype)
+
+
+def _warn_once(words: str) -> None:
+    if words not in _warned:
+        _warned.add(words)
+        _logger.warning("%s", words)

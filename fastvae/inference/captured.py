@@ -1,0 +1,122 @@
+"""The folded VAE in CUDA graphs: one launch a call, whatever the number of layers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastvae.inference.eager import scaled
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.machine import compile_obstacle
+from fastvae.models import VAE
+
+_WARMUPS = 3
+_logger = logging.getLogger("fastvae")
+
+# From a batch of inputs to all results.
+Verb = Callable[[Tensor], list[Tensor]]
+
+
+class CapturedVAE:
+    """The verbs of `VAE` on a GPU, on images and z that have been checked; computes in `dtype`, returns float32.
+
+    Each verb is captured for each batch size. A batch of another size goes through in pieces of the largest; what is
+    left over is padded up to the next size.
+
+    Args:
+        vae: in eval mode; what it holds is copied.
+        dtype: of the convolutions and linear layers.
+        batch_sizes: to capture, > 0.
+        device: a CUDA device.
+    """
+
+    def __init__(self, vae: VAE, dtype: torch.dtype, batch_sizes: Sequence[int], device: torch.device):
+        self.sizes = tuple(sorted(set(batch_sizes)))
+        self._device, self._lock = device, threading.Lock()
+        encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
+        both = FoldedReconstruction(encoder, decoder)
+        both.to(device, dtype, memory_format=torch.channels_last)
+        verbs: dict[str, Verb] = {
+            "encode": lambda images: [y.float() for y in encoder(_image_layout(scaled(images, dtype)))],
+            "decode": lambda z: [decoder(z.to(dtype)).float()],
+            "reconstruct": lambda images: [both(_image_layout(scaled(images, dtype))).float()],
+        }
+        image = (3, vae.image_size, vae.image_size)
+        inputs = {"encode": image, "decode": (vae.latent,), "reconstruct": image}
+        # The buffers of a graph are in use until the work that was queued last is done, on whichever stream.
+        self._free = torch.cuda.Event()
+        start = time.perf_counter()
+        obstacle = compile_obstacle(device)
+        self._graphs: dict[tuple[str, torch.dtype], dict[int, _Graph]] = {}
+        with torch.cuda.device(device), torch.no_grad():
+            pool = torch.cuda.graph_pool_handle()
+            for name, verb in verbs.items():
+                for kind in (torch.float32,) if name == "decode" else (torch.float32, torch.uint8):
+                    run = verb if obstacle else torch.compile(verb, dynamic=False)
+                    self._graphs[name, kind] = {n: _Graph(run, (n, *inputs[name]), kind, pool) for n in self.sizes}
+            self._free.record()
+        _logger.info(
+            "captured encode, decode and reconstruct for batches of %s on %s in %.1f s",
+            ", ".join(map(str, self.sizes)),
+            torch.cuda.get_device_name(device),
+            time.perf_counter() - start,
+        )
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, H, W], float32 in [-1, 1] or uint8 -> mean and log-variance [B, latent]."""
+        mean, log_variance = self._run("encode", images)
+        return mean, log_variance
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, latent] float32 -> [B, 3, H, W] in [-1, 1]."""
+        return self._run("decode", z)[0]
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W], float32 in [-1, 1] or uint8 -> [B, 3, H, W] in [-1, 1]."""
+        return self._run("reconstruct", images)[0]
+
+    def _run(self, verb: str, x: Tensor) -> list[Tensor]:
+        graphs = self._graphs[verb, x.dtype]
+        with self._lock, torch.cuda.device(self._device), torch.no_grad():
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._free)
+            try:
+                pieces = [graphs[size](piece) for size, piece in split(x, self.sizes)]
+            finally:
+                self._free.record(stream)
+        return pieces[0] if len(pieces) == 1 else [torch.cat(results) for results in zip(*pieces, strict=True)]
+
+
+def split(x: Tensor, sizes: Sequence[int]) -> list[tuple[int, Tensor]]:
+    """Pieces of a batch, at least one, each with the smallest of the ascending sizes that holds it."""
+    pieces = x.split(sizes[-1]) if len(x) else [x]
+    return [(next(size for size in sizes if size >= len(piece)), piece) for piece in pieces]
+
+
+class _Graph:
+    """One verb for one batch size, with the buffers that it reads and writes."""
+
+    def __init__(self, verb: Verb, shape: tuple[int, ...], dtype: torch.dtype, pool: tuple[int, int]):
+        x = torch.zeros(shape, dtype=dtype, device="cuda")
+        self._input = _image_layout(x) if x.dim() == 4 else x
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARMUPS):
+                verb(self._input)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._results = verb(self._input)
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        self._input[: len(x)].copy_(x, non_blocking=True)
+        self._graph.replay()
+        return [y[: len(x)].clone() for y in self._results]
+
+
+def _image_layout(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,165 @@
+"""The engine from Python: a network built layer by layer, and runs of it."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from fastvae.native.library import library
+
+
+class Activation(IntEnum):
+    """Of a layer's result."""
+
+    NONE = 0
+    LEAKY_RELU = 1
+    RELU = 2
+
+
+@dataclass(frozen=True)
+class Map:
+    """A feature map of the engine's: [B, height, width, channels] and a border of one pixel."""
+
+    index: int
+    height: int
+    width: int
+    channels: int
+
+
+class Engine:
+    """A network on feature maps, and threads that run it.
+
+    Runs may be asked for from any thread; they take turns. The lock of the interpreter is not held meanwhile.
+
+    Args:
+        threads: how many, the caller's included.
+        images_at_a_time: larger batches are run in pieces of so many, whose maps stay in the processor's caches.
+        flags: for the compiler, as tests use them.
+
+    Raises:
+        FastvaeError: the engine cannot be compiled here.
+    """
+
+    def __init__(self, threads: int, images_at_a_time: int = 8, flags: tuple[str, ...] = ()):
+        self._library = library(flags)
+        self._engine = self._library.fastvae_new(threads, images_at_a_time)
+
+    def __del__(self):
+        if getattr(self, "_engine", None):
+            self._library.fastvae_delete(self._engine)
+
+    def add_map(self, height: int, width: int, channels: int, *, replicate: bool = False) -> Map:
+        """A map whose border is zero or, with `replicate`, repeats the outermost pixels."""
+        index = self._library.fastvae_map(self._engine, height, width, channels, replicate)
+        return Map(index, height, width, channels)
+
+    def add_direct(
+        self,
+        source: Map,
+        to: Map,
+        filters: Sequence[tuple[Tensor, Tensor, tuple[int, int], tuple[int, int]]],
+        *,
+        positions: tuple[int, int],
+        stride: int = 1,
+        step: int = 1,
+        residual: Map | None = None,
+        activation: Activation = Activation.NONE,
+        slope: float = 0.0,
+    ) -> int:
+        """Convolutions, computed as they are defined.
+
+        Args:
+            source, to: where from and where to.
+            filters: each weight [O, kh, kw, C], bias [O], where its first window begins in `source` (-1 is the border)
+                and where its first result goes in `to`.
+            positions: windows in each direction, `stride` apart in `source`; their results are `step` apart in `to`.
+            residual: a map as `to`, which is added before the activation.
+            activation, slope: of the results.
+
+        Returns:
+            The layer, for `run`.
+        """
+        outputs, rows, columns, _ = filters[0][0].shape
+        shape = (rows, columns, stride, *positions, step, outputs, activation, slope)
+        layer = self._library.fastvae_direct(self._engine, source.index, to.index, _index(residual), *shape)
+        for weight, bias, start, target in filters:
+            w, b = _floats(weight), _floats(bias)
+            self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target)
+        return layer
+
+    def add_winograd(
+        self,
+        source: Map,
+        to: Map,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        residual: Map | None = None,
+        activation: Activation = Activation.NONE,
+        slope: float = 0.0,
+    ) -> int:
+        """A 3x3 convolution of stride 1 by Winograd's F(2x2, 3x3), weight [O, 3, 3, C]; see `takes_winograd`."""
+        g = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+        transformed = torch.einsum("ya,xb,oabc->yxoc", g, g, weight.double())
+        w, b = _floats(transformed), _floats(bias)
+        return self._library.fastvae_winograd(
+            self._engine, source.index, to.index, _index(residual), w.data_ptr(), b.data_ptr(), activation, slope
+        )
+
+    def takes_winograd(self, source: Map, to: Map) -> bool:
+        """Whether a 3x3 convolution of these maps can be done that way: even sizes, channels that fill vectors."""
+        lanes = self._library.fastvae_lanes()
+        return not (to.height % 2 or to.width % 2 or source.channels % lanes or to.channels % (2 * lanes))
+
+    def add_to_image(self, source: Map, weight: Tensor, bias: Tensor) -> int:
+        """The last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
+        w, b = _floats(weight), _floats(bias.repeat(4))
+        return self._library.fastvae_to_image(self._engine, source.index, weight.shape[2], w.data_ptr(), b.data_ptr())
+
+    def run(
+        self,
+        layers: Sequence[int],
+        source: Map,
+        x: Tensor,
+        *,
+        images: Tensor | None = None,
+        vectors: Sequence[tuple[Map, Tensor]] = (),
+    ) -> None:
+        """Runs layers, one after the other.
+
+        Args:
+            layers: as the functions above returned them.
+            source: the map that takes x.
+            x: [B, channels, height, width] of `source`, any strides: float32 as it is, or uint8, whose 0..255 become
+                -1..1.
+            images: contiguous float32, what a last layer `add_to_image` writes.
+            vectors: maps of one pixel and where their values go, contiguous float32 [B, channels].
+        """
+        chosen, strides = (ctypes.c_int * len(layers))(*layers), (ctypes.c_int64 * 4)(*x.stride())
+        results = (ctypes.c_int * len(vectors))(*(m.index for m, _ in vectors))
+        pointers = (ctypes.c_void_p * len(vectors))(*(v.data_ptr() for _, v in vectors))
+        self._library.fastvae_run(
+            self._engine,
+            chosen,
+            len(layers),
+            source.index,
+            x.data_ptr(),
+            strides,
+            x.dtype == torch.uint8,
+            len(x),
+            None if images is None else images.data_ptr(),
+            results,
+            pointers,
+            len(vectors),
+        )
+
+
+def _index(optional: Map | None) -> int:
+    return -1 if optional is None else optional.index
+
+
+def _floats(values: Tensor) -> Tensor:
+    return values.to("cpu", torch.float32).contiguous()
