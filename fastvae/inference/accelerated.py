@@ -106,8 +106,8 @@ class AcceleratedVAE:
                 raise
             size = len(given) * 3 * self.image_size**2 * 4 / 1e9
             raise FastvaeError(
-                f"a batch of {len(given)} does not fit into memory (as float32 images it takes {size:.1f} GB): pass fewer "
-                "at a time"
+                f"a batch of {len(given)} does not fit into memory (as float32 images it takes {size:.1f} GB): "
+                "pass fewer at a time"
             ) from error
 
 

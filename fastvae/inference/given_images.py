@@ -125,7 +125,7 @@ def _check_range(images: Tensor) -> None:
     # In pieces, as torch copies what is not contiguous.
     found = [piece.aminmax() for piece in images.split(1024)]
     low, high = float(torch.stack([f.min for f in found]).min()), float(torch.stack([f.max for f in found]).max())
-    if -1 - _TOLERANCE <= low and high <= 1 + _TOLERANCE:  # false for NaN
+    if low >= -1 - _TOLERANCE and high <= 1 + _TOLERANCE:  # false for NaN
         return
     if low != low or high != high:
         raise FastvaeError("the images hold NaN: expected floats in [-1, 1]")

@@ -90,7 +90,7 @@ class VAE(nn.Module):
             device: a CPU or CUDA device; None for where the weights are.
 
         Returns:
-            An `AcceleratedVAE`. Its results agree with this module's to 1e-5 of the largest value in float32 and to 0.05
+            An `AcceleratedVAE`. Its results agree with this module's to 1e-5 of the largest value in float32, to 0.05
             in bfloat16 and float16.
 
         Raises:

@@ -1,9 +1,11 @@
 // A network of convolutions on feature maps, run by a pool of threads. Built layer by layer through the functions at the
 // end, which fastvae/native/engine.py calls; it knows nothing of the VAE. One run at a time: others wait.
 
-#include "convolution.h"
 #include "pool.h"
+#include "to_image.h"
+#include "winograd.h"
 
+#include <cmath>
 #include <deque>
 #include <variant>
 
@@ -16,56 +18,7 @@ struct Input {
     bool bytes;  // 0..255, which become -1..1; else floats as they are
 };
 
-// The last layer: nearest x2 upsampling, replication padding, 3x3 convolution, tanh, as one 2x2 convolution of the
-// padded low-resolution map. A window gives four pixels, which are one row and one column further left for odd ones.
-struct ToImage {
-    Map* in;
-    int colours;
-    std::vector<float> packed, bias;  // outputs: [2 rows][2 columns][colours]
-
-    int outputs() const { return 4 * colours; }
-    int blocks() const { return (outputs() + OUTPUTS - 1) / OUTPUTS; }
-
-    void set(const float* weights, const float* biases) {
-        Direct as_direct{in, nullptr, nullptr, 2, 2, 1, 0, 0, 1, outputs(), NONE, 0, {}};
-        as_direct.add(weights, biases, 0, 0, 0, 0);
-        packed = std::move(as_direct.filters[0].packed), bias = std::move(as_direct.filters[0].bias);
-    }
-
-    // Windows [first, last), counted through rows and images, into images [B, colours, 2 height, 2 width].
-    void run_windows(int first, int last, float* images) const {
-        const int across = in->width + 1, windows = (in->height + 1) * across, run = 2 * in->channels;
-        const int height = 2 * in->height, width = 2 * in->width;
-        for (int block = 0; block < blocks(); block++)
-            for (int window = first; window < last; window += PIXELS)
-                with_count(std::min(PIXELS, last - window), [&](auto m_constant) {
-                    constexpr int M = decltype(m_constant)::value;
-                    const float* x[M];
-                    Lanes acc[M][2];
-                    for (int m = 0; m < M; m++) {
-                        const int w = window + m, in_image = w % windows;
-                        x[m] = in->at(w / windows, in_image / across - 1, in_image % across - 1);
-                        for (int half = 0; half < 2; half++) acc[m][half] = load(&bias[block * OUTPUTS + half * LANES]);
-                    }
-                    accumulate<M>(x, in->row(), 2, run, packed.data() + size_t(block) * 2 * run * OUTPUTS, acc);
-                    for (int m = 0; m < M; m++) {
-                        float values[OUTPUTS];
-                        for (int half = 0; half < 2; half++)
-                            store(values + half * LANES, hyperbolic_tangent(acc[m][half]));
-                        const int w = window + m, image = w / windows, in_image = w % windows;
-                        for (int n = block * OUTPUTS; n < std::min(outputs(), (block + 1) * OUTPUTS); n++) {
-                            const int y = in_image / across * 2 - n / colours / 2;
-                            const int column = in_image % across * 2 - n / colours % 2;
-                            if (y < 0 || y >= height || column < 0 || column >= width) continue;
-                            images[((size_t(image) * colours + n % colours) * height + y) * width + column] =
-                                values[n - block * OUTPUTS];
-                        }
-                    }
-                });
-    }
-};
-
-using Layer = std::variant<Direct, Winograd, ToImage>;
+using Layer = std::variant<Direct, Winograd<2>, Winograd<4>, ToImage>;
 
 // A task should last long against the microsecond that handing it out takes, and be one of several for each thread.
 constexpr double SMALLEST_TASK = 4e5;  // multiplications
@@ -96,8 +49,11 @@ class Engine {
             const int count = std::min(images_at_a_time_, batch - first);
             reserve(count);
             std::vector<std::unique_ptr<Stage>> stages;
-            add(stages, count, [=, this](int task, int) { read(what, first, task); });
-            for (int i = 0; i < what.layer_count; i++) add_layer(stages, layers[what.layers[i]], what, first, count);
+            const int rows = count * maps[what.input_map].height;
+            add_ranges(stages, rows, 20.0 * maps[what.input_map].row(),
+                       [=, this](int from, int to, int) { read(what, first, from, to); });
+            for (int i = 0; i < what.layer_count; i++)
+                std::visit([&](auto& layer) { add_layer(stages, layer, what, first, count); }, layers[what.layers[i]]);
             if (what.result_count)
                 add(stages, 1, [=, this](int, int) {
                     for (int r = 0; r < what.result_count; r++) {
@@ -118,80 +74,120 @@ class Engine {
         stages.push_back(std::make_unique<Stage>(tasks, std::move(run)));
     }
 
-    // Items a task: enough work for one, as many tasks as keep every thread busy, whole tiles.
-    int share(int items, double multiplications_each, int tile, int parts) const {
-        const int wanted = std::max(1, (TASKS_PER_THREAD * pool_.threads() + parts - 1) / parts);
-        int each = std::max((items + wanted - 1) / wanted, int(SMALLEST_TASK / multiplications_each));
-        each = (each + tile - 1) / tile * tile;
-        return std::min(each, (items + tile - 1) / tile * tile);
+    // How many of so many alike pieces of work make a task: enough to last, as few as keep every thread busy.
+    int pieces_per_task(int pieces, double multiplications_each) const {
+        const int wanted = TASKS_PER_THREAD * pool_.threads();
+        const int each = std::max((pieces + wanted - 1) / wanted, int(std::ceil(SMALLEST_TASK / multiplications_each)));
+        return std::min(each, pieces);
     }
 
-    void add_layer(Stages& stages, Layer& layer, const Run& what, int first, int count) {
-        if (auto* direct = std::get_if<Direct>(&layer)) {
-            const int pixels = count * direct->height * direct->width;
-            const int parts = direct->blocks() * int(direct->filters.size());
-            const int each = share(pixels, double(direct->rows) * direct->run() * OUTPUTS, PIXELS, parts);
-            const int pieces = (pixels + each - 1) / each;
-            add(stages, parts * pieces, [=](int task, int) {
-                const int piece = task % pieces, part = task / pieces;
-                const Filters& filters = direct->filters[part / direct->blocks()];
-                direct->run_block(filters, part % direct->blocks(), piece * each, std::min(pixels, (piece + 1) * each));
+    // Calls run(first, last) for ranges of all pieces.
+    void add_ranges(Stages& stages, int pieces, double multiplications_each, std::function<void(int, int, int)> run) {
+        const int each = pieces_per_task(pieces, multiplications_each);
+        add(stages, (pieces + each - 1) / each, [=](int task, int thread) {
+            run(task * each, std::min(pieces, (task + 1) * each), thread);
+        });
+    }
+
+    void add_layer(Stages& stages, Direct& layer, const Run&, int, int count) {
+        const int pixels = count * layer.height * layer.width, tiles = (pixels + PIXELS - 1) / PIXELS;
+        const double multiplications = double(layer.rows) * layer.run() * OUTPUTS * std::min(pixels, PIXELS);
+        const int parts = layer.blocks() * int(layer.filters.size());
+        // A piece is a tile for one block of outputs; those of one block follow each other, so that it stays cached.
+        add_ranges(stages, parts * tiles, multiplications, [=, &layer](int first, int last, int) {
+            while (first < last) {
+                const int part = first / tiles, end = std::min(last, (part + 1) * tiles);
+                layer.run_block(layer.filters[part / layer.blocks()], part % layer.blocks(),
+                                (first - part * tiles) * PIXELS, std::min(pixels, (end - part * tiles) * PIXELS));
+                first = end;
+            }
+        });
+    }
+
+    template <int T>
+    void add_layer(Stages& stages, Winograd<T>& layer, const Run&, int, int count) {
+        const int tiles = count * layer.tiles_per_image(), most = Winograd<T>::TILES, tasks = 2 * pool_.threads();
+        const bool enough = tiles >= tasks * 2 * PIXELS;
+        const int wanted = std::max((tiles + most - 1) / most, enough ? tasks : 1);
+        const int each = (tiles + wanted - 1) / wanted, groups = (tiles + each - 1) / each;
+        if (enough) {
+            add(stages, groups, [=, this, &layer](int group, int thread) {
+                const int first = group * each, here = std::min(tiles - first, each);
+                float* inputs = scratch_[thread].data();
+                layer.transform(first, 0, here, inputs);
+                for (int block = 0; block < layer.blocks(); block++)
+                    layer.finish(first, here, block, inputs, inputs + layer.inputs_size());
             });
-        } else if (auto* winograd = std::get_if<Winograd>(&layer)) {
-            const int tiles = count * winograd->tiles_per_image();
-            const int pieces = (tiles + Winograd::TILES - 1) / Winograd::TILES;
-            const int each = (tiles + pieces - 1) / pieces;
-            // Few tiles: the output channels are shared out too, at the price of transforming the input again.
-            const int parts = std::clamp((2 * pool_.threads() + pieces - 1) / pieces, 1, winograd->blocks());
-            add(stages, pieces * parts, [=, this](int task, int thread) {
-                const int piece = task / parts, part = task % parts, blocks = winograd->blocks();
-                winograd->run_tiles(piece * each, std::min(tiles, (piece + 1) * each), part * blocks / parts,
-                                    (part + 1) * blocks / parts, scratch_[thread].data());
-            });
-        } else {
-            auto* last = std::get_if<ToImage>(&layer);
-            const int windows = count * (last->in->height + 1) * (last->in->width + 1);
-            const int each = share(windows, 4.0 * last->in->channels * OUTPUTS * last->blocks(), PIXELS, 1);
-            float* images = what.images + size_t(first) * last->outputs() * last->in->height * last->in->width;
-            add(stages, (windows + each - 1) / each, [=](int task, int) {
-                last->run_windows(task * each, std::min(windows, (task + 1) * each), images);
-            });
+            return;
         }
+        // Too few groups of tiles to go round: the transformed inputs are shared, and blocks of outputs handed out.
+        const double transforming = double(T + 2) * (T + 2) * layer.in->channels * 4;
+        add_ranges(stages, tiles, transforming, [=, this, &layer](int first, int last, int) {
+            while (first < last) {
+                const int group = first / each, end = std::min(last, (group + 1) * each);
+                layer.transform(group * each, first - group * each, end - group * each,
+                                shared_.data() + group * layer.inputs_size());
+                first = end;
+            }
+        });
+        add(stages, groups * layer.blocks(), [=, this, &layer](int task, int thread) {
+            const int group = task % groups, block = task / groups, first = group * each;
+            layer.finish(first, std::min(tiles - first, each), block, shared_.data() + group * layer.inputs_size(),
+                         scratch_[thread].data());
+        });
     }
 
-    void read(const Run& what, int first, int image) {
+    void add_layer(Stages& stages, ToImage& layer, const Run& what, int first, int count) {
+        float* images = what.images + size_t(first) * layer.outputs() * layer.in->height * layer.in->width;
+        const int windows = count * layer.windows(), tiles = (windows + PIXELS - 1) / PIXELS;
+        const double multiplications = 4.0 * layer.in->channels * OUTPUTS * layer.blocks() * PIXELS;
+        add_ranges(stages, tiles, multiplications, [=, &layer](int from, int to, int) {
+            layer.run_windows(from * PIXELS, std::min(windows, to * PIXELS), images);
+        });
+    }
+
+    // Rows [from, to) of a piece of the batch, counted through its images.
+    void read(const Run& what, int first, int from, int to) {
         Map& map = maps[what.input_map];
         const Input& in = what.input;
-        for (int y = 0; y < map.height; y++)
-            for (int x = 0; x < map.width; x++) {
-                float* to = map.at(image, y, x);
-                const int64_t from = (first + image) * in.strides[0] + y * in.strides[2] + x * in.strides[3];
-                for (int c = 0; c < map.channels; c++) {
-                    const int64_t at = from + c * in.strides[1];
-                    to[c] = in.bytes ? static_cast<const uint8_t*>(in.from)[at] / 127.5f - 1.0f
-                                     : static_cast<const float*>(in.from)[at];
+        for (int row = from; row < to; row++) {
+            const int image = row / map.height, y = row % map.height;
+            const int64_t start = (first + image) * in.strides[0] + y * in.strides[2];
+            float* pixel = map.at(image, y, 0);
+            for (int c = 0; c < map.channels; c++)
+                for (int x = 0; x < map.width; x++) {
+                    const int64_t at = start + c * in.strides[1] + x * in.strides[3];
+                    pixel[x * map.channels + c] = in.bytes ? static_cast<const uint8_t*>(in.from)[at] / 127.5f - 1.0f
+                                                           : static_cast<const float*>(in.from)[at];
                 }
-            }
+        }
     }
 
     // Room for so many images; borders are zeroed once, as nobody writes into those that are not to repeat pixels.
     void reserve(int images) {
-        if (images > reserved_) {
-            for (Map& map : maps) map.values.assign(images * map.image(), 0.0f);
-            reserved_ = images;
-        }
-        size_t needed = 0;
-        for (Layer& layer : layers)
-            if (auto* winograd = std::get_if<Winograd>(&layer)) needed = std::max(needed, winograd->scratch());
+        for (Map& map : maps)
+            if (map.values.size() < images * map.image()) map.values.assign(images * map.image(), 0.0f);
         scratch_.resize(pool_.threads());
-        for (auto& scratch : scratch_) scratch.resize(needed);
+        for (Layer& layer : layers)
+            std::visit([&](auto& l) { reserve_for(l); }, layer);
     }
+
+    template <int T>
+    void reserve_for(const Winograd<T>& layer) {
+        const size_t own = layer.inputs_size() + layer.products_size();
+        for (auto& scratch : scratch_)
+            if (scratch.size() < own) scratch.resize(own);
+        const size_t shared = layer.inputs_size() * 2 * pool_.threads();
+        if (shared_.size() < shared) shared_.resize(shared);
+    }
+    void reserve_for(const Direct&) {}
+    void reserve_for(const ToImage&) {}
 
     Pool pool_;
     std::mutex mutex_;
     const int images_at_a_time_;
-    int reserved_ = 0;
-    std::vector<std::vector<float>> scratch_;
+    std::vector<std::vector<float>> scratch_;  // of each thread
+    std::vector<float> shared_;
 };
 
 }  // namespace fastvae
@@ -227,13 +223,16 @@ void fastvae_filters(Engine* e, int layer, const float* weights, const float* bi
     std::get<Direct>(e->layers[layer]).add(weights, bias, in_y, in_x, out_y, out_x);
 }
 
-// filters [16][outputs][in channels]
-int fastvae_winograd(Engine* e, int in, int out, int residual, const float* filters, const float* bias, int activation,
-                     float slope) {
-    Winograd layer{&e->maps[in], &e->maps[out], residual < 0 ? nullptr : &e->maps[residual], Activation(activation),
-                   slope, {}, {}};
-    layer.set(filters, bias);
-    e->layers.push_back(std::move(layer));
+// Tiles of 2x2 or 4x4 outputs; filters [(tile + 2)^2][outputs][in channels]
+int fastvae_winograd(Engine* e, int in, int out, int residual, int tile, const float* filters, const float* bias,
+                     int activation, float slope) {
+    const auto add = [&](auto layer) {
+        layer.in = &e->maps[in], layer.out = &e->maps[out], layer.residual = residual < 0 ? nullptr : &e->maps[residual];
+        layer.activation = Activation(activation), layer.slope = slope;
+        layer.set(filters, bias);
+        e->layers.push_back(std::move(layer));
+    };
+    tile == 2 ? add(Winograd<2>{}) : add(Winograd<4>{});
     return int(e->layers.size()) - 1;
 }
 

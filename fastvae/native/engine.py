@@ -10,6 +10,19 @@ from torch import Tensor
 
 from fastvae.native.library import library
 
+# The filters' transform G of F(tile x tile, 3x3). Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
+_G = {
+    2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+    4: [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+}
+
 
 class Activation(IntEnum):
     """Of a layer's result."""
@@ -97,22 +110,27 @@ class Engine:
         weight: Tensor,
         bias: Tensor,
         *,
+        tile: int,
         residual: Map | None = None,
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
     ) -> int:
-        """A 3x3 convolution of stride 1 by Winograd's F(2x2, 3x3), weight [O, 3, 3, C]; see `takes_winograd`."""
-        g = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+        """A 3x3 convolution of stride 1 by Winograd's algorithm, weight [O, 3, 3, C], for which `takes_winograd` holds.
+
+        Args:
+            tile: 2 for F(2x2, 3x3), 4 for F(4x4, 3x3).
+        """
+        g = torch.tensor(_G[tile], dtype=torch.float64)
         transformed = torch.einsum("ya,xb,oabc->yxoc", g, g, weight.double())
         w, b = _floats(transformed), _floats(bias)
         return self._library.fastvae_winograd(
-            self._engine, source.index, to.index, _index(residual), w.data_ptr(), b.data_ptr(), activation, slope
+            self._engine, source.index, to.index, _index(residual), tile, w.data_ptr(), b.data_ptr(), activation, slope
         )
 
-    def takes_winograd(self, source: Map, to: Map) -> bool:
-        """Whether a 3x3 convolution of these maps can be done that way: even sizes, channels that fill vectors."""
+    def takes_winograd(self, source: Map, to: Map, tile: int) -> bool:
+        """Whether a 3x3 convolution of these maps can be done that way: whole tiles, channels that fill vectors."""
         lanes = self._library.fastvae_lanes()
-        return not (to.height % 2 or to.width % 2 or source.channels % lanes or to.channels % (2 * lanes))
+        return not (to.height % tile or to.width % tile or source.channels % lanes or to.channels % (2 * lanes))
 
     def add_to_image(self, source: Map, weight: Tensor, bias: Tensor) -> int:
         """The last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
@@ -132,7 +150,7 @@ class Engine:
 
         Args:
             layers: as the functions above returned them.
-            source: the map that takes x.
+            source: the map that takes x; its border is zero.
             x: [B, channels, height, width] of `source`, any strides: float32 as it is, or uint8, whose 0..255 become
                 -1..1.
             images: contiguous float32, what a last layer `add_to_image` writes.

@@ -15,7 +15,7 @@ from pathlib import Path
 from fastvae.cache import cache_folder
 from fastvae.errors import FastvaeError
 
-_SOURCES = ("engine.cpp", "convolution.h", "maps.h", "lanes.h", "pool.h")
+_SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "lanes.h", "pool.h")
 # Clang says -mcpu where GCC says -march, but on x86.
 _FOR_THIS_CPU = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 _FLAGS = ("-O3", _FOR_THIS_CPU, "-std=c++17", "-shared", "-fPIC", "-pthread")
@@ -87,7 +87,7 @@ def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "map": (number, [pointer, *[number] * 4]),
         "direct": (number, [pointer, *[number] * 11, real]),
         "filters": (None, [pointer, number, pointer, pointer, *[number] * 4]),
-        "winograd": (number, [pointer, *[number] * 3, pointer, pointer, number, real]),
+        "winograd": (number, [pointer, *[number] * 4, pointer, pointer, number, real]),
         "to_image": (number, [pointer, *[number] * 2, pointer, pointer]),
         "run": (None, [pointer, pointer, *[number] * 2, pointer, pointer, *[number] * 2, *[pointer] * 3, number]),
     }

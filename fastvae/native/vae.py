@@ -8,8 +8,8 @@ from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 from fastvae.native.engine import Activation, Engine, Map
 
-# Smaller maps have too few tiles to pay for reading 16 numbers a filter in place of nine.
-_SMALLEST_WINOGRAD = 8
+# Tile and smallest map: with fewer tiles it does not pay to read 36 or 16 numbers a filter in place of nine.
+_WINOGRAD = ((4, 16), (2, 8))
 
 
 class NativeVAE:
@@ -43,7 +43,7 @@ class NativeVAE:
             x, layers = self._stage(x, stage, upsample=True)
             self._decoder += layers
         weight, bias = folded(vae.decoder.to_image, None)
-        by_parity = torch.stack([torch.stack([f for f in row]) for row in parity_filters(weight)])
+        by_parity = torch.stack([torch.stack(row) for row in parity_filters(weight)])
         self._decoder.append(engine.add_to_image(x, by_parity, bias))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,8 +91,9 @@ class NativeVAE:
 
     def _conv3x3(self, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> int:
         weight = weight.permute(0, 2, 3, 1)
-        if source.height >= _SMALLEST_WINOGRAD and self._engine.takes_winograd(source, to):
-            return self._engine.add_winograd(source, to, weight, bias, **options)
+        for tile, smallest in _WINOGRAD:
+            if to.height >= smallest and self._engine.takes_winograd(source, to, tile):
+                return self._engine.add_winograd(source, to, weight, bias, tile=tile, **options)
         filters = [(weight, bias, (-1, -1), (0, 0))]
         return self._engine.add_direct(source, to, filters, positions=(to.height, to.width), **options)
 
