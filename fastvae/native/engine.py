@@ -1,6 +1,7 @@
 """The engine from Python: a network built layer by layer, and runs of it."""
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -58,10 +59,11 @@ class Engine:
 
     def __init__(self, threads: int, images_at_a_time: int = 8, flags: tuple[str, ...] = ()):
         self._library = library(flags)
-        self._engine = self._library.fastvae_new(threads, images_at_a_time)
+        self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
 
     def __del__(self):
-        if getattr(self, "_engine", None):
+        # In a forked process the threads that it would wait for do not exist.
+        if getattr(self, "_engine", None) and os.getpid() == self._process:
             self._library.fastvae_delete(self._engine)
 
     def add_map(self, height: int, width: int, channels: int, *, replicate: bool = False) -> Map:

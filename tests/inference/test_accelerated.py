@@ -1,0 +1,286 @@
+"""`VAE.accelerate`: the same results, whatever computes them, from any number of threads."""
+
+import copy
+import logging
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import fastvae
+from fastvae.errors import FastvaeError
+from fastvae.inference import accelerated
+from fastvae.inference.captured import split
+from fastvae.native import library
+from tests.conftest import blobs
+
+# Stated in `VAE.accelerate`, of the largest value.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
+needs_compiler = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
+
+
+def trained(size: int, width: int, latent: int) -> fastvae.VAE:
+    """A VAE after some steps of training as an autoencoder, on discs."""
+    torch.manual_seed(0)
+    vae = fastvae.VAE(size, width, latent).train()
+    optimizer = torch.optim.Adam(vae.parameters(), 2e-3)
+    images = torch.from_numpy(blobs(16, size)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    for _ in range(15):
+        loss = (vae.reconstruct(images) - images).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return vae.eval()
+
+
+# Sizes that use every kind of layer: Winograd's and direct ones, channels that fill vectors and others.
+VAES = {"32 wide": (32, 16, 10), "16 narrow": (16, 3, 5), "48": (48, 4, 7)}
+
+
+@pytest.fixture(scope="module", params=VAES.values(), ids=VAES.keys())
+def vae(request) -> fastvae.VAE:
+    return trained(*request.param)
+
+
+@pytest.fixture(scope="module")
+def small() -> fastvae.VAE:
+    return trained(16, 4, 6)
+
+
+def of(vae, count: int) -> np.ndarray:
+    return blobs(count, vae.image_size, seed=1)
+
+
+def floats(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_results_are_the_plain_module_s(vae, dtype, count):
+    fast = vae.accelerate(dtype)
+    assert fast.backend == ("native" if dtype == torch.float32 else "eager")
+    pixels = of(vae, count)
+    with torch.no_grad():
+        plain = [
+            *vae.encode(floats(pixels)),
+            vae.reconstruct(floats(pixels)),
+            vae.decode(vae.encode(floats(pixels))[0]),
+        ]
+    found = [*fast.encode(pixels), fast.reconstruct(pixels), fast.decode(plain[0])]
+    for y, expected in zip(found, plain, strict=True):
+        assert y.dtype == torch.float32 and y.shape == expected.shape and not y.requires_grad
+        assert (y - expected).abs().max() <= BOUNDS[dtype] * expected.abs().max()
+    if dtype == torch.float32:  # and it is not the plain module, or a bound of its own would mean nothing
+        assert (found[2] - plain[2]).abs().max() > 0 and plain[2].std() > 0.05
+
+
+@needs_compiler
+def test_every_form_of_input_gives_the_same(small):
+    fast = small.accelerate()
+    pixels = of(small, 2)
+    expected = fast(floats(pixels))
+    for given in (pixels, torch.from_numpy(pixels), [Image.fromarray(p) for p in pixels]):
+        # 8 bits are scaled by the engine itself, in one rounding less or more
+        assert (fast.reconstruct(given) - expected).abs().max() <= 1e-5
+    channels_last = floats(pixels).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(fast.reconstruct(channels_last), expected)
+    assert torch.equal(fast.reconstruct(floats(pixels)[:1].expand(2, -1, -1, -1)), expected[:1].expand(2, -1, -1, -1))
+
+
+@needs_compiler
+def test_a_result_does_not_depend_on_its_batch(vae):
+    fast, pixels = vae.accelerate(), of(vae, 19)
+    whole = fast.reconstruct(pixels)
+    assert torch.equal(whole, torch.cat([fast.reconstruct(p) for p in pixels]))
+
+
+def test_empty_batches(small):
+    for fast in (small.accelerate(), small.accelerate(torch.bfloat16)):
+        assert fast.reconstruct(of(small, 1)[:0]).shape == (0, 3, 16, 16)
+        assert [y.shape for y in fast.encode(torch.zeros(0, 3, 16, 16))] == [(0, 6)] * 2
+        assert fast.sample(0).shape == (0, 3, 16, 16)
+
+
+def test_samples_are_the_plain_module_s(small):
+    draws = [v.sample(3, generator=torch.Generator().manual_seed(5)) for v in (small, small.accelerate())]
+    assert (draws[0] - draws[1]).abs().max() <= 1e-5
+
+
+def test_it_is_a_copy(small):
+    vae = copy.deepcopy(small)
+    fast, pixels = vae.accelerate(), of(vae, 2)
+    before = fast.reconstruct(pixels)
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.zero_()
+    assert torch.equal(fast.reconstruct(pixels), before)
+
+
+def test_training_mode_changes_nothing(small):
+    fast, pixels = copy.deepcopy(small).train().accelerate(), of(small, 2)
+    assert torch.equal(fast.reconstruct(pixels), small.accelerate().reconstruct(pixels))
+
+
+@needs_compiler
+def test_eight_threads_get_their_own_answers(small):
+    fast, wrong = small.accelerate(), []
+    batches = [blobs(1 + i % 3, 16, seed=i) for i in range(8)]
+    expected = [fast.reconstruct(b) for b in batches]
+
+    def call(i: int) -> None:
+        for _ in range(50):
+            if not torch.equal(fast.reconstruct(batches[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@needs_compiler
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="forking is POSIX's")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_it_survives_a_fork(small):
+    """A forked process has the engine and none of its threads: the caller does all of the work, and can end."""
+    torch.set_num_threads(2)
+    try:
+        fast = small.accelerate()
+    finally:
+        torch.set_num_threads(1)
+    expected = fast.reconstruct(of(small, 3))
+
+    def child(results) -> None:
+        results.put(torch.equal(fast.reconstruct(of(small, 3)), expected))
+
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=child, args=(results,))
+    process.start()
+    process.join(20)
+    ended = process.exitcode
+    if ended is None:
+        process.kill()
+    assert ended == 0 and results.get() is True
+
+
+@pytest.mark.parametrize("given", ["a", torch.zeros(1, 3, 8, 8), torch.full((1, 3, 16, 16), 200.0)])
+def test_bad_input_is_one_error(small, given):
+    fast = small.accelerate()
+    for verb in (fast.encode, fast.reconstruct, fast):
+        with pytest.raises(FastvaeError, match="expected"):
+            verb(given)
+    with pytest.raises(FastvaeError, match="expected z"):
+        fast.decode(torch.zeros(1, 3))
+
+
+def test_a_batch_that_is_too_large(small):
+    """Nine hundred terabytes of results, of one image."""
+    huge = torch.zeros(1, 16, 16, 3, dtype=torch.uint8).expand(300_000_000_000, -1, -1, -1)
+    with pytest.raises(FastvaeError, match=r"300000000000 does not fit into memory .* 921600.0 GB\): pass fewer"):
+        small.accelerate().reconstruct(huge)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"batch_sizes": ()}, "1 or more"),
+        ({"batch_sizes": (1, 0)}, r"1 or more; got \(1, 0\)"),
+        ({"batch_sizes": (2.0,)}, "1 or more"),
+        ({"dtype": torch.int8}, "got torch.int8"),
+        ({"device": "meta"}, "torch sees no meta"),
+    ],
+)
+def test_bad_arguments(small, arguments, words):
+    with pytest.raises(FastvaeError, match=words):
+        small.accelerate(**arguments)
+
+
+def test_cuda_without_cuda(small):
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(FastvaeError, match="torch sees no cuda here"):
+        small.accelerate(device="cuda")
+
+
+def test_no_compiler_means_one_warning_and_the_same_results(small, monkeypatch, caplog):
+    monkeypatch.setattr(library, "compiler", lambda: None)
+    monkeypatch.setattr(accelerated, "_warned", set())
+    library.library.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, "fastvae"):
+            first, second = small.accelerate(), small.accelerate()
+    finally:
+        library.library.cache_clear()
+    assert first.backend == second.backend == "eager"
+    assert [r.getMessage() for r in caplog.records] == [
+        "accelerate runs slower than it could: there is no C++ compiler (g++ or clang++)"
+    ]
+    pixels = of(small, 3)
+    with torch.no_grad():
+        assert (first.reconstruct(pixels) - small.reconstruct(floats(pixels))).abs().max() <= 1e-5
+
+
+def test_pieces_of_a_batch():
+    sizes = (1, 4, 16)
+    found = [[(size, len(piece)) for size, piece in split(torch.zeros(n, 1), sizes)] for n in (0, 1, 3, 16, 37)]
+    assert found == [[(1, 0)], [(1, 1)], [(4, 3)], [(16, 16)], [(16, 16), (16, 16), (16, 5)]]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_captured(vae, dtype):
+    fast = vae.accelerate(dtype, batch_sizes=(1, 4), device="cuda")
+    assert fast.backend == "captured" and fast.device.type == "cuda"
+    for count in (0, 1, 3, 4, 11):
+        pixels = of(vae, count)
+        with torch.no_grad():
+            plain = [*vae.encode(floats(pixels)), vae.reconstruct(floats(pixels))]
+        for given in (pixels, floats(pixels).cuda(), torch.from_numpy(pixels).pin_memory()):
+            for y, expected in zip([*fast.encode(given), fast.reconstruct(given)], plain, strict=True):
+                assert y.is_cuda and y.dtype == torch.float32 and y.shape == expected.shape
+                if count:
+                    assert (y.cpu() - expected).abs().max() <= BOUNDS[dtype] * expected.abs().max()
+
+
+@pytest.mark.gpu
+def test_captured_from_threads_on_streams_of_their_own(small):
+    fast, wrong = small.accelerate(device="cuda", batch_sizes=(1, 2)), []
+    batches = [blobs(1 + i % 3, 16, seed=i) for i in range(8)]
+    expected = [fast.reconstruct(b).clone() for b in batches]
+    torch.cuda.synchronize()
+
+    def call(i: int) -> None:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(100):
+                if not torch.equal(fast.reconstruct(batches[i]), expected[i]):
+                    wrong.append(i)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.gpu
+def test_results_outlive_the_next_call(small):
+    fast = small.accelerate(device="cuda")
+    first = fast.reconstruct(of(small, 1))
+    kept = first.clone()
+    fast.reconstruct(255 - of(small, 1))
+    assert torch.equal(first, kept)
+
+
+def test_nothing_of_the_module_s_training_is_left(small):
+    assert not any(isinstance(m, nn.Module) for m in vars(small.accelerate()).values())
