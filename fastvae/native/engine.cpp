@@ -70,8 +70,8 @@ class Engine {
   private:
     using Stages = std::vector<std::unique_ptr<Stage>>;
 
-    static void add(Stages& stages, int tasks, std::function<void(int, int)> run) {
-        stages.push_back(std::make_unique<Stage>(tasks, std::move(run)));
+    void add(Stages& stages, int tasks, std::function<void(int, int)> run) const {
+        stages.push_back(std::make_unique<Stage>(tasks, pool_.threads(), std::move(run)));
     }
 
     // How many of so many alike pieces of work make a task: enough to last, as few as keep every thread busy.
@@ -89,51 +89,40 @@ class Engine {
         });
     }
 
+    // Pieces are some of the pixels for one block of outputs. Where the maps are larger than the filters, a thread's are
+    // all blocks of its own pixels; else all pixels of its own blocks, whose filters then come into one cache alone.
     void add_layer(Stages& stages, Direct& layer, const Run&, int, int count) {
         const int pixels = count * layer.height * layer.width, tiles = (pixels + PIXELS - 1) / PIXELS;
-        const double multiplications = double(layer.rows) * layer.run() * OUTPUTS * std::min(pixels, PIXELS);
-        const int parts = layer.blocks() * int(layer.filters.size());
-        // A piece is a tile for one block of outputs; those of one block follow each other, so that it stays cached.
-        add_ranges(stages, parts * tiles, multiplications, [=, &layer](int first, int last, int) {
-            while (first < last) {
-                const int part = first / tiles, end = std::min(last, (part + 1) * tiles);
-                layer.run_block(layer.filters[part / layer.blocks()], part % layer.blocks(),
-                                (first - part * tiles) * PIXELS, std::min(pixels, (end - part * tiles) * PIXELS));
-                first = end;
+        const int parts = layer.blocks() * int(layer.filters.size()), wanted = TASKS_PER_THREAD * pool_.threads();
+        const double filters = double(layer.rows) * layer.run() * OUTPUTS * parts;
+        const bool by_pixels = filters < double(count) * (layer.in->image() + layer.out->image());
+        const int chunks = std::min(tiles, by_pixels ? wanted : (wanted + parts - 1) / parts);
+        const int each = (tiles + chunks - 1) / chunks * PIXELS;
+        add_ranges(stages, parts * chunks, filters / parts * std::min(each, pixels), [=, &layer](int from, int to, int) {
+            for (int piece = from; piece < to; piece++) {
+                const int part = by_pixels ? piece % parts : piece / chunks;
+                const int first = (by_pixels ? piece / parts : piece % chunks) * each;
+                layer.run_block(layer.filters[part / layer.blocks()], part % layer.blocks(), first,
+                                std::min(pixels, first + each));
             }
         });
     }
 
+    // Tasks are some of the tiles and, where these are too few to go round, some of the outputs: then every thread
+    // transforms the inputs for itself, which takes it less time than to fetch them from another one.
     template <int T>
     void add_layer(Stages& stages, Winograd<T>& layer, const Run&, int, int count) {
-        const int tiles = count * layer.tiles_per_image(), most = Winograd<T>::TILES, tasks = 2 * pool_.threads();
-        const bool enough = tiles >= tasks * 2 * PIXELS;
-        const int wanted = std::max((tiles + most - 1) / most, enough ? tasks : 1);
-        const int each = (tiles + wanted - 1) / wanted, groups = (tiles + each - 1) / each;
-        if (enough) {
-            add(stages, groups, [=, this, &layer](int group, int thread) {
-                const int first = group * each, here = std::min(tiles - first, each);
-                float* inputs = scratch_[thread].data();
-                layer.transform(first, 0, here, inputs);
-                for (int block = 0; block < layer.blocks(); block++)
-                    layer.finish(first, here, block, inputs, inputs + layer.inputs_size());
-            });
-            return;
-        }
-        // Too few groups of tiles to go round: the transformed inputs are shared, and blocks of outputs handed out.
-        const double transforming = double(T + 2) * (T + 2) * layer.in->channels * 4;
-        add_ranges(stages, tiles, transforming, [=, this, &layer](int first, int last, int) {
-            while (first < last) {
-                const int group = first / each, end = std::min(last, (group + 1) * each);
-                layer.transform(group * each, first - group * each, end - group * each,
-                                shared_.data() + group * layer.inputs_size());
-                first = end;
-            }
-        });
-        add(stages, groups * layer.blocks(), [=, this, &layer](int task, int thread) {
-            const int group = task % groups, block = task / groups, first = group * each;
-            layer.finish(first, std::min(tiles - first, each), block, shared_.data() + group * layer.inputs_size(),
-                         scratch_[thread].data());
+        const int tiles = count * layer.tiles_per_image(), most = Winograd<T>::TILES, wanted = 2 * pool_.threads();
+        const bool by_tiles = tiles >= wanted * 2 * PIXELS;
+        const int groups = std::max((tiles + most - 1) / most, by_tiles ? wanted : 1);
+        const int parts = by_tiles ? 1 : std::clamp((pool_.threads() + groups - 1) / groups, 1, layer.blocks());
+        const int each = (tiles + groups - 1) / groups;
+        add(stages, groups * parts, [=, this, &layer](int task, int thread) {
+            const int first = task / parts * each, here = std::min(tiles - first, each), part = task % parts;
+            float* inputs = scratch_[thread].data();
+            layer.transform(first, here, inputs);
+            for (int block = part * layer.blocks() / parts; block < (part + 1) * layer.blocks() / parts; block++)
+                layer.finish(first, here, block, inputs, inputs + layer.inputs_size());
         });
     }
 
@@ -177,8 +166,6 @@ class Engine {
         const size_t own = layer.inputs_size() + layer.products_size();
         for (auto& scratch : scratch_)
             if (scratch.size() < own) scratch.resize(own);
-        const size_t shared = layer.inputs_size() * 2 * pool_.threads();
-        if (shared_.size() < shared) shared_.resize(shared);
     }
     void reserve_for(const Direct&) {}
     void reserve_for(const ToImage&) {}
@@ -187,7 +174,6 @@ class Engine {
     std::mutex mutex_;
     const int images_at_a_time_;
     std::vector<std::vector<float>> scratch_;  // of each thread
-    std::vector<float> shared_;
 };
 
 }  // namespace fastvae

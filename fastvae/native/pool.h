@@ -20,12 +20,41 @@ inline void pause_briefly() {
 #endif
 }
 
-// Tasks that may run in any order; the next stage starts when all of them are done.
-struct Stage {
-    int tasks;
-    std::function<void(int task, int thread)> run;
-    std::atomic<int> next{0}, done{0};
-    Stage(int tasks, std::function<void(int, int)> run) : tasks(tasks), run(std::move(run)) {}
+// Tasks that may run in any order; the next stage starts when all of them are done. Each thread begins with a share of
+// its own, the same one in every stage: what it wrote in the last stage is in its cache, and what another one wrote has
+// to be fetched from that one's. Then it helps the others.
+class Stage {
+  public:
+    Stage(int tasks, int threads, std::function<void(int, int)> run)
+        : tasks_(tasks), threads_(threads), run_(std::move(run)), next_(new Counter[threads]) {
+        for (int t = 0; t < threads; t++) next_[t].value = first_of(t);
+    }
+
+    void take_part(int thread) {
+        for (int i = 0; i < threads_; i++) {
+            const int share = (thread + i) % threads_, end = first_of(share + 1);
+            int task;
+            while (next_[share].value < end && (task = next_[share].value.fetch_add(1)) < end) {
+                run_(task, thread);
+                done_.value.fetch_add(1);
+            }
+        }
+    }
+
+    bool is_done() const { return done_.value >= tasks_; }
+
+  private:
+    // In a cache line of its own: neighbours would be fetched back and forth with it.
+    struct alignas(64) Counter {
+        std::atomic<int> value{0};
+    };
+
+    int first_of(int thread) const { return int(int64_t(tasks_) * thread / threads_); }
+
+    const int tasks_, threads_;
+    const std::function<void(int task, int thread)> run_;
+    const std::unique_ptr<Counter[]> next_;
+    Counter done_;
 };
 
 class Pool {
@@ -63,12 +92,8 @@ class Pool {
   private:
     void do_stages(int thread) {
         for (auto& stage : *stages_) {
-            int task;
-            while ((task = stage->next.fetch_add(1)) < stage->tasks) {
-                stage->run(task, thread);
-                stage->done.fetch_add(1);
-            }
-            for (int spins = 0; stage->done < stage->tasks; spins++)
+            stage->take_part(thread);
+            for (int spins = 0; !stage->is_done(); spins++)
                 spins < 20000 ? pause_briefly() : std::this_thread::yield();
         }
     }

@@ -45,7 +45,7 @@ inline void transform_outputs(Lanes* v, int stride) {
 
 template <int T>
 struct Winograd {
-    static constexpr int SIDE = T + 2, PLACES = SIDE * SIDE;
+    static constexpr int SIDE = T + 2, PLACES = SIDE * SIDE, LINE = 16;
     // At a time: what belongs to them stays in the second-level cache.
     static constexpr int TILES = 4 * PIXELS;
 
@@ -57,8 +57,12 @@ struct Winograd {
 
     int blocks() const { return out->channels / OUTPUTS; }
     int tiles_per_image() const { return out->height / T * (out->width / T); }
-    size_t inputs_size() const { return size_t(PLACES) * TILES * in->channels; }
-    static size_t products_size() { return size_t(PLACES) * TILES * OUTPUTS; }
+    // From one place to the next. A cache line more than needed: a power of two would put all places of a tile into the
+    // same few sets of the first-level cache.
+    size_t input_stride() const { return size_t(TILES) * in->channels + LINE; }
+    static constexpr size_t PRODUCT_STRIDE = size_t(TILES) * OUTPUTS + LINE;
+    size_t inputs_size() const { return PLACES * input_stride(); }
+    static size_t products_size() { return PLACES * PRODUCT_STRIDE; }
 
     // filters: G g G^T as [PLACES][outputs][in channels].
     void set(const float* filters, const float* biases) {
@@ -72,10 +76,9 @@ struct Winograd {
                         filters[(size_t(place) * outputs + o) * inputs + i];
     }
 
-    // B^T d B of tiles first + [from, to), up to TILES of them, into inputs [PLACES][TILES][in channels].
-    void transform(int first, int from, int to, float* inputs) const {
-        const size_t place_stride = size_t(TILES) * in->channels;
-        for (int t = from; t < to; t++) {
+    // B^T d B of up to TILES tiles, into inputs [PLACES][tile][in channels].
+    void transform(int first, int count, float* inputs) const {
+        for (int t = 0; t < count; t++) {
             const Corner c = corner(first + t);
             const float* d = in->at(c.image, c.y - 1, c.x - 1);
             for (int channel = 0; channel < in->channels; channel += LANES) {
@@ -86,12 +89,12 @@ struct Winograd {
                 for (int x = 0; x < SIDE; x++) transform_inputs<T>(v + x, SIDE);
                 for (int y = 0; y < SIDE; y++) transform_inputs<T>(v + y * SIDE, 1);
                 float* where = inputs + size_t(t) * in->channels + channel;
-                for (int place = 0; place < PLACES; place++) store(where + place * place_stride, v[place]);
+                for (int place = 0; place < PLACES; place++) store(where + place * input_stride(), v[place]);
             }
         }
     }
 
-    // The rest for one block of output channels; `products` is room for [PLACES][TILES][OUTPUTS].
+    // The rest for one block of output channels; `products` is room for [PLACES][tile][OUTPUTS].
     void finish(int first, int count, int block, const float* inputs, float* products) const {
         const int channels = in->channels;
         for (int place = 0; place < PLACES; place++) {
@@ -101,10 +104,10 @@ struct Winograd {
                     constexpr int M = decltype(m_constant)::value;
                     const float* x[M];
                     Lanes acc[M][2] = {};
-                    for (int m = 0; m < M; m++) x[m] = inputs + (size_t(place) * TILES + t + m) * channels;
+                    for (int m = 0; m < M; m++) x[m] = inputs + place * input_stride() + size_t(t + m) * channels;
                     accumulate<M>(x, 0, 1, channels, filters, acc);
                     for (int m = 0; m < M; m++) {
-                        float* to = products + (size_t(place) * TILES + t + m) * OUTPUTS;
+                        float* to = products + place * PRODUCT_STRIDE + size_t(t + m) * OUTPUTS;
                         store(to, acc[m][0]), store(to + LANES, acc[m][1]);
                     }
                 });
@@ -126,7 +129,7 @@ struct Winograd {
         Lanes v[2][PLACES];
         for (int half = 0; half < 2; half++) {
             for (int place = 0; place < PLACES; place++)
-                v[half][place] = load(products + size_t(place) * TILES * OUTPUTS + half * LANES);
+                v[half][place] = load(products + place * PRODUCT_STRIDE + half * LANES);
             for (int x = 0; x < SIDE; x++) transform_outputs<T>(v[half] + x, SIDE);
             for (int y = 0; y < T; y++) transform_outputs<T>(v[half] + y * SIDE, 1);
         }
