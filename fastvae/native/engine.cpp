@@ -41,6 +41,7 @@ class Engine {
         const int* results;
         float* const* vectors;
         int result_count;
+        double* seconds;  // null, or where the times of reading in and of each layer are added up
     };
 
     void run(const Run& what, int batch) {
@@ -63,7 +64,10 @@ class Engine {
                                         sizeof(float) * map.channels);
                     }
                 });
+            auto start = std::chrono::steady_clock::now();
             pool_.run(stages);
+            for (int i = 0; what.seconds && i <= what.layer_count; start = stages[i++]->ended)
+                what.seconds[i] += std::chrono::duration<double>(stages[i]->ended - start).count();
         }
     }
 
@@ -232,8 +236,8 @@ int fastvae_to_image(Engine* e, int in, int colours, const float* weights, const
 
 void fastvae_run(Engine* e, const int* layers, int layer_count, int input_map, const void* input,
                  const int64_t* strides, int bytes, int batch, float* images, const int* results, float* const* vectors,
-                 int result_count) {
+                 int result_count, double* seconds) {
     Input in{input, {strides[0], strides[1], strides[2], strides[3]}, bytes != 0};
-    e->run({layers, layer_count, input_map, in, images, results, vectors, result_count}, batch);
+    e->run({layers, layer_count, input_map, in, images, results, vectors, result_count, seconds}, batch);
 }
 }

@@ -43,6 +43,23 @@ class Map:
     channels: int
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the engine's, and what it costs an image.
+
+    Attributes:
+        flops: multiplications and additions of its products, as they are done: Winograd's, not the definition's.
+        filter_bytes: of its filters, once for up to `images_at_a_time` images.
+        map_bytes: of the maps that it reads and writes.
+    """
+
+    index: int
+    name: str
+    flops: int
+    filter_bytes: int
+    map_bytes: int
+
+
 class Engine:
     """A network on feature maps, and threads that run it.
 
@@ -73,6 +90,7 @@ class Engine:
 
     def add_direct(
         self,
+        name: str,
         source: Map,
         to: Map,
         filters: Sequence[tuple[Tensor, Tensor, tuple[int, int], tuple[int, int]]],
@@ -83,10 +101,11 @@ class Engine:
         residual: Map | None = None,
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
-    ) -> int:
+    ) -> Layer:
         """Convolutions, computed as they are defined.
 
         Args:
+            name: for people.
             source, to: where from and where to.
             filters: each weight [O, kh, kw, C], bias [O], where its first window begins in `source` (-1 is the border)
                 and where its first result goes in `to`.
@@ -103,10 +122,12 @@ class Engine:
         for weight, bias, start, target in filters:
             w, b = _floats(weight), _floats(bias)
             self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target)
-        return layer
+        used = len(filters) * filters[0][0].numel()
+        return Layer(layer, name, 2 * used * positions[0] * positions[1], 4 * used, _bytes(source, to, residual))
 
     def add_winograd(
         self,
+        name: str,
         source: Map,
         to: Map,
         weight: Tensor,
@@ -116,7 +137,7 @@ class Engine:
         residual: Map | None = None,
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
-    ) -> int:
+    ) -> Layer:
         """A 3x3 convolution of stride 1 by Winograd's algorithm, weight [O, 3, 3, C], for which `takes_winograd` holds.
 
         Args:
@@ -125,28 +146,33 @@ class Engine:
         g = torch.tensor(_G[tile], dtype=torch.float64)
         transformed = torch.einsum("ya,xb,oabc->yxoc", g, g, weight.double())
         w, b = _floats(transformed), _floats(bias)
-        return self._library.fastvae_winograd(
-            self._engine, source.index, to.index, _index(residual), tile, w.data_ptr(), b.data_ptr(), activation, slope
-        )
+        maps = (source.index, to.index, _index(residual))
+        layer = self._library.fastvae_winograd(self._engine, *maps, tile, w.data_ptr(), b.data_ptr(), activation, slope)
+        tiles = to.height // tile * (to.width // tile)
+        return Layer(layer, name, 2 * w.numel() * tiles, 4 * w.numel(), _bytes(source, to, residual))
 
     def takes_winograd(self, source: Map, to: Map, tile: int) -> bool:
         """Whether a 3x3 convolution of these maps can be done that way: whole tiles, channels that fill vectors."""
         lanes = self._library.fastvae_lanes()
         return not (to.height % tile or to.width % tile or source.channels % lanes or to.channels % (2 * lanes))
 
-    def add_to_image(self, source: Map, weight: Tensor, bias: Tensor) -> int:
+    def add_to_image(self, name: str, source: Map, weight: Tensor, bias: Tensor) -> Layer:
         """The last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
         w, b = _floats(weight), _floats(bias.repeat(4))
-        return self._library.fastvae_to_image(self._engine, source.index, weight.shape[2], w.data_ptr(), b.data_ptr())
+        colours, windows = weight.shape[2], (source.height + 1) * (source.width + 1)
+        layer = self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr())
+        image_bytes = 4 * colours * 4 * source.height * source.width
+        return Layer(layer, name, 2 * w.numel() * windows, 4 * w.numel(), _bytes(source) + image_bytes)
 
     def run(
         self,
-        layers: Sequence[int],
+        layers: Sequence[Layer],
         source: Map,
         x: Tensor,
         *,
         images: Tensor | None = None,
         vectors: Sequence[tuple[Map, Tensor]] = (),
+        seconds: Tensor | None = None,
     ) -> None:
         """Runs layers, one after the other.
 
@@ -157,8 +183,12 @@ class Engine:
                 -1..1.
             images: contiguous float32, what a last layer `add_to_image` writes.
             vectors: maps of one pixel and where their values go, contiguous float32 [B, channels].
+            seconds: float64 [1 + layers], to which the times of reading x in and of each layer are added.
         """
-        chosen, strides = (ctypes.c_int * len(layers))(*layers), (ctypes.c_int64 * 4)(*x.stride())
+        chosen, strides = (
+            (ctypes.c_int * len(layers))(*(layer.index for layer in layers)),
+            (ctypes.c_int64 * 4)(*x.stride()),
+        )
         results = (ctypes.c_int * len(vectors))(*(m.index for m, _ in vectors))
         pointers = (ctypes.c_void_p * len(vectors))(*(v.data_ptr() for _, v in vectors))
         self._library.fastvae_run(
@@ -174,11 +204,16 @@ class Engine:
             results,
             pointers,
             len(vectors),
+            None if seconds is None else seconds.data_ptr(),
         )
 
 
 def _index(optional: Map | None) -> int:
     return -1 if optional is None else optional.index
+
+
+def _bytes(*maps: Map | None) -> int:
+    return sum(4 * m.height * m.width * m.channels for m in maps if m is not None)
 
 
 def _floats(values: Tensor) -> Tensor:

@@ -89,7 +89,10 @@ def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "filters": (None, [pointer, number, pointer, pointer, *[number] * 4]),
         "winograd": (number, [pointer, *[number] * 4, pointer, pointer, number, real]),
         "to_image": (number, [pointer, *[number] * 2, pointer, pointer]),
-        "run": (None, [pointer, pointer, *[number] * 2, pointer, pointer, *[number] * 2, *[pointer] * 3, number]),
+        "run": (
+            None,
+            [pointer, pointer, *[number] * 2, pointer, pointer, *[number] * 2, *[pointer] * 3, number, pointer],
+        ),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, f"fastvae_{name}")

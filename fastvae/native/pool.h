@@ -43,6 +43,8 @@ class Stage {
 
     bool is_done() const { return done_.value >= tasks_; }
 
+    std::chrono::steady_clock::time_point ended;  // as the caller's thread saw it
+
   private:
     // In a cache line of its own: neighbours would be fetched back and forth with it.
     struct alignas(64) Counter {
@@ -95,6 +97,7 @@ class Pool {
             stage->take_part(thread);
             for (int spins = 0; !stage->is_done(); spins++)
                 spins < 20000 ? pause_briefly() : std::this_thread::yield();
+            if (thread == 0) stage->ended = std::chrono::steady_clock::now();
         }
     }
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fastvae.inference.fold import folded
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
-from fastvae.native.engine import Activation, Engine, Map
+from fastvae.native.engine import Activation, Engine, Layer, Map
 
 # Tile and smallest map: with fewer tiles it does not pay to read 36 or 16 numbers a filter in place of nine.
 _WINOGRAD = ((4, 16), (2, 8))
@@ -33,10 +33,8 @@ class NativeVAE:
         for stage in vae.encoder.stages:
             features, layers = self._stage(features, stage, upsample=False)
             self._encoder += layers
-        self._heads = [
-            self._head(features, head, to)
-            for head, to in ((vae.encoder.mean, self._mean), (vae.encoder.log_variance, self._log_variance))
-        ]
+        heads = {"mean": self._mean, "log_variance": self._log_variance}
+        self._heads = [self._head(name, features, getattr(vae.encoder, name), to) for name, to in heads.items()]
         x, first = self._linear(vae)
         self._decoder = [first]
         for stage in vae.decoder.stages:
@@ -44,7 +42,7 @@ class NativeVAE:
             self._decoder += layers
         weight, bias = folded(vae.decoder.to_image, None)
         by_parity = torch.stack([torch.stack(row) for row in parity_filters(weight)])
-        self._decoder.append(engine.add_to_image(x, by_parity, bias))
+        self._decoder.append(engine.add_to_image("to image", x, by_parity, bias))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W], float32 in [-1, 1] or uint8 -> mean and log-variance [B, latent]."""
@@ -62,18 +60,30 @@ class NativeVAE:
     def reconstruct(self, images: Tensor) -> Tensor:
         """[B, 3, H, W], float32 in [-1, 1] or uint8 -> [B, 3, H, W] in [-1, 1]."""
         made = self._empty(len(images))
-        self._engine.run([*self._encoder, self._heads[0], *self._decoder], self._pixels, images, images=made)
+        self._engine.run(self._reconstruction, self._pixels, images, images=made)
         return made
+
+    def layer_seconds(self, images: Tensor) -> list[tuple[Layer | None, float]]:
+        """What `reconstruct` takes for each layer, in seconds; without a layer, to read the images in."""
+        seconds = torch.zeros(1 + len(self._reconstruction), dtype=torch.float64)
+        made = self._empty(len(images))
+        self._engine.run(self._reconstruction, self._pixels, images, images=made, seconds=seconds)
+        return list(zip((None, *self._reconstruction), seconds.tolist(), strict=True))
+
+    @property
+    def _reconstruction(self) -> list[Layer]:
+        return [*self._encoder, self._heads[0], *self._decoder]
 
     def _empty(self, batch: int) -> Tensor:
         return torch.empty(batch, 3, self.image_size, self.image_size)
 
-    def _stage(self, x: Map, stage: nn.Sequential, *, upsample: bool) -> tuple[Map, list[int]]:
+    def _stage(self, x: Map, stage: nn.Sequential, *, upsample: bool) -> tuple[Map, list[Layer]]:
         """Convolution and residual block: the map that they end in, and their layers."""
         engine, (conv, norm, _, block) = self._engine, stage
         weight, bias = folded(conv, norm)
         size = 2 * x.height if upsample else x.height // 2
         first, second, third = (engine.add_map(size, size, len(weight), replicate=upsample) for _ in range(3))
+        place = f"{'decoder' if upsample else 'encoder'} {size}x{size}"
         activated = {"activation": Activation.LEAKY_RELU, "slope": NEGATIVE_SLOPE}
         if upsample:
             filters = [
@@ -81,29 +91,33 @@ class NativeVAE:
                 for row, kernels in enumerate(parity_filters(weight))
                 for column, kernel in enumerate(kernels)
             ]
-            layer = engine.add_direct(x, first, filters, positions=(x.height, x.width), step=2, **activated)
+            sizes = {"positions": (x.height, x.width), "step": 2}
+            layer = engine.add_direct(f"{place} upsampling", x, first, filters, **sizes, **activated)
         else:
             filters = [(weight.permute(0, 2, 3, 1), bias, (-1, -1), (0, 0))]
-            layer = engine.add_direct(x, first, filters, positions=(size, size), stride=2, **activated)
-        middle = self._conv3x3(first, second, *folded(block.conv1, block.bn1), **activated)
-        last = self._conv3x3(second, third, *folded(block.conv2, block.bn2), residual=first, **activated)
+            sizes = {"positions": (size, size), "stride": 2}
+            layer = engine.add_direct(f"{place} downsampling", x, first, filters, **sizes, **activated)
+        middle = self._conv3x3(f"{place} first 3x3", first, second, *folded(block.conv1, block.bn1), **activated)
+        last = self._conv3x3(
+            f"{place} second 3x3", second, third, *folded(block.conv2, block.bn2), residual=first, **activated
+        )
         return third, [layer, middle, last]
 
-    def _conv3x3(self, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> int:
+    def _conv3x3(self, name: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
         weight = weight.permute(0, 2, 3, 1)
         for tile, smallest in _WINOGRAD:
             if to.height >= smallest and self._engine.takes_winograd(source, to, tile):
-                return self._engine.add_winograd(source, to, weight, bias, tile=tile, **options)
+                return self._engine.add_winograd(name, source, to, weight, bias, tile=tile, **options)
         filters = [(weight, bias, (-1, -1), (0, 0))]
-        return self._engine.add_direct(source, to, filters, positions=(to.height, to.width), **options)
+        return self._engine.add_direct(name, source, to, filters, positions=(to.height, to.width), **options)
 
-    def _head(self, features: Map, head: nn.Linear, to: Map) -> int:
+    def _head(self, name: str, features: Map, head: nn.Linear, to: Map) -> Layer:
         """A linear layer of a whole map is a convolution with one window."""
         weight = head.weight.detach().unflatten(1, (features.channels, features.height, features.width))
         filters = [(weight.permute(0, 2, 3, 1), head.bias.detach(), (0, 0), (0, 0))]
-        return self._engine.add_direct(features, to, filters, positions=(1, 1))
+        return self._engine.add_direct(name, features, to, filters, positions=(1, 1))
 
-    def _linear(self, vae: VAE) -> tuple[Map, int]:
+    def _linear(self, vae: VAE) -> tuple[Map, Layer]:
         """The decoder's linear layer: for every pixel of the map that it makes, filters of its own."""
         channels, height, width = vae.decoder.map_shape
         to = self._engine.add_map(height, width, channels, replicate=True)
@@ -112,7 +126,7 @@ class NativeVAE:
         filters = [
             (weight[:, y, x, None, None], bias[:, y, x], (0, 0), (y, x)) for y in range(height) for x in range(width)
         ]
-        layer = self._engine.add_direct(self._mean, to, filters, positions=(1, 1), activation=Activation.RELU)
+        layer = self._engine.add_direct("linear", self._mean, to, filters, positions=(1, 1), activation=Activation.RELU)
         return to, layer
 
 

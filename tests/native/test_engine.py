@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastvae.native.engine import Activation, Engine, Map
+from fastvae.native.engine import Activation, Engine, Layer, Map
 from fastvae.native.library import compiler
 from fastvae.native.vae import parity_filters
 
@@ -28,7 +28,7 @@ def padded(x: torch.Tensor, replicate: bool) -> torch.Tensor:
     return F.pad(x, (1, 1, 1, 1), mode="replicate" if replicate else "constant")
 
 
-def read_out(net: Engine, layers: list[int], source: Map, of: Map, x: torch.Tensor) -> torch.Tensor:
+def read_out(net: Engine, layers: list[Layer], source: Map, of: Map, x: torch.Tensor) -> torch.Tensor:
     """Runs layers and reads a whole map, through a layer that sums each pixel into a vector of its own."""
     found = torch.empty(len(x), of.channels, of.height, of.width)
     identity = torch.eye(of.channels)[:, None, None]
@@ -36,18 +36,18 @@ def read_out(net: Engine, layers: list[int], source: Map, of: Map, x: torch.Tens
         for column in range(of.width):
             pixel = net.add_map(1, 1, of.channels)
             filters = [(identity, torch.zeros(of.channels), (row, column), (0, 0))]
-            copy = net.add_direct(of, pixel, filters, positions=(1, 1))
+            copy = net.add_direct("a layer", of, pixel, filters, positions=(1, 1))
             values = torch.empty(len(x), of.channels)
             net.run([*layers, copy], source, x, vectors=[(pixel, values)])
             found[:, :, row, column] = values
     return found
 
 
-def copied(net: Engine, source: Map, *, replicate: bool) -> tuple[Map, int]:
+def copied(net: Engine, source: Map, *, replicate: bool) -> tuple[Map, Layer]:
     """A map with the source's pixels: what is read in leaves the border zero, what is computed fills it."""
     to = net.add_map(source.height, source.width, source.channels, replicate=replicate)
     filters = [(torch.eye(source.channels)[:, None, None], torch.zeros(source.channels), (0, 0), (0, 0))]
-    return to, net.add_direct(source, to, filters, positions=(source.height, source.width))
+    return to, net.add_direct("a layer", source, to, filters, positions=(source.height, source.width))
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, bound: float = 2e-6) -> None:
@@ -63,11 +63,11 @@ def test_direct_with_residual(lanes, replicate, outputs):
     source, second, third = (net.add_map(5, 6, c, replicate=replicate) for c in (7, outputs, outputs))
     first, zero = copied(net, source, replicate=replicate)
     filters = [(weight.permute(0, 2, 3, 1), bias, (-1, -1), (0, 0))]
-    one = net.add_direct(first, second, filters, positions=(5, 6), activation=Activation.RELU)
+    one = net.add_direct("a layer", first, second, filters, positions=(5, 6), activation=Activation.RELU)
     again = random(outputs, outputs, 3, 3) / 9
     filters = [(again.permute(0, 2, 3, 1), bias, (-1, -1), (0, 0))]
     options = {"residual": second, "activation": Activation.LEAKY_RELU, "slope": SLOPE}
-    two = net.add_direct(second, third, filters, positions=(5, 6), **options)
+    two = net.add_direct("a layer", second, third, filters, positions=(5, 6), **options)
     y = F.relu(F.conv2d(padded(x.double(), replicate), weight.double(), bias.double()))
     z = F.leaky_relu(F.conv2d(padded(y, replicate), again.double(), bias.double()) + y, SLOPE)
     assert_close(read_out(net, [zero, one, two], source, third, x), z)
@@ -83,7 +83,7 @@ def test_winograd_with_residual(lanes, replicate, tile):
     first, copy = copied(net, source, replicate=replicate)
     options = {"residual": first, "activation": Activation.LEAKY_RELU, "slope": SLOPE}
     assert net.takes_winograd(first, second, tile)
-    layer = net.add_winograd(first, second, weight.permute(0, 2, 3, 1), bias, tile=tile, **options)
+    layer = net.add_winograd("a layer", first, second, weight.permute(0, 2, 3, 1), bias, tile=tile, **options)
     y = F.conv2d(padded(x.double(), replicate), weight.double(), bias.double()) + x
     # Transforms with numbers up to 5 and 8 cost F(4x4) a digit.
     assert_close(read_out(net, [copy, layer], source, second, x), F.leaky_relu(y, SLOPE), {2: 2e-6, 4: 2e-5}[tile])
@@ -95,14 +95,14 @@ def test_strided_and_upsampling(lanes):
     x, weight, bias = random(2, 3, 8, 6), random(6, 3, 4, 4), random(6)
     first, second, third = net.add_map(8, 6, 3), net.add_map(4, 3, 6, replicate=True), net.add_map(8, 6, 5)
     filters = [(weight.permute(0, 2, 3, 1), bias, (-1, -1), (0, 0))]
-    down = net.add_direct(first, second, filters, positions=(4, 3), stride=2)
+    down = net.add_direct("a layer", first, second, filters, positions=(4, 3), stride=2)
     back = random(5, 6, 3, 3)
     filters = [
         (kernel, bias[:5], (row - 1, column - 1), (row, column))
         for row, kernels in enumerate(parity_filters(back))
         for column, kernel in enumerate(kernels)
     ]
-    up = net.add_direct(second, third, filters, positions=(4, 3), step=2)
+    up = net.add_direct("a layer", second, third, filters, positions=(4, 3), step=2)
     y = F.conv2d(x.double(), weight.double(), bias.double(), stride=2, padding=1)
     z = F.conv2d(padded(F.interpolate(y, scale_factor=2.0), True), back.double(), bias[:5].double())
     assert_close(read_out(net, [down, up], first, third, x), z)
@@ -120,7 +120,7 @@ def test_to_image_and_inputs(lanes, kind):
     source = net.add_map(3, 4, 6)
     between, copy = copied(net, source, replicate=True)
     by_parity = torch.stack([torch.stack(row) for row in parity_filters(weight)])
-    layers = [copy, net.add_to_image(between, by_parity, bias)]
+    layers = [copy, net.add_to_image("a layer", between, by_parity, bias)]
     images = torch.full((5, 3, 6, 8), float("nan"))
     net.run(layers, source, given, images=images)
     up = padded(F.interpolate(as_float, scale_factor=2.0), True)
@@ -133,7 +133,7 @@ def test_tanh_over_its_range(lanes):
     x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e30, 1e30, float("inf"), 0.0])])[:, None, None, None]
     source = net.add_map(1, 1, 1)
     between, copy = copied(net, source, replicate=True)
-    layers = [copy, net.add_to_image(between, torch.full((2, 2, 1, 2, 2, 1), 0.25), torch.zeros(1))]
+    layers = [copy, net.add_to_image("a layer", between, torch.full((2, 2, 1, 2, 2, 1), 0.25), torch.zeros(1))]
     images = torch.empty(len(x), 1, 2, 2)
     net.run(layers, source, x, images=images)
     assert (images - torch.tanh(x.double())).abs().max() <= 3e-7
@@ -147,10 +147,10 @@ def test_threads_and_pieces_change_nothing(threads, images_at_a_time):
     for settings in ((1, 7), (threads, images_at_a_time)):
         net = engine(8, *settings)
         first, second = net.add_map(16, 16, 16), net.add_map(16, 16, 16)
-        layers = [net.add_winograd(first, second, weight, random(16), tile=4)]
+        layers = [net.add_winograd("a layer", first, second, weight, random(16), tile=4)]
         out = net.add_map(1, 1, 16)
         last = [(random(16, 16, 16, 16), random(16), (0, 0), (0, 0))]
-        layers.append(net.add_direct(second, out, last, positions=(1, 1)))
+        layers.append(net.add_direct("a layer", second, out, last, positions=(1, 1)))
         values = torch.empty(7, 16)
         net.run(layers, first, x, vectors=[(out, values)])
         results.append(values)

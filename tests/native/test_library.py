@@ -56,7 +56,7 @@ def test_every_source_counts():
 def test_a_failing_compiler_is_quoted(cache, monkeypatch, tmp_path):
     cxx = fake_compiler(tmp_path / "cxx", "echo 'engine.cpp: no such luck' >&2; exit 1")
     monkeypatch.setenv("CXX", str(cxx))
-    with pytest.raises(FastvaeError, match="could not compile the engine: engine.cpp: no such luck"):
+    with pytest.raises(FastvaeError, match=r"could not compile the engine: engine\.cpp: no such luck"):
         library.library()
     assert not cache.exists() or not list(cache.iterdir())
 
