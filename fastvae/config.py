@@ -135,6 +135,17 @@ def from_json(values: dict[str, Any]) -> Config:
     )
 
 
+def model_from_json(values: dict[str, Any]) -> ModelConfig:
+    """The part of `to_json`'s result that says how to build the networks.
+
+    Raises:
+        FastvaeError: it is missing, or a field is not known to this version.
+    """
+    if not isinstance(values.get("model"), dict):
+        raise FastvaeError("the config says nothing of the model: was it made by another version?")
+    return _fill(ModelConfig, values["model"])
+
+
 def _fill(cls: type, values: dict[str, Any]):
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):

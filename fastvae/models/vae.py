@@ -1,6 +1,7 @@
 """The trained VAE as its users meet it: encoder and decoder behind four verbs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from fastvae.models.encoder import Encoder
 
 if TYPE_CHECKING:
     from fastvae.inference.accelerated import AcceleratedVAE
+    from fastvae.inference.run_summary import RunSummary
 
 
 class VAE(nn.Module):
@@ -21,9 +23,14 @@ class VAE(nn.Module):
         width: channels of the widest-resolution stage.
         latent: dimensions of z.
 
+    Attributes:
+        run: what is known of the training run that the weights come from, or None.
+
     Raises:
         ValueError: image_size is not a multiple of 16.
     """
+
+    run: "RunSummary | None" = None
 
     def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
         super().__init__()
@@ -99,6 +106,62 @@ class VAE(nn.Module):
         from fastvae.inference.accelerated import accelerate  # downstream of the models, and only wanted here
 
         return accelerate(self, dtype, batch_sizes, device)
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
+        """Writes a folder that `fastvae.load` and `from_pretrained` read: safetensors, config, model card, picture.
+
+        The card is written from the run that the weights come from: data, schedule, losses, reconstructions. A
+        README.md that is there already stays.
+
+        Args:
+            folder: made where needed.
+            license: of the weights, for the card, as the Hub spells it ("cc-by-4.0"); None says nothing.
+
+        Raises:
+            FastvaeError: it cannot be written.
+        """
+        from fastvae.hub import folder as hub_folder  # downstream of the models, as all that follows
+
+        hub_folder.write(self, Path(folder), license=license)
+
+    def push_to_hub(self, repo_id: str, *, license: str | None = None, **options) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub; needs `pip install 'fastvae[hub]'`.
+
+        Args:
+            repo_id: "user/name"; the repository is made where needed.
+            license: as in `save_pretrained`.
+            options: of `huggingface_hub.ModelHubMixin.push_to_hub`, such as private, token, commit_message.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            FastvaeError: huggingface_hub is not installed, or the Hub refuses.
+        """
+        from fastvae.hub.upload import upload
+
+        return upload(self, repo_id, license=license, **options)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", **options) -> "VAE":
+        """A saved VAE, in eval mode: what `fastvae.load` takes, or a repository on the Hub.
+
+        Args:
+            path: as `fastvae.load` takes it.
+            device: as torch spells devices.
+            options: for a repository, of `huggingface_hub.snapshot_download`, such as revision, token, cache_dir,
+                local_files_only.
+
+        Raises:
+            FastvaeError: as `fastvae.load`.
+        """
+        from fastvae.inference import load
+
+        if options and not Path(path).expanduser().exists():
+            from fastvae.hub.download import fetch
+
+            path = fetch(str(path), **options)
+        return load(path, device=device)
 
     def _check(self, images: Tensor) -> None:
         size = self.image_size

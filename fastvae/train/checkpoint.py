@@ -186,10 +186,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
     if "fastvae" not in metadata:
         raise FastvaeError(f"{path} is a safetensors file, but not one of fastvae's: it carries no config")
-    values = json.loads(metadata["fastvae"])
-    if values["format"] != FORMAT:
+    try:
+        values = json.loads(metadata["fastvae"])
+        found, _ = values["format"], values["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FastvaeError(f"the config in {path} cannot be read ({error!r}): has the file been edited?") from error
+    if found != FORMAT:
         raise FastvaeError(
-            f"{path} has checkpoint format {values['format']}; this version reads {FORMAT}. Use the one that wrote it"
+            f"{path} has checkpoint format {found}; this version reads {FORMAT}. Use the one that wrote it"
         )
     return values
 

@@ -1,0 +1,29 @@
+"""Uploading, through huggingface_hub's mixin: what `VAE.push_to_hub` calls."""
+
+from pathlib import Path
+from typing import Any
+
+from fastvae.errors import FastvaeError
+from fastvae.hub import folder
+from fastvae.hub.download import hub
+from fastvae.models import VAE
+
+
+def upload(vae: VAE, repo_id: str, *, license: str | None = None, **options: Any) -> str:
+    """See `VAE.push_to_hub`."""
+    hub()
+    # Not a base of VAE: huggingface_hub is optional, and takes half a second to import. Downloads go through
+    # `download.fetch`, since the mixin's own asks for the config first and fails in words of its own.
+    from huggingface_hub import ModelHubMixin, errors
+
+    class HubVAE(ModelHubMixin):
+        def _save_pretrained(self, save_directory: Path) -> None:
+            folder.write(vae, save_directory, license=license)
+
+    try:
+        return str(HubVAE().push_to_hub(repo_id, **options))
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError, OSError) as error:
+        raise FastvaeError(
+            f"{repo_id} could not be uploaded to the Hugging Face Hub ({str(error).splitlines()[0]}): "
+            "`hf auth login` logs in; `save_pretrained` keeps a copy here"
+        ) from error

@@ -1,0 +1,142 @@
+"""Saving and loading on local folders: nothing is lost, nothing private travels, nothing needs the Hub."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import fastvae
+from fastvae.errors import FastvaeError
+from fastvae.hub import folder as hub_folder
+
+
+def same(first: fastvae.VAE, second: fastvae.VAE) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_there_and_back(run, tmp_path):
+    vae = fastvae.load(run)
+    vae.save_pretrained(tmp_path / "deep" / "model", license="cc-by-4.0")
+    folder = tmp_path / "deep" / "model"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "reconstructions.png",
+    ]
+    for again in (
+        fastvae.load(folder),
+        fastvae.VAE.from_pretrained(folder),
+        fastvae.load(folder / "model.safetensors"),
+    ):
+        assert same(vae, again) and not again.training
+        assert again.run.losses == vae.run.losses and again.run.held_out == vae.run.held_out
+    assert json.loads((folder / "config.json").read_text())["width"] == 2
+
+
+def test_the_card_survives_a_second_saving(run, tmp_path):
+    fastvae.load(run).save_pretrained(tmp_path / "first")
+    fastvae.load(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for name in ("README.md", "reconstructions.png"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_model_built_by_hand(tmp_path):
+    vae = fastvae.VAE(32, width=3, latent=5)
+    vae.save_pretrained(tmp_path)
+    again = fastvae.load(tmp_path)
+    assert same(vae, again) and again.run is None
+    assert "Nothing is recorded" in (tmp_path / "README.md").read_text()
+
+
+def test_no_path_of_the_machine_travels(run, packed, tmp_path):
+    fastvae.load(run).save_pretrained(tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        metadata = file.metadata()["fastvae"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    for text in (metadata, card):
+        assert packed.path.name in text and str(packed.path.parent) not in text
+
+
+def test_an_edited_card_stays(run, tmp_path):
+    (tmp_path / "README.md").write_text("my own words")
+    fastvae.load(run).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own words"
+
+
+def test_local_folders_need_no_hub(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    vae = fastvae.load(run)
+    vae.save_pretrained(tmp_path)
+    assert same(vae, fastvae.VAE.from_pretrained(tmp_path))
+
+
+def test_a_place_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FastvaeError, match=r"could not be saved in .*: free some space, or choose another folder"):
+        fastvae.load(run).save_pretrained(tmp_path / "file" / "model")
+
+
+def test_a_full_disk_leaves_the_old_weights(run, small_disk):
+    vae = fastvae.VAE(32, width=2, latent=4)
+    vae.save_pretrained(small_disk)
+    before = (small_disk / "model.safetensors").read_bytes()
+    with pytest.raises(FastvaeError, match="free some space"):
+        fastvae.VAE(64, width=32).save_pretrained(small_disk)
+    assert (small_disk / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "metadata, words",
+    [
+        ({"format": 99, "config": {}}, "has checkpoint format 99; this version reads 1"),
+        ("not JSON", "cannot be read"),
+        ({"config": {}}, "cannot be read"),
+        ({"format": 1, "config": {}}, "says nothing of the model"),
+        ({"format": 1, "config": {"model": {"image_size": 32, "depth": 3}}}, "unknown field 'depth'"),
+        ({"format": 1, "config": {"model": {"image_size": 64, "width": 2, "latent": 4}}}, "another architecture"),
+    ],
+)
+def test_weights_of_another_version(run, tmp_path, metadata, words):
+    from safetensors.torch import save_file
+
+    vae = fastvae.VAE(32, width=2, latent=4)
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    save_file(vae.state_dict(), tmp_path / "model.safetensors", {"fastvae": text})
+    with pytest.raises(FastvaeError, match=words):
+        fastvae.load(tmp_path)
+
+
+def test_somebody_else_s_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(FastvaeError, match="not one of fastvae's"):
+        fastvae.load(tmp_path)
+
+
+def test_a_run_without_a_vae(tmp_path):
+    from safetensors.torch import save_file
+
+    metadata = json.dumps({"format": 1, "config": {"model": {"image_size": 32, "width": 2, "latent": 4}}})
+    save_file({"critic.x": torch.zeros(1)}, tmp_path / "model.safetensors", {"fastvae": metadata})
+    with pytest.raises(FastvaeError, match="holds no VAE"):
+        fastvae.load(tmp_path)
+
+
+def test_the_picture_is_the_checkpoint_s_own(run):
+    """Not one that a later step made."""
+    later = run / "pictures" / "reconstructions-00000099.png"
+    later.write_bytes(b"")
+    try:
+        assert fastvae.load(run).run.picture.name == "reconstructions-00000003.png"
+    finally:
+        later.unlink()
+
+
+def test_names(run):
+    assert hub_folder.PICTURE == "reconstructions.png"
+    assert fastvae.load(run).run.config["recipe"] == "celeba64-plain"
