@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": "decode a folder of images once: fastvae prepare FOLDER OUT.fvae",
     "generate": "draw images from the prior: fastvae generate RUN",
     "reconstruct": "encode and decode images: fastvae reconstruct RUN IMAGE...",
+    "export": "files for programs without fastvae: fastvae export RUN --format onnx",
     "info": "what this machine will run, and what falls back and why",
 }
 

@@ -1,0 +1,1 @@
+"""A trained VAE as files that other programs run, without fastvae."""

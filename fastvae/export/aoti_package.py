@@ -1,0 +1,88 @@
+"""AOTInductor packages: compiled code and weights in one file, which torch alone loads, from Python or C++."""
+
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from fastvae import __version__
+from fastvae.errors import FastvaeError
+from fastvae.export.parts import BOUND, CHECKED_BATCHES, Part, worst_error
+from fastvae.export.whole_file import whole_file
+from fastvae.machine import compile_obstacle
+
+# In a process that cannot import fastvae, as its users' are: what it computes goes back in a file.
+_CHECK = """
+import sys
+sys.modules["fastvae"] = None
+import torch
+package, folder = sys.argv[1:]
+model = torch._inductor.aoti_load_package(package)
+for i, x in enumerate(torch.load(f"{folder}/inputs.pt")):
+    with torch.no_grad():
+        found = model(x)
+    torch.save(list(found) if isinstance(found, (tuple, list)) else [found], f"{folder}/outputs-{i}.pt")
+"""
+
+
+def check_possible(device: torch.device) -> None:
+    """Raises FastvaeError unless there is what compiling needs."""
+    if obstacle := compile_obstacle(device):
+        raise FastvaeError(f"an AOTInductor package cannot be made here: {obstacle}; --format onnx needs no compiler")
+
+
+def write(part: Part, path: Path, device: torch.device) -> float:
+    """Compiles a part for a batch of any size, and keeps it if a process without fastvae gets the right results.
+
+    The package's metadata say what is in it: "fastvae" (the version), "input", "outputs", "shape" (of one input).
+
+    Returns:
+        The largest error against the plain module, of the largest value.
+
+    Raises:
+        FastvaeError: it does not compile, is further off than `BOUND`, or cannot be written.
+    """
+    batch = torch.export.Dim("batch", min=1, max=2**20)
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.no_grad():
+            exported = torch.export.export(part.module, (part.example(2, device),), dynamic_shapes=({0: batch},))
+            try:
+                # Only a name that ends in .pt2 is taken.
+                torch._inductor.aoti_compile_and_package(
+                    exported,
+                    package_path=str(temporary),
+                    inductor_configs={"aot_inductor.metadata": _metadata(part)},
+                )
+            except RuntimeError as error:
+                said = str(error).strip().splitlines()
+                raise FastvaeError(f"{part.name} does not compile: {said[0] if said else error!r}") from error
+        error = worst_error(part, _elsewhere(temporary, part, device), device)
+        if not error <= BOUND:
+            raise FastvaeError(
+                f"{path} is not written: its results are {error:.2g} of the largest value off, above {BOUND:g}"
+            )
+    return error
+
+
+def _metadata(part: Part) -> dict[str, str]:
+    shape, outputs = " ".join(map(str, part.shape)), " ".join(part.outputs)
+    return {"fastvae": __version__, "input": part.input, "outputs": outputs, "shape": shape}
+
+
+def _elsewhere(package: Path, part: Part, device: torch.device):
+    """A function from an input to the package's results, computed by a process of its own, all at once."""
+    with tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder:
+        torch.save([part.example(batch, device) for batch in CHECKED_BATCHES], Path(folder) / "inputs.pt")
+        done = subprocess.run(
+            [sys.executable, "-c", _CHECK, str(package.resolve()), folder], capture_output=True, text=True
+        )
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:]
+            raise FastvaeError(f"the package of the {part.name} does not run without fastvae: {' '.join(last)}")
+        found = [torch.load(Path(folder) / f"outputs-{i}.pt") for i in range(len(CHECKED_BATCHES))]
+    by_batch = dict(zip(CHECKED_BATCHES, found, strict=True))
+    return lambda x: by_batch[len(x)]

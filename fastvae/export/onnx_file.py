@@ -1,0 +1,102 @@
+"""ONNX files, each run by onnxruntime before it is called done."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastvae import __version__
+from fastvae.errors import FastvaeError
+from fastvae.export.parts import BOUND, Part, worst_error
+from fastvae.export.whole_file import whole_file
+
+# What the exporter of torch 2.11 to 2.13 writes without converting: Pad with "edge" and ConvTranspose are old ones.
+OPSET = 18
+
+
+def check_installed() -> None:
+    """Raises FastvaeError unless what exports and what checks are installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise FastvaeError(f"exporting to ONNX needs {error.name}: pip install 'fastvae[export]'") from error
+
+
+def write(part: Part, path: Path) -> float:
+    """Writes a part with a batch of any size, runs it with onnxruntime on the CPU, and keeps it if it is right.
+
+    Returns:
+        The largest error against the plain module, of the largest value.
+
+    Raises:
+        FastvaeError: it is further off than `BOUND`, or cannot be written.
+    """
+    import onnx
+
+    batch = torch.export.Dim("batch", min=1, max=2**20)
+    with whole_file(path) as temporary:
+        with _quiet():
+            program = torch.onnx.export(
+                part.module,
+                (part.example(2),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[part.input],
+                output_names=list(part.outputs),
+                dynamic_shapes=({0: batch},),
+                verbose=False,
+            )
+        model = program.model_proto
+        onnx.helper.set_model_props(model, _metadata(part))
+        onnx.checker.check_model(model)
+        temporary.write_bytes(model.SerializeToString())
+        error = worst_error(part, runner(temporary, part))
+        if not error <= BOUND:
+            raise FastvaeError(
+                f"{path} is not written: onnxruntime's results are {error:.2g} of the largest value off, above "
+                f"{BOUND:g}"
+            )
+    return error
+
+
+def runner(path: Path, part: Part):
+    """A function from an input to the file's results, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> list[Tensor]:
+        found = session.run(list(part.outputs), {part.input: x.cpu().numpy()})
+        return [torch.from_numpy(y) for y in found]
+
+    return run
+
+
+def _metadata(part: Part) -> dict[str, str]:
+    images = "float32 [batch, 3, height, width], RGB, in [-1, 1]: 8-bit pixels / 127.5 - 1"
+    return {
+        "made by": f"fastvae {__version__}",
+        "images": images,
+        part.input: images if part.input == "images" else f"float32 [batch, {part.shape[0]}], z of the prior N(0, I)",
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress, and its warnings of packages that have nothing to do with this."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

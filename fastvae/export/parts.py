@@ -1,0 +1,72 @@
+"""What is exported: encoder, decoder and both in one, folded, each with names for what goes in and comes out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.models import VAE
+
+PARTS = ("encoder", "decoder", "reconstruct")
+# Of the largest value; float32 on both sides, sums in another order.
+BOUND = 1e-4
+# Held to the plain module: one image, what the exporters saw, and a batch that they did not see.
+CHECKED_BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of them.
+
+    Attributes:
+        name: in PARTS.
+        module: float32, in eval mode, of torch's own operations.
+        plain: the same by the VAE's own methods, a list of results.
+        input: its name, "images" [B, 3, H, W] in [-1, 1] or "z" [B, latent].
+        outputs: names of its results.
+        shape: of one input, without the batch.
+    """
+
+    name: str
+    module: nn.Module
+    plain: Callable[[Tensor], list[Tensor]]
+    input: str
+    outputs: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    def example(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        """Inputs as they may come: the same ones every time."""
+        generator = torch.Generator().manual_seed(batch)
+        if self.input == "z":
+            return torch.randn(batch, *self.shape, generator=generator).to(device)
+        return (torch.rand(batch, *self.shape, generator=generator) * 2 - 1).to(device)
+
+
+def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu") -> list[Part]:
+    """The named parts of a VAE."""
+    vae = vae.to(device).eval()
+    encoder, decoder = FoldedEncoder(vae).to(device), FoldedDecoder(vae).to(device)
+    image, z = (3, vae.image_size, vae.image_size), (vae.latent,)
+    both = FoldedReconstruction(encoder, decoder)
+    made = {
+        "encoder": Part("encoder", encoder, lambda x: list(vae.encode(x)), "images", ("mean", "log_variance"), image),
+        "decoder": Part("decoder", decoder, lambda x: [vae.decode(x)], "z", ("images",), z),
+        "reconstruct": Part("reconstruct", both, lambda x: [vae.reconstruct(x)], "images", ("reconstructions",), image),
+    }
+    return [made[name] for name in names]
+
+
+def worst_error(part: Part, run: Callable[[Tensor], list[Tensor]], device: torch.device | str = "cpu") -> float:
+    """The largest difference between `run` and the plain module over the checked batches, of the largest value."""
+    worst = 0.0
+    for batch in CHECKED_BATCHES:
+        x = part.example(batch, device)
+        with torch.no_grad():
+            expected = part.plain(x)
+        for y, exact in zip(run(x), expected, strict=True):
+            if y.shape != exact.shape:
+                return float("inf")
+            worst = max(worst, float((y.to(exact.device) - exact).abs().max() / exact.abs().max()))
+    return worst

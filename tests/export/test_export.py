@@ -1,0 +1,134 @@
+"""`fastvae export`: files that other programs run, with the module's results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import fastvae
+from fastvae.cli import main
+from fastvae.errors import FastvaeError
+from fastvae.export import aoti_package, onnx_file
+from fastvae.export.parts import PARTS, parts_of, worst_error
+from fastvae.machine import compile_obstacle
+from fastvae.pictures import to_pixels
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A saved VAE whose batch normalisations have something to fold."""
+    torch.manual_seed(0)
+    vae = fastvae.VAE(16, width=2, latent=4).train()
+    with torch.no_grad():
+        for module in vae.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+        for _ in range(5):
+            vae.reconstruct(torch.rand(8, 3, 16, 16) * 2 - 1)
+    folder = tmp_path_factory.mktemp("model")
+    vae.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("exported") / "deep"
+    assert main(["export", str(model), "--out", str(folder)]) == 0
+    return folder
+
+
+def test_three_onnx_files_with_any_batch(exported, model):
+    import onnx
+
+    assert sorted(p.name for p in exported.iterdir()) == [f"{name}.onnx" for name in sorted(PARTS)]
+    for part in parts_of(fastvae.load(model), PARTS):
+        path = exported / f"{part.name}.onnx"
+        run = onnx_file.runner(path, part)
+        for batch in (1, 7):
+            x = part.example(batch)
+            with torch.no_grad():
+                expected = part.plain(x)
+            for y, exact in zip(run(x), expected, strict=True):
+                assert (y - exact).abs().max() <= 1e-5 * exact.abs().max() and exact.std() > 0.01
+        file = onnx.load(path)
+        assert [opset.version for opset in file.opset_import if not opset.domain] == [onnx_file.OPSET]
+        assert file.graph.input[0].name == part.input and file.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        assert [o.name for o in file.graph.output] == list(part.outputs)
+        assert "in [-1, 1]" in {p.key: p.value for p in file.metadata_props}["images"]
+        # Folded: nothing is left of the normalisations, nor of the upsampling.
+        assert not {"BatchNormalization", "Resize", "Upsample"} & {node.op_type for node in file.graph.node}
+
+
+def test_what_is_wrong_is_not_kept(model, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+
+    def off(path, part):
+        return lambda x: [y + 0.01 for y in part.plain(x)]
+
+    monkeypatch.setattr(onnx_file, "runner", off)
+    assert main(["export", str(model), "--out", str(tmp_path), "--parts", "decoder"]) == 1
+    assert "is not written: onnxruntime's results are" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_check_sees_wrong_shapes_and_values(model):
+    (part,) = parts_of(fastvae.load(model), ("decoder",))
+    assert worst_error(part, part.plain) == 0
+    assert worst_error(part, lambda x: [part.plain(x)[0][:, :, :8]]) == float("inf")
+    # A file that ignores all but the first of a batch is found out.
+    assert worst_error(part, lambda x: [part.plain(x)[0][:1].expand(len(x), -1, -1, -1)]) > 0.01
+
+
+@pytest.mark.skipif(compile_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
+def test_a_package_runs_without_fastvae(model, tmp_path, capsys):
+    out = tmp_path / "packages"
+    flags = ["--format", "aoti", "--parts", "reconstruct", "--device", "cpu", "--out", str(out)]
+    assert main(["export", str(model), *flags]) == 0
+    said = capsys.readouterr()
+    assert "processors like this one" in said.out and "compiling the reconstruct" in said.err
+    Image.effect_noise((30, 20), 80).convert("RGB").save(tmp_path / "in.png")
+    without_fastvae = "import runpy, sys; sys.modules['fastvae'] = None; sys.argv = sys.argv[1:]"
+    code = f"{without_fastvae}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    arguments = [TOOLS / "run_package.py", out / "reconstruct.pt2", tmp_path / "in.png", tmp_path / "out.png"]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "in.png") as image, Image.open(tmp_path / "out.png") as reconstructed:
+        pixels = np.array(image.crop((5, 0, 25, 20)).resize((16, 16)))
+        found = np.array(reconstructed)
+    with torch.no_grad():
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+        expected = to_pixels(fastvae.load(model).reconstruct(x))[0]
+    assert np.abs(found.astype(int) - expected).max() <= 1 and expected.std() > 1
+
+
+def test_what_is_missing_is_said_before_the_work(model, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["export", str(model), "--out", str(tmp_path)]) == 1
+    assert "needs onnxruntime: pip install 'fastvae[export]'" in capsys.readouterr().err
+    monkeypatch.setattr(aoti_package, "compile_obstacle", lambda device: "there is no C++ compiler")
+    with pytest.raises(FastvaeError, match="cannot be made here: there is no C\\+\\+ compiler; --format onnx"):
+        aoti_package.check_possible(torch.device("cpu"))
+
+
+def test_bad_flags(model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["export", str(model), "--out", str(tmp_path / "file")]) == 2
+    assert "is a file: it names the folder" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none")]) == 1
+    assert "no run folder" in capsys.readouterr().err
+
+
+def test_no_room(model, small_disk, capsys):
+    pytest.importorskip("onnxruntime")
+    (small_disk / "filler").write_bytes(b"x" * (1 << 20))
+    assert main(["export", str(model), "--out", str(small_disk), "--parts", "decoder"]) == 1
+    assert "could not be written" in capsys.readouterr().err
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Reconstructs a picture with a package of `fastvae export RUN --format aoti`; needs torch, NumPy and Pillow only.
+
+python tools/run_package.py exported/reconstruct.pt2 face.jpg reconstructed.png
+"""
+
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def main() -> int:
+    if len(sys.argv) != 4:
+        print(__doc__.strip(), file=sys.stderr)
+        return 2
+    package, picture, out = sys.argv[1:]
+    model = torch._inductor.aoti_load_package(package)
+    size = int(model.get_metadata()["shape"].split()[-1])  # "3 64 64"
+    with Image.open(picture) as image:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.convert("RGB").crop((left, top, left + side, top + side)).resize((size, size))
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        reconstruction = model(pixels / 127.5 - 1)[0]
+    values = ((reconstruction + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    Image.fromarray(values.permute(1, 2, 0).numpy()).save(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
