@@ -10,6 +10,7 @@ SUITES = {
     "step": "bench.bench_step",
     "loader": "bench.bench_loader",
     "inference": "bench.bench_inference",
+    "accelerate": "bench.bench_accelerate",
     "paper": "bench.bench_paper",
     "lossnet": "bench.bench_loss_network",
     "all": "bench.everything",

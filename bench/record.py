@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 import re
 import signal
@@ -35,6 +36,18 @@ def path_for(suite: str) -> Path:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
     return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
+
+
+def check_writable(path: Path) -> None:
+    """Ends the process with a message if a record could not be written there: before measuring, not after.
+
+    Raises:
+        SystemExit: with status 2.
+    """
+    above = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK) or path.is_dir():
+        print(f"--out {path}: no file can be written there", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def write(
