@@ -12,6 +12,7 @@ SUITES = {
     "inference": "bench.bench_inference",
     "accelerate": "bench.bench_accelerate",
     "paper": "bench.bench_paper",
+    "soak": "bench.bench_soak",
     "lossnet": "bench.bench_loss_network",
     "all": "bench.everything",
 }

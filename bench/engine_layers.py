@@ -1,4 +1,4 @@
-"""Where a call of the CPU engine spends its time, layer by layer, beside what the machine's arithmetic and memory allow."""
+"""Where a call of the CPU engine spends its time: every layer beside what arithmetic and memory allow here."""
 
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ def measure_layers(width: int, *, calls: int, ceilings: Ceilings) -> list[LayerR
 def table(rows: list[LayerRow]) -> str:
     """For people, with the sums."""
     lines = [
-        f"{'layer':<32} {'us':>7} {'MFLOP':>7} {'filters':>9} {'FLOP floor':>11} {'byte floor':>11} {'of floor':>9}"
+        f"{'layer':<32} {'us':>7} {'MFLOP':>7} {'filters':>9} {'FLOP floor':>11} {'byte floor':>11} {'reached':>9}"
     ]
     for row in rows:
         share = f"{100 * row.floor_us / row.us:7.0f} %" if row.floor_us else ""

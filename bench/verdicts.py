@@ -20,7 +20,10 @@ class Verdict:
 
     def __str__(self) -> str:
         low, high = self.spread
+        words = f"{self.claim} {self.sense} {self.target:g}: {'pass' if self.passes else 'FAIL'}, {self.value:.3g}"
+        if low != high:
+            words += f" ({low:.3g} to {high:.3g})"
+        if self.target <= 0 or self.value <= 0:  # no ratio means anything there
+            return words
         margin = self.target / self.value if self.sense == "<=" else self.value / self.target
-        verdict = "pass" if self.passes else "FAIL"
-        found = f"{self.value:.3g} ({low:.3g} to {high:.3g})"
-        return f"{self.claim} {self.sense} {self.target:g}: {verdict}, {found}, margin {margin:.2f} x"
+        return f"{words}, margin {margin:.2f} x"

@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": "draw images from the prior: fastvae generate RUN",
     "reconstruct": "encode and decode images: fastvae reconstruct RUN IMAGE...",
     "export": "files for programs without fastvae: fastvae export RUN --format onnx",
+    "latency": "how long a trained VAE takes to answer here: fastvae latency RUN",
     "info": "what this machine will run, and what falls back and why",
 }
 

@@ -1,5 +1,6 @@
 """What callers hand in as images, made into one form, or refused with words that help."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -123,12 +124,12 @@ def _check_range(images: Tensor) -> None:
     if not images.numel():
         return
     # In pieces, as torch copies what is not contiguous.
-    found = [piece.aminmax() for piece in images.split(1024)]
-    low, high = float(torch.stack([f.min for f in found]).min()), float(torch.stack([f.max for f in found]).max())
-    if low >= -1 - _TOLERANCE and high <= 1 + _TOLERANCE:  # false for NaN
+    bounds = [bound.item() for piece in images.split(1024) for bound in piece.aminmax()]
+    if all(abs(bound) <= 1 + _TOLERANCE for bound in bounds):  # false for NaN
         return
-    if low != low or high != high:
+    if any(math.isnan(bound) for bound in bounds):
         raise FastvaeError("the images hold NaN: expected floats in [-1, 1]")
+    low, high = min(bounds), max(bounds)
     words = f"expected floats in [-1, 1]; got values from {low:.4g} to {high:.4g}"
     if low >= 0 and 1.5 < high <= 255:
         raise FastvaeError(f"{words}, which look like 0..255: pass them as uint8, or images / 127.5 - 1")

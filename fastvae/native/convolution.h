@@ -1,6 +1,7 @@
 // Convolutions as they are defined, and the tile of outputs that every form computes.
 #pragma once
 
+#include "arena.h"
 #include "maps.h"
 
 #include <algorithm>
@@ -46,8 +47,8 @@ inline void with_count(int count, Body&& body) {
 
 // One set of filters of a direct convolution: from where in the input's window, to where in the output.
 struct Filters {
-    std::vector<float> packed;  // [outputs / OUTPUTS][rows][run][OUTPUTS], zeros behind the last output
-    std::vector<float> bias;    // [outputs / OUTPUTS * OUTPUTS]
+    float* packed;  // [outputs / OUTPUTS][rows][run][OUTPUTS], zeros behind the last output
+    float* bias;    // [outputs / OUTPUTS * OUTPUTS]
     int in_y, in_x, out_y, out_x;
 };
 
@@ -61,21 +62,21 @@ struct Direct {
     int blocks() const { return (outputs + OUTPUTS - 1) / OUTPUTS; }
     int run() const { return columns * in->channels; }
 
-    void add(const float* weights, const float* bias, int in_y, int in_x, int out_y, int out_x) {
+    void add(Arena& arena, const float* weights, const float* bias, int in_y, int in_x, int out_y, int out_x) {
         const int k = rows * run();
-        Filters f{std::vector<float>(size_t(blocks()) * k * OUTPUTS), std::vector<float>(blocks() * OUTPUTS),
-                  in_y, in_x, out_y, out_x};
+        Filters f{arena.floats(size_t(blocks()) * k * OUTPUTS), arena.floats(blocks() * OUTPUTS), in_y, in_x, out_y,
+                  out_x};
         for (int o = 0; o < outputs; o++) {
             f.bias[o] = bias[o];
             for (int i = 0; i < k; i++)
                 f.packed[(size_t(o / OUTPUTS) * k + i) * OUTPUTS + o % OUTPUTS] = weights[size_t(o) * k + i];
         }
-        filters.push_back(std::move(f));
+        filters.push_back(f);
     }
 
     // Outputs [first, last) of a block of OUTPUTS channels; pixels are counted through rows and images.
     void run_block(const Filters& f, int block, int first, int last) const {
-        const float* packed = f.packed.data() + size_t(block) * rows * run() * OUTPUTS;
+        const float* packed = f.packed + size_t(block) * rows * run() * OUTPUTS;
         const Lanes bias[2] = {load(&f.bias[block * OUTPUTS]), load(&f.bias[block * OUTPUTS + LANES])};
         const int channel = block * OUTPUTS, count = std::min(OUTPUTS, outputs - channel);
         for (int pixel = first; pixel < last; pixel += PIXELS)

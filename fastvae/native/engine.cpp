@@ -28,6 +28,7 @@ class Engine {
   public:
     explicit Engine(int threads, int images_at_a_time) : pool_(threads), images_at_a_time_(images_at_a_time) {}
 
+    Arena filters;
     std::deque<Map> maps;
     std::deque<Layer> layers;
 
@@ -210,7 +211,7 @@ int fastvae_direct(Engine* e, int in, int out, int residual, int rows, int colum
 // weights [outputs][rows][columns][in channels]
 void fastvae_filters(Engine* e, int layer, const float* weights, const float* bias, int in_y, int in_x, int out_y,
                      int out_x) {
-    std::get<Direct>(e->layers[layer]).add(weights, bias, in_y, in_x, out_y, out_x);
+    std::get<Direct>(e->layers[layer]).add(e->filters, weights, bias, in_y, in_x, out_y, out_x);
 }
 
 // Tiles of 2x2 or 4x4 outputs; filters [(tile + 2)^2][outputs][in channels]
@@ -219,7 +220,7 @@ int fastvae_winograd(Engine* e, int in, int out, int residual, int tile, const f
     const auto add = [&](auto layer) {
         layer.in = &e->maps[in], layer.out = &e->maps[out], layer.residual = residual < 0 ? nullptr : &e->maps[residual];
         layer.activation = Activation(activation), layer.slope = slope;
-        layer.set(filters, bias);
+        layer.set(e->filters, filters, bias);
         e->layers.push_back(std::move(layer));
     };
     tile == 2 ? add(Winograd<2>{}) : add(Winograd<4>{});
@@ -228,8 +229,8 @@ int fastvae_winograd(Engine* e, int in, int out, int residual, int tile, const f
 
 // weights [2][2][colours][2][2][in channels]
 int fastvae_to_image(Engine* e, int in, int colours, const float* weights, const float* bias) {
-    ToImage layer{&e->maps[in], colours, {}, {}};
-    layer.set(weights, bias);
+    ToImage layer{&e->maps[in], colours, nullptr, nullptr};
+    layer.set(e->filters, weights, bias);
     e->layers.push_back(std::move(layer));
     return int(e->layers.size()) - 1;
 }

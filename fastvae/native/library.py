@@ -15,7 +15,7 @@ from pathlib import Path
 from fastvae.cache import cache_folder
 from fastvae.errors import FastvaeError
 
-_SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "lanes.h", "pool.h")
+_SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
 # Clang says -mcpu where GCC says -march, but on x86.
 _FOR_THIS_CPU = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 _FLAGS = ("-O3", _FOR_THIS_CPU, "-std=c++17", "-shared", "-fPIC", "-pthread")

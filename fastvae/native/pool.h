@@ -104,8 +104,8 @@ class Pool {
     void work(int id) {
         uint64_t seen = 0;
         for (;;) {
-            // A caller's next call often comes at once, and waking a sleeping thread takes longer than a layer.
-            const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+            // A caller's next call often comes soon, and waking a sleeping thread takes as long as a layer.
+            const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(1);
             while (generation_ == seen && !ending_ && std::chrono::steady_clock::now() < until)
                 for (int i = 0; i < 32; i++) pause_briefly();
             if (generation_ == seen) {

@@ -10,16 +10,16 @@ namespace fastvae {
 struct ToImage {
     Map* in;
     int colours;
-    std::vector<float> packed, bias;  // outputs: [row parity][column parity][colours]
+    float *packed, *bias;  // outputs: [row parity][column parity][colours]
 
     int outputs() const { return 4 * colours; }
     int blocks() const { return (outputs() + OUTPUTS - 1) / OUTPUTS; }
     int windows() const { return (in->height + 1) * (in->width + 1); }
 
-    void set(const float* weights, const float* biases) {
+    void set(Arena& arena, const float* weights, const float* biases) {
         Direct as_direct{in, nullptr, nullptr, 2, 2, 1, 0, 0, 1, outputs(), NONE, 0, {}};
-        as_direct.add(weights, biases, 0, 0, 0, 0);
-        packed = std::move(as_direct.filters[0].packed), bias = std::move(as_direct.filters[0].bias);
+        as_direct.add(arena, weights, biases, 0, 0, 0, 0);
+        packed = as_direct.filters[0].packed, bias = as_direct.filters[0].bias;
     }
 
     // Windows [first, last), counted through rows and images, into images [B, colours, 2 height, 2 width].
@@ -36,7 +36,7 @@ struct ToImage {
                         x[m] = in->at(image, in_image / across - 1, in_image % across - 1);
                         for (int half = 0; half < 2; half++) acc[m][half] = load(&bias[block * OUTPUTS + half * LANES]);
                     }
-                    accumulate<M>(x, in->row(), 2, run, packed.data() + size_t(block) * 2 * run * OUTPUTS, acc);
+                    accumulate<M>(x, in->row(), 2, run, packed + size_t(block) * 2 * run * OUTPUTS, acc);
                     for (int m = 0; m < M; m++) put(window + m, block, acc[m], images);
                 });
     }

@@ -52,8 +52,8 @@ struct Winograd {
     Map *in, *out, *residual;  // residual may be null
     Activation activation;
     float slope;
-    std::vector<float> packed;  // [outputs / OUTPUTS][PLACES][in channels][OUTPUTS]
-    std::vector<float> bias;
+    float* packed;  // [outputs / OUTPUTS][PLACES][in channels][OUTPUTS]
+    float* bias;
 
     int blocks() const { return out->channels / OUTPUTS; }
     int tiles_per_image() const { return out->height / T * (out->width / T); }
@@ -65,10 +65,10 @@ struct Winograd {
     static size_t products_size() { return PLACES * PRODUCT_STRIDE; }
 
     // filters: G g G^T as [PLACES][outputs][in channels].
-    void set(const float* filters, const float* biases) {
+    void set(Arena& arena, const float* filters, const float* biases) {
         const int inputs = in->channels, outputs = out->channels;
-        packed.resize(size_t(PLACES) * inputs * outputs);
-        bias.assign(biases, biases + outputs);
+        packed = arena.floats(size_t(PLACES) * inputs * outputs), bias = arena.floats(outputs);
+        std::copy(biases, biases + outputs, bias);
         for (int place = 0; place < PLACES; place++)
             for (int o = 0; o < outputs; o++)
                 for (int i = 0; i < inputs; i++)
@@ -98,7 +98,7 @@ struct Winograd {
     void finish(int first, int count, int block, const float* inputs, float* products) const {
         const int channels = in->channels;
         for (int place = 0; place < PLACES; place++) {
-            const float* filters = packed.data() + (size_t(block) * PLACES + place) * channels * OUTPUTS;
+            const float* filters = packed + (size_t(block) * PLACES + place) * channels * OUTPUTS;
             for (int t = 0; t < count; t += PIXELS)
                 with_count(std::min(PIXELS, count - t), [&](auto m_constant) {
                     constexpr int M = decltype(m_constant)::value;

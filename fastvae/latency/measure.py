@@ -1,0 +1,137 @@
+"""Latencies of the accelerated VAE beside the plain one, in turns."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvae.errors import FastvaeError
+from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.models import VAE
+
+# Of the largest value, as `VAE.accelerate` states them.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
+# Calls of a turn. The first ones bring weights back into the caches and wait for the other's threads to go to sleep:
+# they are not counted.
+_UNTIMED, _TIMED = 2, 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one module, in milliseconds, from a call to its results being there."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    images_per_s: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One verb for one batch size.
+
+    Attributes:
+        error: of the accelerated results against the plain ones, of the largest value.
+        speedup: the plain median over the accelerated one.
+    """
+
+    verb: str
+    batch: int
+    accelerated: Latency
+    plain: Latency
+    error: float
+
+    @property
+    def speedup(self) -> float:
+        return self.plain.p50_ms / self.accelerated.p50_ms
+
+
+def latency(seconds: list[float], batch: int) -> Latency:
+    """Percentiles, interpolated, and images a second at the median."""
+    p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99]).tolist()
+    return Latency(round(p50, 4), round(p95, 4), round(p99, 4), round(1e3 * batch / p50, 1), len(seconds))
+
+
+def measure(
+    vae: VAE,
+    accelerated: AcceleratedVAE,
+    verbs: tuple[str, ...],
+    batches: tuple[int, ...],
+    seconds: float,
+) -> Iterator[Cell]:
+    """Every verb at every batch size, one after the other.
+
+    Args:
+        vae: the plain module, in eval mode on the same device; runs eager, in channels_last, as it is.
+        accelerated: made from it.
+        verbs: methods of both: encode, decode, reconstruct.
+        batches: images a call.
+        seconds: for a cell; at least two turns of each, of five timed calls, are done.
+
+    Raises:
+        FastvaeError: the accelerated results are further off than they may be, or a batch does not fit into memory.
+    """
+    vae = vae.to(memory_format=torch.channels_last)
+    for verb in verbs:
+        for batch in batches:
+            try:
+                yield _measure(vae, accelerated, verb, batch, seconds)
+            except (RuntimeError, MemoryError) as error:
+                if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                    raise
+                raise FastvaeError(f"{verb} of {batch} does not fit into memory: measure smaller batches") from error
+
+
+def _measure(vae: VAE, accelerated: AcceleratedVAE, verb: str, batch: int, seconds: float) -> Cell:
+    x = _input(verb, batch, vae, accelerated.device)
+    calls = {"accelerated": _call(accelerated, verb, x), "plain": _call(vae, verb, x)}
+    error, bound = _error(calls["accelerated"](), calls["plain"]()), BOUNDS[accelerated.dtype]
+    if not error <= bound:
+        raise FastvaeError(f"{verb} of {batch}: the accelerated results are {error:.2g} off, above {bound:g}")
+    samples = _in_turns(calls, seconds)
+    return Cell(verb, batch, latency(samples["accelerated"], batch), latency(samples["plain"], batch), error)
+
+
+def _input(verb: str, batch: int, vae: VAE, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    if verb == "decode":
+        return torch.randn(batch, vae.latent, generator=generator).to(device)
+    images = torch.rand(batch, 3, vae.image_size, vae.image_size, generator=generator) * 2 - 1
+    return images.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _call(model: VAE | AcceleratedVAE, verb: str, x: Tensor) -> Callable[[], list[Tensor]]:
+    run = getattr(model, verb)
+
+    def call() -> list[Tensor]:
+        with torch.inference_mode():
+            found = run(x)
+        if x.is_cuda:
+            torch.cuda.synchronize()  # the caller waits for results
+        return list(found) if isinstance(found, tuple) else [found]
+
+    return call
+
+
+def _error(found: list[Tensor], expected: list[Tensor]) -> float:
+    pairs = zip(found, expected, strict=True)
+    tiny = torch.finfo(torch.float32).tiny  # results that are zero all over
+    return max(float((y - e).abs().max() / e.abs().max().clamp_min(tiny)) for y, e in pairs)
+
+
+def _in_turns(calls: dict[str, Callable[[], list[Tensor]]], seconds: float) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    until, turns = time.perf_counter() + seconds, 0
+    while turns < 2 or time.perf_counter() < until:
+        for name, call in calls.items():
+            for i in range(_UNTIMED + _TIMED):
+                start = time.perf_counter()
+                call()
+                if i >= _UNTIMED:
+                    samples[name].append(time.perf_counter() - start)
+        turns += 1
+    return samples

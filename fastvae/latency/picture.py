@@ -1,0 +1,49 @@
+"""Latency against batch, accelerated and plain."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastvae.errors import FastvaeError
+from fastvae.latency.measure import Cell
+
+
+def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
+    """Writes a PNG with a panel for each verb: medians as lines, up to the 99th percentile as bands.
+
+    Raises:
+        FastvaeError: matplotlib is not installed, or it cannot be written.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise FastvaeError("no picture: matplotlib is not installed; pip install 'fastvae[bench]'") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    verbs = list(dict.fromkeys(cell.verb for cell in cells))
+    figure, axes = plt.subplots(
+        1, len(verbs), figsize=(4.2 * len(verbs) + 0.8, 4), dpi=110, layout="constrained", sharey=True, squeeze=False
+    )
+    for panel, verb in zip(axes[0], verbs, strict=True):
+        of_verb = sorted((cell for cell in cells if cell.verb == verb), key=lambda cell: cell.batch)
+        batches = [cell.batch for cell in of_verb]
+        for name, colour in (("plain", "0.45"), ("accelerated", "tab:orange")):
+            found = [getattr(cell, name) for cell in of_verb]
+            panel.plot(batches, [f.p50_ms for f in found], "o-", color=colour, markersize=4, label=name)
+            panel.fill_between(
+                batches, [f.p50_ms for f in found], [f.p99_ms for f in found], color=colour, alpha=0.2, linewidth=0
+            )
+        panel.set(xscale="log", yscale="log", title=verb, xlabel="images a call")
+        panel.set_xticks(batches, [str(batch) for batch in batches])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes[0][0].set_ylabel("ms: median, and up to p99")
+    axes[0][0].legend()
+    figure.suptitle(title)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise FastvaeError(f"{path} could not be written ({error.strerror or error}): choose another --out") from error
+    finally:
+        plt.close(figure)

@@ -1,0 +1,61 @@
+"""The soak finds a leak, a result that changes, and an answer that went to somebody else."""
+
+import json
+
+import pytest
+import torch
+
+from bench import bench_soak
+from bench.bench_soak import Row, main, verdicts, wrong_from_threads
+from bench.verdicts import Verdict
+
+
+def test_a_short_soak_passes_and_is_recorded(tmp_path, capsys):
+    out = tmp_path / "soak.json"
+    assert main(["--tiny", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert [row["calls"] for row in record["rows"]] == list(range(2, 401, 2))
+    assert len(record["verdicts"]) == 3 and out.with_suffix(".png").exists()
+    assert "results that changed in 400 calls <= 0: pass, 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("leak_mib, passes", [(0.0, True), (2.0, True), (20.0, False)])
+def test_a_leak_is_seen(leak_mib, passes):
+    rows = [Row(i, float(i), 300 + 50 * (i < 20) + leak_mib * i / 100, 0) for i in range(1, 101)]
+    assert verdicts(rows)[0].passes is passes
+
+
+def test_results_that_change_are_seen():
+    rows = [Row(i, float(i), 300.0, int(i == 8)) for i in range(1, 9)]
+    assert not verdicts(rows)[1].passes
+
+
+class Confused:
+    """Gives one caller's answer to another."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.calls = 0
+
+    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + (self.calls == 20)
+
+
+def test_wrong_answers_to_threads_are_counted():
+    assert wrong_from_threads(Confused(), rounds=5) == 1
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_soak, "serve", lambda *_: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(["--tiny", "--out", str(tmp_path / "file" / "soak.json")])
+    assert ended.value.code == 2 and "no file can be written there" in capsys.readouterr().err
+
+
+def test_verdicts_in_words():
+    assert str(Verdict("ms", "<=", 2.0, 1.0, (0.9, 1.1))) == "ms <= 2: pass, 1 (0.9 to 1.1), margin 2.00 x"
+    assert str(Verdict("times", ">=", 2.0, 1.5, (1.5, 1.5))) == "times >= 2: FAIL, 1.5, margin 0.75 x"
+    assert str(Verdict("wrong", "<=", 0, 0, (0, 0))) == "wrong <= 0: pass, 0"
