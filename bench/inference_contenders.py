@@ -33,7 +33,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Form:
-    """How a model runs. `how` is "eager", "compiled" or, on a GPU, "captured" in a CUDA graph."""
+    """How a model runs: "eager", "compiled" or, on a GPU, "captured" in a CUDA graph or by `VAE.accelerate`.
+
+    On a CPU `bench accelerate` measures the latter: its threads and torch's would disturb each other in one process.
+    """
 
     ours: bool
     precision: str
@@ -61,6 +64,8 @@ def forms(device: str, note: Callable[[str], None]) -> list[Form]:
         found += [Form(ours, precision, True, "eager") for precision in precisions]
         if device == "cuda":
             found.append(Form(ours, best.value, True, "captured"))
+    if device == "cuda":
+        found.append(Form(True, best.value, True, "accelerated"))
     if obstacle := compile_obstacle(torch.device(device)):
         note(f"left out what is compiled: {obstacle}")
         return found
@@ -98,6 +103,8 @@ def plain_vae(vae: VAE) -> VAE:
 def model_of(form: Form, vae: VAE, device: str) -> VAE:
     """The VAE as the form has it."""
     model = copy.deepcopy(vae) if form.ours else plain_vae(vae)
+    if form.how == "accelerated":
+        return model.to(device)  # it does the rest itself
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
     dtype = torch.bfloat16 if form.precision == "bf16" else torch.float32
     return model.to(device, dtype, memory_format=layout)
@@ -109,14 +116,23 @@ def function(model: VAE, job: Job) -> Callable[[Tensor], list[Tensor]]:
     verb = getattr(model, job.verb)
 
     def run(x: Tensor) -> list[Tensor]:
-        x = (to_images(x) if x.dtype == torch.uint8 else x).to(dtype)
-        found = verb(x)
-        found = list(found) if isinstance(found, tuple) else [found]
-        if not job.host_copies:
-            return found
-        return [to_pixels(y) if y.dim() == 4 else y.float() for y in found]
+        return _results(verb((to_images(x) if x.dtype == torch.uint8 else x).to(dtype)), job)
 
     return run
+
+
+def _accelerated(form: Form, vae: VAE, job: Job, device: str) -> Callable[[Tensor], list[Tensor]]:
+    """The same by `VAE.accelerate`, which takes 8-bit pixels as they are."""
+    fast = vae.accelerate(torch.bfloat16 if form.precision == "bf16" else torch.float32, (job.batch,), device)
+    verb = getattr(fast, job.verb)
+    return lambda x: _results(verb(x), job)
+
+
+def _results(found: Tensor | tuple[Tensor, ...], job: Job) -> list[Tensor]:
+    found = list(found) if isinstance(found, tuple) else [found]
+    if not job.host_copies:
+        return found
+    return [to_pixels(y) if y.dim() == 4 else y.float() for y in found]
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -143,10 +159,10 @@ def caller(form: Form, model: VAE, job: Job, x: Tensor, device: str) -> Callable
     On a GPU it does not wait for them.
     """
     dtype = model.decoder.linear.weight.dtype
-    if x.is_floating_point() and not job.host_copies:
+    if form.how != "accelerated" and x.is_floating_point() and not job.host_copies:
         layout = torch.channels_last if x.dim() == 4 and form.channels_last else torch.preserve_format
         x = x.to(dtype).contiguous(memory_format=layout) if layout is torch.channels_last else x.to(dtype)
-    run = function(model, job)
+    run = _accelerated(form, model, job, device) if form.how == "accelerated" else function(model, job)
     if form.how == "compiled":
         run = torch.compile(run, dynamic=False, **_compiler_settings(device))
     # Compiled code and inference tensors do not always go together.

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SUITES = ("step", "inference", "loader", "paper", "lossnet", "kernels")
+SUITES = ("step", "accelerate", "inference", "loader", "paper", "lossnet", "kernels")
 _NAME = re.compile(rf"(\d{{4}}-\d\d-\d\d)-(.+)-({'|'.join(SUITES)}|all)\.json")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from textwrap import fill
 
+from bench.accelerate_contenders import PEERS
 from bench.newest_records import Found, newest
 from bench.record import RECORDS
 
@@ -141,6 +142,31 @@ def _gain(rows: list[dict], key: str) -> float | None:
     return min(peers) / min(ours) if ours and peers else None
 
 
+def accelerate(found: Found) -> str:
+    """Reconstruct in milliseconds by batch and contender, and the verdicts."""
+    rows = found.record["rows"]
+    batches = sorted({r["batch"] for r in rows})
+    best = {b: min(r["median_ms"] for r in rows if r["batch"] == b and r["contender"] in PEERS) for b in batches}
+    lines = []
+    for contender in dict.fromkeys(r["contender"] for r in rows):
+        of_batch = {r["batch"]: r for r in rows if r["contender"] == contender}
+        cells = []
+        for batch in batches:
+            r = of_batch.get(batch)
+            cells += (
+                [f"{r['median_ms']:.3g} ({r['p99_ms']:.3g})", f"{best[batch] / r['median_ms']:.2f}"] if r else ["", ""]
+            )
+        lines.append([_name(contender), *cells])
+    head = ["", *(word for b in batches for word in (f"{b}: ms, median (p99)", "of best peer's speed"))]
+    what = "`vae.accelerate()`: reconstruct, by images a call"
+    settled = "\n".join(f"- {verdict['line']}" for verdict in found.record["verdicts"])
+    explained = _prose(
+        "Every contender in a process of its own, those that wait stopped. Peers are the plain ones and onnxruntime of "
+        "the file that `fastvae export` writes; the folded ones are other ways that fastvae could have gone."
+    )
+    return f"{_caption(what, found)}\n\n{_table(head, lines)}\n\n{explained}\n\n{settled}"
+
+
 def loader(found: Found) -> str:
     """Images a second, with their quartiles, and in a sentence why our fallback is slower than the peer if it is."""
     lines, rates = [], {}
@@ -197,6 +223,7 @@ def kernels(found: Found) -> str:
 
 TABLES: dict[str, Callable[[Found], str]] = {
     "step": step,
+    "accelerate": accelerate,
     "inference": inference,
     "loader": loader,
     "paper": paper,

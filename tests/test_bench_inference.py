@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import bench_inference, inference_contenders
-from bench.inference_contenders import BASE, Job, caller, inputs_of, model_of, plain_vae, trained_vae
+from bench.inference_contenders import BASE, VERBS, Form, Job, caller, inputs_of, model_of, plain_vae, trained_vae
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,18 @@ def test_a_wrong_peer_is_left_out_and_noted(tmp_path, monkeypatch):
     status, record = run(tmp_path, "--verb", "decode", "--batch", "1", "--rounds", "1")
     assert status == 0 and "plain eager fp32 channels_last" not in {r["contender"] for r in record["rows"]}
     assert any("decode 1: left out: plain eager fp32 channels_last is wrong" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize("host_copies", [False, True])
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_accelerated_form_does_the_same_job(verb, host_copies):
+    """On a GPU it takes part; here its results are the plain form's."""
+    vae, job = trained_vae(2), Job(verb, 2, host_copies)
+    x = inputs_of(job, vae.latent, "cpu")
+    found, expected = (
+        caller(form, model_of(form, vae, "cpu"), job, x, "cpu")()
+        for form in (Form(True, "fp32", True, "accelerated"), BASE)
+    )
+    for y, exact in zip(found, expected, strict=True):
+        assert y.dtype == exact.dtype and y.shape == exact.shape
+        assert (y.double() - exact.double()).abs().max() <= (1 if y.dtype == torch.uint8 else 1e-4)

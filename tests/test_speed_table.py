@@ -54,6 +54,22 @@ KERNELS = {
 }
 
 
+ACCELERATE = {
+    "machine": CPU,
+    "rows": [
+        {"contender": name, "batch": batch, "median_ms": ms, "p99_ms": 2 * ms}
+        for name, by_batch in {
+            "plain eager": {1: 9.0, 64: 300.0},
+            "exported file, onnxruntime": {1: 5.0, 64: 240.0},
+            "fastvae accelerate": {1: 2.5, 64: 120.0},
+            "folded eager": {1: 1.0},
+        }.items()
+        for batch, ms in by_batch.items()
+    ],
+    "verdicts": [{"line": "reconstruct 1 image, ms <= 2: FAIL, 2.5"}],
+}
+
+
 @pytest.fixture
 def folder(tmp_path):
     def with_records(**records: dict):
@@ -162,3 +178,11 @@ def test_check_finds_what_is_out_of_date(tmp_path, monkeypatch, capsys):
     assert "old" in (tmp_path / "README.md").read_text()
     assert speed_table.main([]) == 0 and speed_table.main(["--check"]) == 0
     assert "says what the records say" in capsys.readouterr().out
+
+
+def test_what_it_says_of_accelerate(folder):
+    text = speed_table.section(folder(**{named(1, "cpu_accelerate"): ACCELERATE}))
+    assert "| **fastvae accelerate** | 2.5 (5) | 2.00 | 120 (240) | 2.00 |" in text
+    # The folded forms are fastvae's own: no peers, even where one is faster.
+    assert "| folded eager | 1 (2) | 5.00 |  |  |" in text
+    assert "- reconstruct 1 image, ms <= 2: FAIL, 2.5" in text

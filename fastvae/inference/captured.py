@@ -51,7 +51,9 @@ class CapturedVAE:
         start = time.perf_counter()
         obstacle = compile_obstacle(device)
         self._graphs: dict[tuple[str, torch.dtype], dict[int, _Graph]] = {}
-        with torch.cuda.device(device), torch.no_grad():
+        # Every size of every verb is code of its own, more than torch would otherwise compile of one function.
+        unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
+        with torch.cuda.device(device), torch.no_grad(), unlimited:
             pool = torch.cuda.graph_pool_handle()
             for name, verb in verbs.items():
                 for kind in (torch.float32,) if name == "decode" else (torch.float32, torch.uint8):
@@ -100,6 +102,7 @@ class _Graph:
     """One verb for one batch size, with the buffers that it reads and writes."""
 
     def __init__(self, verb: Verb, shape: tuple[int, ...], dtype: torch.dtype, pool: tuple[int, int]):
+        self._verb = verb  # its kernels must stay loaded
         x = torch.zeros(shape, dtype=dtype, device="cuda")
         self._input = _image_layout(x) if x.dim() == 4 else x
         stream = torch.cuda.Stream()
