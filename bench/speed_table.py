@@ -157,7 +157,7 @@ def accelerate(found: Found) -> str:
                 [f"{r['median_ms']:.3g} ({r['p99_ms']:.3g})", f"{best[batch] / r['median_ms']:.2f}"] if r else ["", ""]
             )
         lines.append([_name(contender), *cells])
-    head = ["", *(word for b in batches for word in (f"{b}: ms, median (p99)", "of best peer's speed"))]
+    head = ["", *(word for b in batches for word in (f"{b}: ms, median (p99)", "x best peer"))]
     what = "`vae.accelerate()`: reconstruct, by images a call"
     settled = "\n".join(f"- {verdict['line']}" for verdict in found.record["verdicts"])
     explained = _prose(

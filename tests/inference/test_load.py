@@ -31,6 +31,13 @@ def test_load_from_run_checkpoint_and_file(run, packed):
     assert isinstance(vae, fastvae.VAE)
 
 
+def test_a_checkpoint_accelerated(run, packed):
+    vae, pixels = fastvae.load(run), np.array(packed.images[:3])
+    with torch.no_grad():
+        expected = vae.reconstruct(to_images(torch.from_numpy(pixels)))
+    assert (vae.accelerate().reconstruct(pixels) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_it_is_what_the_trainer_pictured(run, packed):
     """The loaded VAE draws the very reconstructions that the run wrote as a grid."""
     from fastvae.pictures import to_pixels
