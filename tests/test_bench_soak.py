@@ -1,7 +1,9 @@
 """The soak finds a leak, a result that changes, and an answer that went to somebody else."""
 
+import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ def test_a_short_soak_passes_and_is_recorded(tmp_path, capsys):
     assert main(["--tiny", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert [row["calls"] for row in record["rows"]] == list(range(2, 401, 2))
+    assert all(row["wrong"] == 0 and row["memory_mib"] > 50 for row in record["rows"])
     assert len(record["verdicts"]) == 3 and out.with_suffix(".png").exists()
     assert "results that changed in 400 calls <= 0: pass, 0" in capsys.readouterr().out
 
@@ -36,15 +39,44 @@ class Confused:
     device = torch.device("cpu")
 
     def __init__(self):
-        self.calls = 0
+        self.calls = itertools.count()
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return x + (self.calls == 20)
+        call = next(self.calls)
+        if call == 60:
+            raise RuntimeError("out of answers")
+        return x + (call == 20)
 
 
 def test_wrong_answers_to_threads_are_counted():
-    assert wrong_from_threads(Confused(), rounds=5) == 1
+    confused = Confused()
+    assert wrong_from_threads(confused, rounds=5) == 1
+    with pytest.raises(RuntimeError, match="out of answers"):
+        wrong_from_threads(confused, rounds=5)
+
+
+def test_a_result_that_changes_at_the_last_call_is_seen():
+    class Late(Confused):
+        def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
+            return x + (next(self.calls) == bench_soak.IMAGES + 102)  # the last of 103
+
+    rows: list[Row] = []
+    bench_soak.serve(Late(), 103, rows, samples=10)
+    assert [row.calls for row in rows[-2:]] == [100, 103] and [row.wrong for row in rows[-2:]] == [0, 1]
+
+
+def test_memory_is_what_the_process_holds():
+    before = bench_soak.memory_mib()
+    block = np.ones(2**26, np.uint8)
+    assert 56 < bench_soak.memory_mib() - before < 72 and block.nbytes == 64 * 2**20
+
+
+def test_a_soak_that_fails_is_recorded_and_ends_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_soak, "wrong_from_threads", lambda *_, **__: 3)
+    out = tmp_path / "soak.json"
+    assert main(["--tiny", "--out", str(out)]) == 1
+    assert json.loads(out.read_text())["verdicts"][-1]["value"] == 3
+    assert "wrong answers to 8 threads <= 0: FAIL, 3" in capsys.readouterr().out
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, capsys):

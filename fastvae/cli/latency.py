@@ -1,5 +1,6 @@
 """`fastvae latency RUN`: how long a trained VAE takes to answer on this machine."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ class _Command:
     """Times `vae.accelerate()` beside the plain module (fastvae's own, eager, float32, channels_last), in turns.
 
     Prints p50, p95, p99 and images a second of every verb and batch size; then what a process takes from its start to
-    the first reconstruction, and its memory. Writes all of it as JSON, and a picture beside it. On two CPU cores that
-    takes about two minutes at width 32.
+    the first reconstruction, and its memory. Writes all of it as JSON, and a picture beside it. On two idle CPU
+    cores that takes about two minutes at width 32.
     """
 
     run: tyro.conf.Positional[Path]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
@@ -69,11 +70,17 @@ def run(argv: list[str]) -> int:
         "accelerated": repr(fast),
         "plain": "fastvae.VAE, eager, float32, channels_last",
         "seconds_a_cell": command.seconds,
+        "load_average": (load := round(os.getloadavg()[0], 2)),  # of the minute before
         "machine": (machine := environment()),
     }
     where = machine["gpu"] if device.type == "cuda" else f"a CPU ({machine['cpu']}, {machine['threads']} threads)"
+    # Others' threads on the same cores can make a call that waits for its own ones take many times as long.
+    busy = f"busy with something else (load {load:g} on {os.cpu_count()} cores)" if load > os.cpu_count() / 2 else ""
     title = f"{where}, torch {machine['torch']}"
     print(f"{title}, fastvae {machine['fastvae']}\naccelerated: {about['accelerated']}\nplain: {about['plain']}\n")
+    if busy:
+        title = f"{title}, {busy}"
+        print(f"the machine is {busy}: these are not the times that it is capable of\n")
     cells: list[Cell] = []
     starts: list[Start] = []
     whole = False

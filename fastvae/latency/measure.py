@@ -66,7 +66,7 @@ def measure(
     """Every verb at every batch size, one after the other.
 
     Args:
-        vae: the plain module, in eval mode on the same device; runs eager, in channels_last, as it is.
+        vae: the plain module, in eval mode on the same device; runs eager, in channels_last, in which it is left.
         accelerated: made from it.
         verbs: methods of both: encode, decode, reconstruct.
         batches: images a call.

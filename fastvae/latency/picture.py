@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from fastvae.errors import FastvaeError
 from fastvae.latency.measure import Cell
@@ -39,7 +40,7 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
     axes[0][0].set_ylabel("ms: median, and up to p99")
     axes[0][0].legend()
-    figure.suptitle(title)
+    figure.suptitle(fill(title, 55 * len(verbs)), fontsize="medium")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

@@ -1,5 +1,6 @@
 """What was measured, as text and as JSON."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -75,5 +76,6 @@ def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about
         temporary.write_text(json.dumps(values, indent=1) + "\n")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FastvaeError(f"{path} could not be written ({error.strerror or error}): choose another --out") from error
