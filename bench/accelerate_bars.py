@@ -27,12 +27,16 @@ def draw(rows: list["Row"], title: str, path: Path) -> None:
             peer = row.contender in PEERS
             colour = "tab:orange" if row.contender == OURS else "0.75" if peer else "navajowhite"
             panel.barh(place, row.median_ms, color=colour)
-            panel.plot([row.p99_ms], [place], "|", color="0.3", markersize=11)
+            if row.p99_ms:
+                panel.plot([row.p99_ms], [place], "|", color="0.3", markersize=11)
             panel.annotate(
                 f" {row.median_ms:.3g}", (row.median_ms, place), va="center", ha="right", fontsize=8, color="0.1"
             )
         panel.set_yticks(range(len(of_batch)), [row.contender for row in of_batch])
-        panel.set(title=f"{batch} image{'s' if batch > 1 else ''} a call", xlabel="ms: median, and a mark at p99")
+        panel.set(
+            title=f"{batch} image{'s' if batch > 1 else ''} a call",
+            xlabel="ms: median" + (", and a mark at p99" if any(r.p99_ms for r in of_batch) else ""),
+        )
         panel.grid(alpha=0.3, axis="x", linewidth=0.5)
         panel.set_axisbelow(True)
     axes[0][0].invert_yaxis()

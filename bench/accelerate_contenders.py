@@ -72,7 +72,7 @@ def accelerated(vae: VAE, x: Tensor) -> Callable[[], Tensor]:
 
 
 OURS = "fastvae accelerate"
-# The compared with what a user has without fastvae comes first; the other ways of fastvae's own last.
+# What fastvae is held against comes first, the other ways that it could have gone last.
 CONTENDERS: dict[str, Build] = {
     "plain eager": plain_eager,
     "plain eager channels_last": plain_eager_channels_last,

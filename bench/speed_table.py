@@ -152,10 +152,11 @@ def accelerate(found: Found) -> str:
         of_batch = {r["batch"]: r for r in rows if r["contender"] == contender}
         cells = []
         for batch in batches:
-            r = of_batch.get(batch)
-            cells += (
-                [f"{r['median_ms']:.3g} ({r['p99_ms']:.3g})", f"{best[batch] / r['median_ms']:.2f}"] if r else ["", ""]
-            )
+            if r := of_batch.get(batch):
+                p99 = f" ({r['p99_ms']:.3g})" if r["p99_ms"] else ""
+                cells += [f"{r['median_ms']:.3g}{p99}", f"{best[batch] / r['median_ms']:.2f}"]
+            else:
+                cells += ["", ""]
         lines.append([_name(contender), *cells])
     head = ["", *(word for b in batches for word in (f"{b}: ms, median (p99)", "x best peer"))]
     what = "`vae.accelerate()`: reconstruct, by images a call"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs a C++ comp
 
 
 def children() -> list[str]:
-    """Contenders' processes that are left; told by Linux alone."""
+    """This process's contenders that are left; told by Linux alone."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has just ended
-            if b"bench.isolated" in file.read_bytes():
+            parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"bench.isolated" in file.read_bytes():
                 found.append(file.parent.name)
     return found
 
@@ -47,13 +49,38 @@ def test_a_contender_that_cannot_run_is_left_out_and_ended(monkeypatch):
     assert not children()
 
 
-def test_peers_are_what_users_have_without_fastvae():
+def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
+    class Fragile:
+        def __init__(self, name, *_):
+            self.name, self.turns = name, 0
+
+        def prepare(self):
+            return {"first_call_s": 0.0, "error": 0.0}
+
+        def turn(self, calls, untimed):
+            self.turns += 1
+            if self.name == "plain compiled" and self.turns == 2:
+                raise RuntimeError("its process ended with status -9")
+            return [0.001] * calls
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Fragile)
+    rows, notes = [], []
+    bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, notes.append, rows, tiny=True)
+    assert [(row.contender, len(row.samples_ms)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
+    assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
+    assert rows[0].p99_ms is None and "4 calls" in bench_accelerate.table(rows)
+
+
+def test_peers_are_no_engine_of_fastvae():
     assert all(name.startswith(("plain", "exported")) for name in accelerate_contenders.PEERS)
     assert set(accelerate_contenders.PEERS) < set(accelerate_contenders.CONTENDERS)
 
 
 def row(name: str, median: float, batch: int = 1) -> Row:
-    return Row(name, batch, 0.0, 0.0, median, (0.9 * median, 1.1 * median), 2 * median, 1.0, [])
+    return Row(name, batch, 0.0, 0.0, median, (0.9 * median, 1.1 * median), None, 1.0, [])
 
 
 def test_verdicts_are_held_against_the_best_peer():

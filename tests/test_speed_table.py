@@ -57,7 +57,7 @@ KERNELS = {
 ACCELERATE = {
     "machine": CPU,
     "rows": [
-        {"contender": name, "batch": batch, "median_ms": ms, "p99_ms": 2 * ms}
+        {"contender": name, "batch": batch, "median_ms": ms, "p99_ms": 2 * ms if batch == 1 else None}
         for name, by_batch in {
             "plain eager": {1: 9.0, 64: 300.0},
             "exported file, onnxruntime": {1: 5.0, 64: 240.0},
@@ -182,7 +182,7 @@ def test_check_finds_what_is_out_of_date(tmp_path, monkeypatch, capsys):
 
 def test_what_it_says_of_accelerate(folder):
     text = speed_table.section(folder(**{named(1, "cpu_accelerate"): ACCELERATE}))
-    assert "| **fastvae accelerate** | 2.5 (5) | 2.00 | 120 (240) | 2.00 |" in text
+    assert "| **fastvae accelerate** | 2.5 (5) | 2.00 | 120 | 2.00 |" in text
     # The folded forms are fastvae's own: no peers, even where one is faster.
     assert "| folded eager | 1 (2) | 5.00 |  |  |" in text
     assert "- reconstruct 1 image, ms <= 2: FAIL, 2.5" in text
