@@ -1,5 +1,6 @@
 """The command line itself."""
 
+import logging
 import subprocess
 import sys
 
@@ -30,6 +31,13 @@ def test_info_names_what_runs_and_why(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
     assert all(topic in said for topic in ("device", "precision", "compile", "compiler", "Triton", "DALI", "cache"))
+
+
+def test_it_leaves_the_caller_s_logging_as_it_was():
+    log = logging.getLogger("fastvae")
+    before = log.level, list(log.handlers)
+    assert main(["generate", "/nowhere"]) == 1
+    assert (log.level, log.handlers) == before
 
 
 def test_help_does_not_wait_for_torch():

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     log, handler = logging.getLogger("fastvae"), logging.StreamHandler()
     log.addHandler(handler)
+    level = log.level
     log.setLevel(logging.INFO)
     try:
         return importlib.import_module(f"fastvae.cli.{argv[0]}").run(argv[1:])
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `fastvae info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    finally:
+    finally:  # whoever called this from Python has a logger of their own choice
+        log.setLevel(level)
         log.removeHandler(handler)
 
 

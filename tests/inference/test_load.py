@@ -20,7 +20,7 @@ def run(packed, tmp_path_factory):
 
 
 def test_load_from_run_checkpoint_and_file(run, packed):
-    images = to_images(torch.from_numpy(np.asarray(packed.images[:3])))
+    images = to_images(torch.from_numpy(np.array(packed.images[:3])))
     places = [run, str(latest(run)), latest(run) / "model.safetensors"]
     with torch.inference_mode():
         first, second, third = (fastvae.load(place).reconstruct(images) for place in places)
