@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.inference_contenders import plain_vae
+from fastvae.export.onnx_file import OPSET
 from fastvae.inference.eager import EagerVAE
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
 from fastvae.models import VAE
@@ -131,7 +132,7 @@ def _compiled(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 def _onnxruntime(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     import onnxruntime
 
-    program = torch.onnx.export(model, (x,), dynamo=True, opset_version=18, input_names=["x"], verbose=False)
+    program = torch.onnx.export(model, (x,), dynamo=True, opset_version=OPSET, input_names=["x"], verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bench import accelerate_bars, record
 from bench.accelerate_contenders import CONTENDERS, OURS, PEERS
 from bench.ceilings import measure as measure_ceilings
+from bench.clock import quantiles
 from bench.engine_layers import LayerRow, measure_layers
 from bench.engine_layers import table as layer_table
 from bench.isolated import Contender, all_ended
@@ -142,9 +143,7 @@ def measure(
 
 
 def _row(name: str, batch: int, first: dict, seconds: list[float]) -> Row:
-    milliseconds = 1e3 * torch.tensor(seconds, dtype=torch.float64)
-    points = torch.tensor([0.25, 0.5, 0.75, 0.99], dtype=torch.float64)
-    low, median, high, p99 = (round(q, 4) for q in torch.quantile(milliseconds, points).tolist())
+    low, median, high, p99 = (round(1e3 * q, 5) for q in quantiles(seconds, (0.25, 0.5, 0.75, 0.99)))
     return Row(
         contender=name,
         batch=batch,
@@ -154,7 +153,7 @@ def _row(name: str, batch: int, first: dict, seconds: list[float]) -> Row:
         quartiles_ms=(low, high),
         p99_ms=p99 if len(seconds) >= ENOUGH_FOR_P99 else None,
         images_per_s=round(1e3 * batch / median, 1),
-        samples_ms=[round(m, 4) for m in milliseconds.tolist()],
+        samples_ms=[round(1e3 * s, 5) for s in seconds],
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench import latency_curve, record, replay
-from bench.clock import latencies
+from bench.clock import latencies, quantiles
 from bench.inference_contenders import (
     OURS,
     VERBS,
@@ -113,6 +113,7 @@ def main(arguments: list[str]) -> int:
         verbs=tuple(options.verb),
     )
     out = options.out or record.path_for("inference")
+    record.check_writable(out)
     notes: list[str] = [] if chosen.device == "cuda" else ["no GPU: nothing was captured, batches end at 64"]
     rows: list[Row] = []
     status = 1
@@ -216,9 +217,7 @@ def _floor(form: Form, expected: list[Tensor]) -> float:
 
 
 def _row(name: str, job: Job, first_s: float, seconds: list[float]) -> Row:
-    milliseconds = 1e3 * torch.tensor(seconds, dtype=torch.float64)
-    points = torch.tensor([0.25, 0.5, 0.75, 0.99], dtype=torch.float64)
-    low, median, high, p99 = (round(q, 5) for q in torch.quantile(milliseconds, points).tolist())
+    low, median, high, p99 = (round(1e3 * q, 5) for q in quantiles(seconds, (0.25, 0.5, 0.75, 0.99)))
     return Row(
         contender=name,
         verb=job.verb,
@@ -229,7 +228,7 @@ def _row(name: str, job: Job, first_s: float, seconds: list[float]) -> Row:
         quartiles_ms=(low, high),
         p99_ms=p99,
         images_per_s=round(1e3 * job.batch / median, 1),
-        samples_ms=[round(m, 5) for m in milliseconds.tolist()],
+        samples_ms=[round(1e3 * s, 5) for s in seconds],
     )
 
 

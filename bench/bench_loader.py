@@ -68,6 +68,7 @@ def main(arguments: list[str]) -> int:
         workers=options.workers,
     )
     out = options.out or record.path_for("loader")
+    record.check_writable(out)
     notes: list[str] = []
     rows: list[Row] = []
     status = 1

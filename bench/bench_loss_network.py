@@ -171,6 +171,7 @@ def main(arguments: list[str]) -> int:
     rounds = options.rounds or (2 if options.tiny else 50 if on_gpu else 10)
     size = 16 if options.tiny else 64
     out = options.out or record.path_for("lossnet")
+    record.check_writable(out)
     notes = [] if on_gpu else ["no GPU: two streams and cuDNN's fused kernel were not timed"]
     found, extra, status = [], {}, 1
     device = "cuda" if on_gpu else "cpu"

@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
             parser.error(f"--{name} must be 1 or more; got {getattr(options, name)}")
     record.exit_on_sigterm()
     out = options.out or record.path_for("paper")
+    record.check_writable(out)
     size = size_of(tiny=options.tiny)
     size = replace(size, windows=options.rounds or size.windows, steps=options.steps or size.steps)
     found = Findings()

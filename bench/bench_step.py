@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> int:
         compiled=default.compiled and not options.no_compiled,
     )
     out = options.out or record.path_for("step")
+    record.check_writable(out)
     notes: list[str] = (
         [] if chosen.device == "cuda" else ["no GPU: nothing was captured, and no Triton kernel was timed"]
     )

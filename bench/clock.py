@@ -7,7 +7,7 @@ which also gives the host time to be ahead. Whole steps and inference are timed 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -165,5 +165,10 @@ def _with_cold_cache(calls: Contenders, rounds: int) -> Samples:
 
 def quartiles(samples: Iterable[float]) -> tuple[float, float, float]:
     """First quartile, median, third quartile, interpolated."""
+    return quantiles(samples, (0.25, 0.5, 0.75))
+
+
+def quantiles(samples: Iterable[float], points: Sequence[float]) -> tuple[float, ...]:
+    """Interpolated; `points` between 0 and 1."""
     values = torch.tensor(list(samples), dtype=torch.float64)
-    return tuple(torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist())
+    return tuple(torch.quantile(values, torch.tensor(points, dtype=torch.float64)).tolist())

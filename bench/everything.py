@@ -58,13 +58,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.minutes is not None and options.minutes <= 0:
         parser.error(f"--minutes must be above 0; got {options.minutes:g}")
+    out = (options.out or record.path_for("all")).resolve()
+    record.check_writable(out)
     start = time.monotonic()
     if "paper" in options.only and not options.tiny:
         draw_faces()  # not in the share of the suite that needs them
     on_gpu = torch.cuda.is_available()
     deadline = start + 60 * (options.minutes or (GPU_MINUTES if on_gpu else CPU_MINUTES))
     record.exit_on_sigterm()  # ends the suite that runs, too
-    out = (options.out or record.path_for("all")).resolve()
 
     gate = check(gate_command(on_gpu=on_gpu), deadline)
     merged = {

@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
     dtypes = [getattr(torch, d) for d in options.dtype or (["bfloat16"] if device == "cuda" else ["float32"])]
     rounds = options.rounds or (50 if device == "cuda" else 15)
     out = options.out or record.path_for("kernels")
+    record.check_writable(out)
     start = time.perf_counter()
     record.exit_on_sigterm()
     # Parameters are float32 in every precision.

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 import re
 import signal
@@ -15,6 +14,7 @@ import torch
 
 from bench.ceilings import Ceilings
 from fastvae.train.run_folder import environment
+from fastvae.whole_file import why_not_writable
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -44,9 +44,8 @@ def check_writable(path: Path) -> None:
     Raises:
         SystemExit: with status 2.
     """
-    above = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK) or path.is_dir():
-        print(f"--out {path}: no file can be written there", file=sys.stderr)
+    if why := why_not_writable(path):
+        print(f"--out {path}: no file can be written there: {why}", file=sys.stderr)
         raise SystemExit(2)
 
 

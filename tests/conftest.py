@@ -55,6 +55,17 @@ def packed(tmp_path_factory) -> PackedImages:
     return PackedImages.open(path)
 
 
+@pytest.fixture(scope="session")
+def run(packed, tmp_path_factory):
+    """The folder of a run: three steps of the smallest VAE."""
+    from fastvae.cli import main
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3"]
+    assert main(["train", "celeba64-plain", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
+    return folder
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder with 1 MiB of space."""

@@ -12,9 +12,9 @@ from bench.bench_accelerate import Row, main, verdicts
 from bench.engine_layers import LayerRow
 from bench.engine_layers import table as layer_table
 from bench.isolated import Contender, all_ended
-from fastvae.native.library import compiler
+from fastvae.machine import host_compiler
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
 
 
 def children() -> list[str]:

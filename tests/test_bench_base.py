@@ -1,5 +1,6 @@
 """What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -110,6 +111,14 @@ def test_samples_are_replayed_exactly():
     benchmark = Pedantic()
     replay.hand_over(benchmark, iter([0.1, 1e-6, 3.3]))
     assert benchmark.durations == [0.1, 1e-6, 3.3]
+
+
+@pytest.mark.parametrize("suite", __main__.SUITES)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(suite, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(__main__.SUITES[suite]).main(["--tiny", "--out", str(tmp_path / "file" / "x.json")])
+    assert ended.value.code == 2 and "no file can be written there" in capsys.readouterr().err
 
 
 def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):

@@ -12,6 +12,8 @@ from fastvae.inference.given_images import as_batch, as_latents
 from fastvae.machine import choose_precision
 from fastvae.models import VAE
 
+# Of the largest value: how far results may be from the plain module's, as `VAE.accelerate` states it.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _logger = logging.getLogger("fastvae")
 _warned: set[str] = set()
@@ -33,8 +35,8 @@ class AcceleratedVAE:
 
     Images may be uint8 arrays or tensors [H, W, 3] or [B, H, W, 3], float ones [3, H, W] or [B, 3, H, W] in [-1, 1], or
     PIL images of mode RGB (one or a list), always of `image_size`. Results are float32 tensors on `device`, new ones at
-    every call, without gradients. An empty batch has empty results. A large one goes through in pieces: beyond its
-    results it needs no memory.
+    every call, without gradients. An empty batch has empty results. Native and captured, a large one goes through in
+    pieces, whose maps take no more memory than a small one's.
 
     It may be called from several threads: calls take turns.
 
@@ -102,11 +104,12 @@ class AcceleratedVAE:
             with torch.no_grad():
                 return run()
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
                 raise
-            size = len(given) * 3 * self.image_size**2 * 4 / 1e9
+            count = len(given) if hasattr(given, "__len__") else 1
+            size = count * 3 * self.image_size**2 * 4 / 1e9
             raise FastvaeError(
-                f"a batch of {len(given)} does not fit into memory (as float32 images it takes {size:.1f} GB): "
+                f"a batch of {count} does not fit into memory (as float32 images it takes {size:.1f} GB): "
                 "pass fewer at a time"
             ) from error
 
@@ -126,7 +129,7 @@ def accelerate(
         raise FastvaeError(f"accelerate runs on the CPU and on CUDA devices; torch sees no {device} here")
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else _DTYPES[choose_precision("auto", device).value]
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if dtype not in BOUNDS:
         raise FastvaeError(f"dtype must be float32, bfloat16 or float16; got {dtype}")
     if device.type == "cuda":
         from fastvae.inference.captured import CapturedVAE

@@ -12,11 +12,9 @@ class EagerVAE:
 
     def __init__(self, vae: VAE, dtype: torch.dtype):
         self._dtype = dtype
-        encoder, decoder = FoldedEncoder(vae), FoldedDecoder(vae)
-        for part in (encoder, decoder):
-            part.to("cpu", dtype, memory_format=torch.channels_last)
-        self._encoder, self._decoder = encoder, decoder
-        self._both = FoldedReconstruction(encoder, decoder)
+        self._encoder, self._decoder = FoldedEncoder(vae), FoldedDecoder(vae)
+        self._both = FoldedReconstruction(self._encoder, self._decoder)
+        self._both.to("cpu", dtype, memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W], float32 in [-1, 1] or uint8 -> mean and log-variance [B, latent]."""

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
-from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.inference.accelerated import BOUNDS, AcceleratedVAE
 from fastvae.models import VAE
 
-# Of the largest value, as `VAE.accelerate` states them.
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
 # Calls of a turn. The first ones bring weights back into the caches and wait for the other's threads to go to sleep:
 # they are not counted.
 _UNTIMED, _TIMED = 2, 5

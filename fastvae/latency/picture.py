@@ -6,6 +6,7 @@ from textwrap import fill
 
 from fastvae.errors import FastvaeError
 from fastvae.latency.measure import Cell
+from fastvae.whole_file import whole_file
 
 
 def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
@@ -42,9 +43,7 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
     axes[0][0].legend()
     figure.suptitle(fill(title, 55 * len(verbs)), fontsize="medium")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise FastvaeError(f"{path} could not be written ({error.strerror or error}): choose another --out") from error
+        with whole_file(path) as temporary:
+            figure.savefig(temporary)
     finally:
         plt.close(figure)

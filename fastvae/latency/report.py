@@ -1,16 +1,15 @@
 """What was measured, as text and as JSON."""
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import UsageError
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
+from fastvae.whole_file import whole_file, why_not_writable
 
 
 def cells_table(cells: Sequence[Cell]) -> str:
@@ -55,9 +54,8 @@ def check_writable(path: Path) -> None:
     Raises:
         UsageError: no file can be written there.
     """
-    above = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UsageError(f"--out {path}: {above} is not a folder that can be written into")
+    if why := why_not_writable(path):
+        raise UsageError(f"--out {path}: {why}")
 
 
 def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about: Any) -> None:
@@ -70,12 +68,5 @@ def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about
         "cells": [asdict(cell) | {"speedup": round(cell.speedup, 3)} for cell in cells],
         "starts": [asdict(start) for start in starts],
     }
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FastvaeError(f"{path} could not be written ({error.strerror or error}): choose another --out") from error

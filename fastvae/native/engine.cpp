@@ -32,8 +32,8 @@ class Engine {
     std::deque<Map> maps;
     std::deque<Layer> layers;
 
-    // What is to be run, between two maps; either end may be outside: an input that is not null is read into map
-    // `input_map`, results go to `images` from a ToImage layer, or from `results` (single pixels) to `vectors`.
+    // What is to be run: the input is read into map `input_map`, then come the layers; a ToImage layer writes to `images`,
+    // and the maps `results`, of single pixels, go to `vectors`.
     struct Run {
         const int* layers;
         int layer_count, input_map;

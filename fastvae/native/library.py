@@ -5,7 +5,6 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import time
@@ -14,18 +13,13 @@ from pathlib import Path
 
 from fastvae.cache import cache_folder
 from fastvae.errors import FastvaeError
+from fastvae.machine import host_compiler
 
 _SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
 # Clang says -mcpu where GCC says -march, but on x86.
 _FOR_THIS_CPU = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 _FLAGS = ("-O3", _FOR_THIS_CPU, "-std=c++17", "-shared", "-fPIC", "-pthread")
 _logger = logging.getLogger("fastvae")
-
-
-def compiler() -> str | None:
-    """The C++ compiler that takes GCC's vector extension, or None: `$CXX`, g++ or clang++."""
-    names = (os.environ.get("CXX"), "g++", "clang++", "c++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 @cache
@@ -38,7 +32,7 @@ def library(extra_flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     Raises:
         FastvaeError: there is no compiler, or it failed.
     """
-    cxx = compiler()
+    cxx = host_compiler()
     if cxx is None:
         raise FastvaeError("there is no C++ compiler (g++ or clang++)")
     command = [cxx, *_FLAGS, *extra_flags]

@@ -43,6 +43,7 @@ class NativeVAE:
         weight, bias = folded(vae.decoder.to_image, None)
         by_parity = torch.stack([torch.stack(row) for row in parity_filters(weight)])
         self._decoder.append(engine.add_to_image("to image", x, by_parity, bias))
+        self._reconstruction = [*self._encoder, self._heads[0], *self._decoder]
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W], float32 in [-1, 1] or uint8 -> mean and log-variance [B, latent]."""
@@ -69,10 +70,6 @@ class NativeVAE:
         made = self._empty(len(images))
         self._engine.run(self._reconstruction, self._pixels, images, images=made, seconds=seconds)
         return list(zip((None, *self._reconstruction), seconds.tolist(), strict=True))
-
-    @property
-    def _reconstruction(self) -> list[Layer]:
-        return [*self._encoder, self._heads[0], *self._decoder]
 
     def _empty(self, batch: int) -> Tensor:
         return torch.empty(batch, 3, self.image_size, self.image_size)

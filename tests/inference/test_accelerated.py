@@ -1,9 +1,10 @@
 """`VAE.accelerate`: the same results, whatever computes them, from any number of threads."""
 
+import contextlib
 import copy
 import logging
 import multiprocessing
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.conftest import blobs
 
 # Stated in `VAE.accelerate`, of the largest value.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
-needs_compiler = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(library.host_compiler() is None, reason="needs a C++ compiler")
 
 
 def trained(size: int, width: int, latent: int) -> fastvae.VAE:
@@ -138,23 +139,26 @@ def test_training_mode_changes_nothing(small):
     assert torch.equal(fast.reconstruct(pixels), small.accelerate().reconstruct(pixels))
 
 
-@needs_compiler
-def test_eight_threads_get_their_own_answers(small):
-    fast, wrong = small.accelerate(), []
+def wrong_answers(fast, calls: int, around=contextlib.nullcontext) -> list[int]:
+    """Eight threads call at once with batches of their own, each within `around()`: who got another's answer."""
+    wrong = []
     batches = [blobs(1 + i % 3, 16, seed=i) for i in range(8)]
     expected = [fast.reconstruct(b) for b in batches]
 
     def call(i: int) -> None:
-        for _ in range(50):
-            if not torch.equal(fast.reconstruct(batches[i]), expected[i]):
-                wrong.append(i)
+        with around():
+            for _ in range(calls):
+                if not torch.equal(fast.reconstruct(batches[i]), expected[i]):
+                    wrong.append(i)
 
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(8)))
+    return wrong
+
+
+@needs_compiler
+def test_eight_threads_get_their_own_answers(small):
+    assert not wrong_answers(small.accelerate(), 50)
 
 
 @needs_compiler
@@ -223,7 +227,7 @@ def test_cuda_without_cuda(small):
 
 
 def test_no_compiler_means_one_warning_and_the_same_results(small, monkeypatch, caplog):
-    monkeypatch.setattr(library, "compiler", lambda: None)
+    monkeypatch.setattr(library, "host_compiler", lambda: None)
     monkeypatch.setattr(accelerated, "_warned", set())
     library.library.cache_clear()
     try:
@@ -264,24 +268,14 @@ def test_captured(vae, dtype):
 
 @pytest.mark.gpu
 def test_captured_from_threads_on_streams_of_their_own(small):
-    fast, wrong = small.accelerate(device="cuda", batch_sizes=(1, 2)), []
-    batches = [blobs(1 + i % 3, 16, seed=i) for i in range(8)]
-    expected = [fast.reconstruct(b).clone() for b in batches]
+    fast = small.accelerate(device="cuda", batch_sizes=(1, 2))
+    assert not wrong_answers(fast, 100, lambda: torch.cuda.stream(own_stream()))
+
+
+def own_stream() -> torch.cuda.Stream:
+    """One that begins after all that was done before, as what a thread reads must be there."""
     torch.cuda.synchronize()
-
-    def call(i: int) -> None:
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            for _ in range(100):
-                if not torch.equal(fast.reconstruct(batches[i]), expected[i]):
-                    wrong.append(i)
-
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    return torch.cuda.Stream()
 
 
 @pytest.mark.gpu

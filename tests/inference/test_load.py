@@ -11,14 +11,6 @@ from fastvae.train.checkpoint import latest
 from fastvae.train.step import to_images
 
 
-@pytest.fixture(scope="module")
-def run(packed, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3"]
-    assert main(["train", "celeba64-plain", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
-    return folder
-
-
 def test_load_from_run_checkpoint_and_file(run, packed):
     images = to_images(torch.from_numpy(np.array(packed.images[:3])))
     places = [run, str(latest(run)), latest(run) / "model.safetensors"]

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastvae.machine import host_compiler
 from fastvae.native.engine import Activation, Engine, Layer, Map
-from fastvae.native.library import compiler
 from fastvae.native.vae import parity_filters
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
 
 # Wider vectors than the processor has are compiled into several: slow, and the same numbers.
 LANES = pytest.mark.parametrize("lanes", [4, 8, 16])

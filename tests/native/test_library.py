@@ -11,7 +11,7 @@ from fastvae.errors import FastvaeError
 from fastvae.native import library
 
 FLAGS = ("-O0", "-DFASTVAE_LANES=4")
-pytestmark = pytest.mark.skipif(library.compiler() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(library.host_compiler() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_it_is_compiled_once_and_announced(cache, monkeypatch, caplog):
 
 
 def test_other_flags_and_other_sources_are_another_file(cache, monkeypatch):
-    command = [library.compiler(), *library._FLAGS]
+    command = [library.host_compiler(), *library._FLAGS]
     digest = library._digest(command)
     assert library._digest([*command, "-DX"]) != digest
     monkeypatch.setattr(library, "_SOURCES", library._SOURCES[1:])
@@ -62,7 +62,7 @@ def test_a_failing_compiler_is_quoted(cache, monkeypatch, tmp_path):
 
 
 def test_no_compiler(cache, monkeypatch):
-    monkeypatch.setattr(library, "compiler", lambda: None)
+    monkeypatch.setattr(library, "host_compiler", lambda: None)
     with pytest.raises(FastvaeError, match="no C\\+\\+ compiler"):
         library.library()
 

@@ -1,6 +1,7 @@
-"""A file under its name only when it is whole and has been found right."""
+"""Files that somebody asked for with --out: whole under their names or not there, and refused before the work."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def why_not_writable(path: Path) -> str | None:
+    """What keeps a file from being written there, or None; to be asked before the work, not after."""
+    if path.is_dir():
+        return f"{path} is a folder"
+    above = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return f"{above} is not a folder that can be written into"
+    return None
