@@ -14,7 +14,7 @@ def test_every_recipe_survives_json(name):
     config = RECIPES[name]()
     assert config.recipe == name
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
-    assert RECIPES[name].__doc__
+    assert RECIPES[name].about.endswith(".")
 
 
 def test_the_papers_schedule():
@@ -29,8 +29,8 @@ def test_the_papers_schedule():
 
 def test_configs_of_another_version():
     values = to_json(RECIPES["demo"]())
-    with pytest.raises(FastvaeError, match="unknown objective 'vae_gwan', did you mean 'vae_wgan'"):
-        from_json({**values, "objective": {**values["objective"], "name": "vae_gwan"}})
+    with pytest.raises(FastvaeError, match="unknown objective 'vae_wgn', did you mean 'vae_wgan'"):
+        from_json({**values, "objective": {**values["objective"], "name": "vae_wgn"}})
     with pytest.raises(FastvaeError, match="unknown field 'colour' of ModelConfig"):
         from_json({**values, "model": {**values["model"], "colour": 1}})
 

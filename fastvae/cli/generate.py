@@ -10,7 +10,7 @@ from fastvae.config import at_least, require
 
 @dataclass(frozen=True)
 class _Command:
-    """Decodes draws of N(0, I) with the decoder of a run and writes them as one picture."""
+    """Turns draws of N(0, I) into images by a run's decoder or generator, and writes them as one picture."""
 
     run: tyro.conf.Positional[Path]  # a run folder, one of its checkpoints, or a model.safetensors
     out: Path = Path("samples.png")  # picture to write
@@ -31,11 +31,12 @@ def run(argv: list[str]) -> int:
     command = tyro.cli(_Command, prog="fastvae generate", args=argv)
     import torch
 
-    from fastvae import load, pictures
+    from fastvae import pictures
+    from fastvae.inference.sampler import load_sampler
 
-    vae = load(command.run)
+    sampler = load_sampler(command.run)
     with torch.inference_mode():
-        images = vae.sample(command.count, generator=torch.Generator().manual_seed(command.seed))
+        images = sampler.sample(command.count, generator=torch.Generator().manual_seed(command.seed))
     pictures.save_png(pictures.grid(pictures.to_pixels(images), command.columns), command.out)
     print(f"{command.count} images in {command.out}")
     return 0

@@ -112,7 +112,7 @@ def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Conf
 
 
 def _parse(default: Config, argv: list[str]) -> _Command:
-    about = RECIPES[default.recipe].__doc__ if default.recipe in RECIPES else ""
+    about = RECIPES[default.recipe].about if default.recipe in RECIPES else ""
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",

@@ -31,13 +31,14 @@ class RunSummary:
         return {"version": self.version, "losses": self.losses, "held_out": self.held_out}
 
 
-def of_checkpoint(metadata: dict[str, Any], file: Path) -> RunSummary | None:
+def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None) -> RunSummary | None:
     """The summary of the run that wrote a model.safetensors.
 
     Args:
         metadata: what `checkpoint.read_metadata` gives for it.
         file: where it lies: in a run's checkpoint, whose run is asked for its numbers, or in a folder made by
             `VAE.save_pretrained`, which brought them along.
+        view: of a multi-view run, whose numbers and picture are wanted; config and losses are the run's.
 
     Returns:
         The summary; None for a model that comes from no run.
@@ -49,16 +50,17 @@ def of_checkpoint(metadata: dict[str, Any], file: Path) -> RunSummary | None:
         return RunSummary(step, config, **saved, picture=_existing(file.with_name("reconstructions.png")))
     run = file.parent.parent.parent
     lines = [line for line in _lines(run / "stats.jsonl") if line.get("step", step + 1) <= step]
-    held_out = [line for line in lines if "held_out_psnr_db" in line]
-    losses = [line for line in lines if "held_out_psnr_db" not in line]
+    prefix = f"held_out_{view}_" if view else "held_out_"
+    held_out = [line for line in lines if f"{prefix}psnr_db" in line]
+    losses = [line for line in lines if not any(key.startswith("held_out_") for key in line)]
     version = _json(run / "environment.json").get("fastvae")
     return RunSummary(
         step,
         config,
         version,
         {k: v for k, v in losses[-1].items() if k != "step"} if losses else {},
-        {k.removeprefix("held_out_"): v for k, v in held_out[-1].items() if k != "step"} if held_out else {},
-        _newest(run / "pictures", step),
+        {k.removeprefix(prefix): v for k, v in held_out[-1].items() if k != "step"} if held_out else {},
+        _newest(run / "pictures", step, f"reconstructions-{view}-" if view else "reconstructions-"),
     )
 
 
@@ -72,9 +74,9 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"data": name(config["data"]), "objective": objective}
 
 
-def _newest(folder: Path, step: int) -> Path | None:
-    pictures = [p for p in sorted(folder.glob("reconstructions-*.png")) if p.stem.rpartition("-")[2].isdigit()]
-    pictures = [p for p in pictures if int(p.stem.rpartition("-")[2]) <= step]
+def _newest(folder: Path, step: int, prefix: str) -> Path | None:
+    pictures = [p for p in sorted(folder.glob(f"{prefix}*.png")) if p.stem.removeprefix(prefix).isdigit()]
+    pictures = [p for p in pictures if int(p.stem.removeprefix(prefix)) <= step]
     return pictures[-1] if pictures else None
 
 

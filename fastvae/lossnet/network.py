@@ -105,6 +105,21 @@ class LossNetwork(nn.Module):
         self.features.to(dtype)
         return self
 
+    def part(self, taps: Sequence[str]) -> "LossNetwork":
+        """The same network up to the deepest of some of its taps; the layers are these, not copies.
+
+        Raises:
+            UsageError: a tap is unknown.
+            ValueError: a tap lies deeper than this network goes.
+        """
+        with torch.device("meta"):
+            part = LossNetwork(taps)
+        if len(part.features) > len(self.features):
+            raise ValueError(f"{part.taps[-1]} lies deeper than this network, which ends at {self.taps[-1]}")
+        part.features, part.source = self.features[: len(part.features)], self.source
+        part.register_buffer("shift", self.shift, persistent=False)
+        return part
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of the taps, in order of depth.
 

@@ -1,15 +1,25 @@
 """The systems that can be trained. One file each; this table is all that names them."""
 
 from fastvae.objectives.base import Objective, Pass, Update
+from fastvae.objectives.dcgan import Dcgan, DcganOptions
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
+from fastvae.objectives.lsgan import Lsgan, LsganOptions
+from fastvae.objectives.multi_view import MultiView, MultiViewOptions
 from fastvae.objectives.plain_vae import PlainVae, PlainVaeOptions
+from fastvae.objectives.vae_gan import VaeGan, VaeGanOptions
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
+from fastvae.objectives.wgan import Wgan, WganOptions
 
 # name -> (options, objective). The name stands in a run's config.json.
 OBJECTIVES = {
     "vae_wgan": (VaeWganOptions, VaeWgan),
     "dfc_vae": (DfcVaeOptions, DfcVae),
     "plain_vae": (PlainVaeOptions, PlainVae),
+    "multi_view": (MultiViewOptions, MultiView),
+    "vae_gan": (VaeGanOptions, VaeGan),
+    "dcgan": (DcganOptions, Dcgan),
+    "wgan": (WganOptions, Wgan),
+    "lsgan": (LsganOptions, Lsgan),
 }
 
 

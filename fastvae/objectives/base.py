@@ -5,7 +5,7 @@ is a new file beside this one: a dataclass of options, a subclass of `Objective`
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,18 +41,40 @@ class Update:
     Attributes:
         optimizer: moves the parameters in place; the schedule scales the `lr` that each group starts with.
         clip_gradients: largest absolute value of a gradient's entry; None for no clipping.
+        gate: a term of the pass; where it is zero, parameters and optimiser stay as they are. None for always.
     """
 
     optimizer: torch.optim.Optimizer
     clip_gradients: float | None = None
+    gate: str | None = None
 
-    def apply(self) -> None:
-        """Moves the parameters by their gradients and forgets the gradients."""
+    def apply(self, terms: Mapping[str, Tensor]) -> None:
+        """Moves the parameters by their gradients and forgets the gradients.
+
+        Args:
+            terms: of the pass, scalars on the device.
+        """
         if self.clip_gradients is not None:
             params = [p for group in self.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_value_(params, self.clip_gradients)
-        self.optimizer.step()
+        if self.gate is None:
+            self.optimizer.step()
+        else:
+            self._step_if(terms[self.gate] != 0)
         self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _step_if(self, moves: Tensor) -> None:
+        # The host must not wait for the decision, and a captured step cannot: so step, and take it back.
+        before = {id(t): (t, t.clone()) for t in self._tensors()}
+        self.optimizer.step()
+        for tensor in self._tensors():
+            _, old = before.get(id(tensor), (None, torch.zeros_like(tensor)))  # states begin at zero
+            tensor.copy_(torch.where(moves, tensor, old))
+
+    def _tensors(self) -> list[Tensor]:
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return params + [t for s in self.optimizer.state.values() for t in s.values() if isinstance(t, Tensor)]
 
 
 class Objective(ABC):
@@ -91,6 +113,10 @@ class Objective(ABC):
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Extra scalars worth logging now and then, at the cost of a pass of their own; {} by default."""
         return {}
+
+    def parts(self) -> dict[str, "Objective"]:
+        """The systems that it trains, by name, to be evaluated and pictured each; itself alone, as "", by default."""
+        return {"": self}
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
         """Images [B, 3, H, W] in [-1, 1] -> their reconstructions, or None where the system has no encoder."""

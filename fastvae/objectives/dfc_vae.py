@@ -47,11 +47,19 @@ class DfcVae(PlainVae):
         weights = paper_weights(channels) if self.options.layer_weights == "paper" else (1.0,) * len(chosen)
         return feature_loss([fake_features[i] for i in chosen], [features[i] for i in chosen], weights)
 
-    def forward(self, images: Tensor, noise: Tensor):
-        """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, and the features of both sides."""
+    def forward(self, images: Tensor, noise: Tensor, features: tuple[Tensor, ...] | None = None):
+        """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, and the features of both sides.
+
+        Args:
+            images, noise: the batch.
+            features: those of the images, where somebody else has computed them.
+        """
         mean, log_variance = self.encoder(images)
         fakes = self.decoder(reparameterise(mean, log_variance, noise))
-        features, fake_features = self.loss_network.forward_pair(images, fakes)
+        if features is None:
+            features, fake_features = self.loss_network.forward_pair(images, fakes)
+        else:
+            fake_features = self.loss_network(fakes)
         return (
             kl_divergence(mean, log_variance),
             self.feature_distance(fake_features, features),

@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fastvae.config import ModelConfig, above, at_least, require
 from fastvae.kernels import reverse_gradient
@@ -22,8 +21,11 @@ from fastvae.losses import reparameterise
 from fastvae.models import Critic
 from fastvae.objectives.base import Pass, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
+from fastvae.objectives.gradients import with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 
+# The loss network's maps of a batch's images, where somebody else has computed them.
+Features = tuple[Tensor, ...] | None
 Clipped = Literal["weights", "weights_but_norm", "gradients", "nothing"]
 
 
@@ -125,9 +127,9 @@ class VaeWgan(DfcVae):
             ),
         }
 
-    def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, images: Tensor, noise: Tensor, features: Features = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Algorithm 1: every loss of a step from one forward pass, for one backward pass and three updates."""
-        kl, rec, features, fake_features = self.forward(images, noise)
+        kl, rec, features, fake_features = self.forward(images, noise, features)
         if self.options.adversarial == "wasserstein":
             critic_loss = self.critic_distance(features[0], reverse_gradient(fake_features[0]))
             adversarial = critic_loss
@@ -137,16 +139,20 @@ class VaeWgan(DfcVae):
         total = self.options.alpha * kl + self.options.beta * rec + adversarial
         return total, {"kl": kl.detach(), "rec": rec.detach(), "critic": critic_loss.detach()}
 
-    def critic_first_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def critic_first_loss(
+        self, images: Tensor, noise: Tensor, features: Features = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's own pass of `order="critic_first"`."""
         with torch.no_grad():
-            _, _, features, fake_features = self.forward(images, noise)
+            _, _, features, fake_features = self.forward(images, noise, features)
         critic_loss = self.critic_distance(features[0], fake_features[0])
         return critic_loss, {"critic": critic_loss.detach()}
 
-    def vae_second_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def vae_second_loss(
+        self, images: Tensor, noise: Tensor, features: Features = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The VAE's own pass of `order="critic_first"`, against the critic just updated."""
-        kl, rec, _, fake_features = self.forward(images, noise)
+        kl, rec, _, fake_features = self.forward(images, noise, features)
         total = self.options.alpha * kl + self.options.beta * rec + self.generator_distance(fake_features[0])
         return total, {"kl": kl.detach(), "rec": rec.detach()}
 
@@ -163,15 +169,19 @@ class VaeWgan(DfcVae):
 
     def generator_distance(self, fake: Tensor) -> Tensor:
         """What encoder and decoder descend: -s mean critic, or its squared distance to s; the critic held fixed."""
-        fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
-        scores = functional_call(self.critic, fixed, (fake,))
+        scores = with_fixed_parameters(self.critic, fake)
         s = self.form.label_scale
         if self.options.adversarial == "wasserstein":
             return -s * scores.mean()
         return (scores - s).square().mean()
 
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': who moves the pixels, and by how much."""
+        """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': who moves the pixels, and by how much.
+
+        Nothing where beta is 0, since there is but one to move them.
+        """
+        if not self.options.beta:
+            return {}
         with torch.no_grad():
             mean, log_variance = self.encoder(images)
             fakes = self.decoder(reparameterise(mean, log_variance, noise))

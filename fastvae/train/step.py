@@ -50,7 +50,7 @@ class Step:
                 total, reported = self._loss(part)(pixels, noise)
             total.backward()
             for name in part.updates:
-                self.updates[name].apply()
+                self.updates[name].apply(reported)
             terms |= reported
         return terms
 

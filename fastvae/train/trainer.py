@@ -200,24 +200,28 @@ class Trainer:
         self._saved = self.done
 
     def _evaluate(self) -> None:
-        found = evaluate(self.objective, self.step, self.held_out)
-        if found:
-            words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-            self.progress.note(f"held-out images after {self.done} steps: {words}")
-        self.run.append({"step": self.done, **{f"held_out_{name}": value for name, value in found.items()}})
+        for name, part in self.objective.parts().items():
+            found = evaluate(part, self.step, self.held_out)
+            if found:
+                words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+                of = f"{name}, held-out images" if name else "held-out images"
+                self.progress.note(f"{of} after {self.done} steps: {words}")
+            prefix = f"held_out_{name}_" if name else "held_out_"
+            self.run.append({"step": self.done, **{f"{prefix}{key}": value for key, value in found.items()}})
 
     @torch.no_grad()
     def _pictures(self) -> None:
         originals = self.held_out[:_PICTURED]
-        generator = torch.Generator().manual_seed(self.train.seed)
-        noise = torch.randn(_PICTURED * 2, self.objective.noise_size, generator=generator).to(self.step.device)
-        self.objective.train(False)
-        with self.step.precision():
-            samples = self.objective.sample(noise)
-            fakes = self.objective.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
-        self.objective.train(True)
-        name = f"{self.done:08d}.png"
-        pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{name}")
-        if fakes is not None:
-            sheet = pictures.beside(originals, pictures.to_pixels(fakes))
-            pictures.save_png(sheet, self.run.pictures / f"reconstructions-{name}")
+        for name, part in self.objective.parts().items():
+            generator = torch.Generator().manual_seed(self.train.seed)
+            noise = torch.randn(_PICTURED * 2, part.noise_size, generator=generator).to(self.step.device)
+            part.train(False)
+            with self.step.precision():
+                samples = part.sample(noise)
+                fakes = part.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
+            part.train(True)
+            ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
+            pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{ending}")
+            if fakes is not None:
+                sheet = pictures.beside(originals, pictures.to_pixels(fakes))
+                pictures.save_png(sheet, self.run.pictures / f"reconstructions-{ending}")

@@ -48,6 +48,6 @@ def test_plain_vae_needs_no_loss_network_and_learns():
     for _ in range(40):
         total, terms = objective.loss(images, torch.randn(16, 5))
         total.backward()
-        update.apply()
+        update.apply({})
         losses.append(terms["reconstruction"].item())
     assert losses[-1] < losses[0] / 2

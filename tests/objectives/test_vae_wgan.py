@@ -117,7 +117,7 @@ def test_critic_first_meets_the_updated_critic():
     updates = objective.updates(1e-2)
     critic_pass.loss(images, noise)[0].backward()
     assert all(p.grad is None for n in ("encoder", "decoder") for p in objective.networks[n].parameters())
-    updates["critic"].apply()
+    updates["critic"].apply({})
     reference = copy.deepcopy(objective)
     vae_pass.loss(images, noise)[0].backward()
     assert all(p.grad is None for p in objective.critic.parameters())
@@ -133,7 +133,7 @@ def test_what_is_clipped(clipped):
     images, noise = batch()
     objective = build(clipped=clipped, critic_optimizer="rmsprop", critic_lr=1e-1)
     objective.loss(images, noise)[0].backward()
-    objective.updates(1e-3)["critic"].apply()
+    objective.updates(1e-3)["critic"].apply({})
     norms = [p for m in objective.critic.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     others = [p for p in objective.critic.parameters() if all(p is not q for q in norms)]
     assert norms and others
@@ -154,7 +154,7 @@ def test_gradients_are_clipped_before_the_update():
     )
     for p in objective.critic.parameters():
         p.grad = torch.ones_like(p)
-    update.apply()
+    update.apply({})
     assert seen == [0.125]
 
 

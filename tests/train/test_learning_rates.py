@@ -30,7 +30,7 @@ def test_an_update_uses_the_rate_of_its_epoch():
     for epoch in (0, 1):
         rates.set_epoch(epoch)
         p.grad, before = torch.ones(1), p.detach().clone()
-        update.apply()
+        update.apply({})
         moved.append((before - p.detach()).item())
     # With a constant gradient every Adam step is lr.
     assert torch.allclose(torch.tensor(moved), torch.tensor([0.1, 0.05]))

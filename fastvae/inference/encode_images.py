@@ -1,0 +1,40 @@
+"""The means of q(z|x) of many images: what attribute vectors, maps and classifiers are made from."""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.models import VAE
+
+_BATCH = 256
+
+
+def encode_images(
+    vae: VAE | AcceleratedVAE, images: np.ndarray, indices: np.ndarray | None = None, *, progress: str | None = None
+) -> np.ndarray:
+    """The mean of q(z|x) of each image.
+
+    Args:
+        vae: what encodes; an accelerated one is the fast way.
+        images: uint8 [N, H, W, 3]; may be a memory map, of which no more than a batch is in memory at a time.
+        indices: which ones, in which order; None for all.
+        progress: shown before a bar on standard error; None for no bar.
+
+    Returns:
+        float32 [n, latent].
+    """
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    means = np.empty((len(indices), vae.latent), np.float32)
+    with (
+        torch.inference_mode(),
+        tqdm(total=len(indices), desc=progress, unit=" images", disable=progress is None) as bar,
+    ):
+        for start in range(0, len(indices), _BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images[indices[start : start + _BATCH]]))
+            if isinstance(vae, VAE):
+                device = vae.decoder.linear.weight.device
+                batch = batch.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            means[start : start + len(batch)] = vae.encode(batch)[0].float().cpu().numpy()
+            bar.update(len(batch))
+    return means

@@ -1,0 +1,46 @@
+"""Whatever of a run draws images: its VAE, or the generator of a GAN."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastvae.config import model_from_json
+from fastvae.inference.load import load_file, model_file
+from fastvae.inference.run_summary import RunSummary, of_checkpoint
+from fastvae.models.dcgan import DcganGenerator
+from fastvae.train import checkpoint
+
+_GENERATOR = "generator."
+
+
+class Sampler(Protocol):
+    """Draws images from the prior N(0, I)."""
+
+    image_size: int
+    latent: int
+    run: RunSummary | None
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images [count, 3, H, W] in [-1, 1]."""
+
+
+def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
+    """The `VAE` of a run, or the `DcganGenerator` of a GAN's run, in eval mode. Takes what `fastvae.load` takes.
+
+    Raises:
+        FastvaeError: as `fastvae.load`.
+    """
+    file, view = model_file(path)
+    metadata = checkpoint.read_metadata(file)
+    tensors = {k: v for k, v in checkpoint.read_tensors(file).items() if k.startswith(_GENERATOR)}
+    if not tensors:
+        return load_file(file, device=device, view=view)
+    model = model_from_json(metadata["config"])
+    generator = DcganGenerator(model.image_size, model.width, model.latent)
+    found = {k.removeprefix(_GENERATOR): v for k, v in tensors.items()}
+    checkpoint.check_same(file, found, generator.state_dict())
+    generator.load_state_dict(found)
+    generator.run = of_checkpoint(metadata, file)
+    return generator.to(device).eval()

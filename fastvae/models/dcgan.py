@@ -1,0 +1,102 @@
+"""DCGAN's two networks: what the GANs that the paper compares with are made of.
+
+Source: Radford, Metz and Chintala 2016 (arXiv:1511.06434), sections 3 and 4: strided convolutions in place of pooling,
+BN everywhere but at the image and at the number, ReLU in the generator, LeakyReLU of slope 0.2 in the discriminator,
+weights drawn from N(0, 0.02^2).
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastvae.models.batch_norm import BatchNorm2d
+from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
+
+if TYPE_CHECKING:
+    from fastvae.inference.run_summary import RunSummary
+
+
+class DcganGenerator(nn.Module):
+    """z -> image: five transposed convolutions, the first to a map of 1/16 of the image's side, then tanh.
+
+    Args:
+        image_size: height and width of the images, a multiple of 16.
+        width: channels before the last convolution, 64 in the source; earlier ones have 2, 4 and 8 times as many.
+        latent: dimensions of z.
+
+    Attributes:
+        run: what is known of the training run that the weights come from, or None.
+    """
+
+    run: "RunSummary | None" = None
+
+    def __init__(self, image_size: int = 64, width: int = 64, latent: int = 100):
+        super().__init__()
+        check_image_size(image_size)
+        self.image_size, self.width, self.latent = image_size, width, latent
+        first, *others = reversed(stage_widths(width))
+        layers = [nn.ConvTranspose2d(latent, first, image_size // 16, bias=False), BatchNorm2d(first), nn.ReLU()]
+        for inputs, outputs in zip((first, *others[:-1]), others, strict=True):
+            layers += [_upsampling(inputs, outputs), BatchNorm2d(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, _upsampling(others[-1], 3), nn.Tanh())
+        self.apply(_draw_weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
+        return self.layers(z[:, :, None, None])
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images [count, 3, H, W] in [-1, 1] from draws of the prior N(0, I); as `VAE.sample`."""
+        weight = self.layers[0].weight
+        return self(torch.randn(count, self.latent, generator=generator, device=weight.device, dtype=weight.dtype))
+
+
+class DcganDiscriminator(nn.Module):
+    """Image -> one number: four convolutions of stride 2, then one over what is left of the map; no sigmoid.
+
+    Args:
+        image_size: height and width of the images, a multiple of 16.
+        width: channels after the first convolution, 64 in the source; later ones have 2, 4 and 8 times as many.
+    """
+
+    def __init__(self, image_size: int = 64, width: int = 64):
+        super().__init__()
+        check_image_size(image_size)
+        widths = stage_widths(width)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 4, stride=2, padding=1, bias=i == 3) for i, o in zip((3, *widths[:-1]), widths, strict=True)
+        )
+        self.norms = nn.ModuleList(BatchNorm2d(channels) for channels in widths[1:])
+        self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
+        self.apply(_draw_weights)
+
+    def forward(self, images: Tensor, parts: int = 1, layer: int | None = None) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> one number each, [B], float32 at least.
+
+        Args:
+            images: what is judged.
+            parts: as in `BatchNorm2d`.
+            layer: 1 to 4, to have the output of that convolution before its BN: [B, C, H / 2^layer, W / 2^layer].
+        """
+        x = self.convs[0](images)
+        for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
+            x = conv(F.leaky_relu(x if norm is None else norm(x, parts), NEGATIVE_SLOPE))
+        if layer is not None:
+            return x
+        scores = self.head(F.leaky_relu(self.norms[-1](x, parts), NEGATIVE_SLOPE)).flatten()
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _upsampling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=outputs == 3)
+
+
+def _draw_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,123 @@
+"""VAE/GAN: a VAE whose reconstructions are compared in the features of the discriminator that judges them.
+
+    L_like = 1/2 |D_l(x) - D_l(x')|^2, summed over the features of the discriminator's layer l, mean over the batch
+    L_dis  = -r mean log(D(x) + e) - (1 - r) mean log(1 - D(fake) + e)
+
+where fake are reconstructions x' and images Decoder(z_p) of the prior in equal number;
+
+    encoder:       descends KL + L_like
+    decoder:       descends gamma L_like + mean log(1 - D(x') + e) + mean log(1 - D(Decoder(z_p)) + e)
+    discriminator: descends L_dis alone
+
+Source: Larsen et al. 2016 (arXiv:1512.09300), Algorithm 1; the public code of its authors for r = 0.66, gamma = 1e-5,
+the layer, e = 1e-3, RMSprop at 0.02 / 64, and for the gating: with each side's mean cost c = -log(... + e), the
+discriminator rests if one is below 0.68 - 0.35, the decoder if one is above 0.68 + 0.35, and neither if both would.
+Encoder and decoder are those of the VAE-WGAN and the discriminator is DCGAN's, so that what differs is how they are
+trained; and the discriminator's batch statistics of real images, reconstructions and images of the prior do not mix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastvae.config import ModelConfig, above, at_least, require
+from fastvae.errors import UsageError
+from fastvae.losses import kl_divergence, reparameterise
+from fastvae.models.dcgan import DcganDiscriminator
+from fastvae.objectives.base import Pass, Update
+from fastvae.objectives.gradients import scale_gradient, with_fixed_parameters
+from fastvae.objectives.plain_vae import PlainVae
+from fastvae.optim import ClippedRMSprop
+
+_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class VaeGanOptions:
+    """Options of the VAE/GAN."""
+
+    gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
+    feature_layer: int = 3  # whose output is compared: the discriminator's convolution 1, 2, 3 or 4, before its BN
+    real_weight: float = 0.66  # share of the real images in the discriminator's loss, above 0 and below 1
+    equilibrium: float = 0.68  # cost around which neither player rests, nats
+    margin: float = 0.35  # how far from it a cost may be before one rests, nats, > 0; large: no gating
+
+    def __post_init__(self) -> None:
+        require(self, gamma=at_least(0), equilibrium=at_least(0), margin=above(0))
+        if self.feature_layer not in (1, 2, 3, 4):
+            raise UsageError(f"feature-layer must be 1, 2, 3 or 4; got {self.feature_layer}")
+        if not 0 < self.real_weight < 1:
+            raise UsageError(f"real-weight must be above 0 and below 1; got {self.real_weight}")
+
+
+class VaeGan(PlainVae):
+    """Encoder, decoder and discriminator: one forward pass, one backward pass, three paths of the gradient."""
+
+    def __init__(self, options: VaeGanOptions, model: ModelConfig, loss_network: nn.Module | None = None):
+        super().__init__(options, model, loss_network)
+        self.latent, self.noise_size = model.latent, 2 * model.latent  # of the posterior, and of the prior
+        self.discriminator = DcganDiscriminator(model.image_size, 2 * model.width)
+        self.networks["discriminator"] = self.discriminator
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        return (Pass("all", self.loss, ("encoder", "decoder", "discriminator")),)
+
+    def updates(self, lr: float) -> dict[str, Update]:
+        return {
+            "encoder": Update(ClippedRMSprop(self.encoder.parameters(), lr=lr)),
+            "decoder": Update(ClippedRMSprop(self.decoder.parameters(), lr=lr), gate="decoder_moves"),
+            "discriminator": Update(ClippedRMSprop(self.discriminator.parameters(), lr=lr), gate="discriminator_moves"),
+        }
+
+    def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, log_variance = self.encoder(images)
+        z = reparameterise(mean, log_variance, noise[:, : self.latent])
+        kl = kl_divergence(mean, log_variance)
+        like = self.similarity(images, z)
+        real_cost, fake_cost = self.costs(images, torch.cat([z.detach(), noise[:, self.latent :]]))
+        r = self.options.real_weight
+        decoder_moves, discriminator_moves = gates(real_cost, fake_cost, self.options)
+        total = kl + like + r * real_cost + (1 - r) * fake_cost
+        return total, {
+            "kl": kl.detach(),
+            "similarity": like.detach(),
+            "real": real_cost.detach(),
+            "fake": fake_cost.detach(),
+            "decoder_moves": decoder_moves,
+            "discriminator_moves": discriminator_moves,
+        }
+
+    def similarity(self, images: Tensor, z: Tensor) -> Tensor:
+        """L_like, whose gradient reaches the encoder whole, the decoder gamma times, the discriminator not at all."""
+        weighted = {n: scale_gradient(p, self.options.gamma) for n, p in self.decoder.named_parameters()}
+        fakes = functional_call(self.decoder, weighted, (z,))
+        both, layer = torch.cat([fakes, images]), self.options.feature_layer
+        maps = with_fixed_parameters(self.discriminator, both, parts=2, layer=layer)
+        fake, real = maps.to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).chunk(2)
+        return 0.5 * (fake - real).square().sum(1).mean()
+
+    def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean -log(D(x) + e) and mean -log(1 - D(fake) + e) over the images of z [2B, latent].
+
+        The second one's gradient arrives at the decoder negated, and as if each kind of image had the weight 1: the
+        discriminator descends (1 - r) times this mean over both kinds.
+        """
+        fakes = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight))
+        probabilities = torch.sigmoid(self.discriminator(torch.cat([images, fakes]), parts=3))
+        real, fake = probabilities.split([len(images), len(fakes)])
+        return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.decoder(noise[:, : self.latent])
+
+
+def gates(real_cost: Tensor, fake_cost: Tensor, options: VaeGanOptions) -> tuple[Tensor, Tensor]:
+    """Which of decoder and discriminator move, 1.0 or 0.0 each, from the discriminator's two mean costs in nats."""
+    low, high = options.equilibrium - options.margin, options.equilibrium + options.margin
+    discriminator_rests = (real_cost < low) | (fake_cost < low)
+    decoder_rests = (real_cost > high) | (fake_cost > high)
+    both = decoder_rests & discriminator_rests
+    return tuple((~rests | both).to(torch.float32) for rests in (decoder_rests, discriminator_rests))

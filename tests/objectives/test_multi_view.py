@@ -1,0 +1,79 @@
+"""All views in one run are what separate runs with the same seed are."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fastvae
+from fastvae.cli import main
+from fastvae.errors import FastvaeError
+from fastvae.inference.views import load_views
+
+LAYERS = ("relu1_1", "relu2_1")
+FLAGS = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3", "--vgg", "random"]
+
+
+@pytest.fixture(scope="module")
+def runs(packed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("views")
+    common = ["--data", str(packed.path), *FLAGS]
+    for layer in LAYERS:
+        assert main(["train", f"celeba64-{layer}", "--out", str(folder / layer), *common]) == 0
+    assert main(["train", "celeba64-multiview", "--layers", *LAYERS, "--out", str(folder / "all"), *common]) == 0
+    return folder
+
+
+def weights(run):
+    return load_file(run / "checkpoints" / "step-00000003" / "model.safetensors")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_each_view_is_the_run_of_its_own(runs, layer):
+    together, alone = weights(runs / "all"), weights(runs / layer)
+    assert {k.removeprefix(f"{layer}.") for k in together if k.startswith(layer)} == set(alone)
+    for key, value in alone.items():
+        # The loss network takes real and generated images in one call there and in two here, which round differently.
+        assert torch.allclose(together[f"{layer}.{key}"], value, rtol=1e-3, atol=1e-4), key
+
+
+def test_what_is_logged_is_what_the_runs_of_their_own_log(runs):
+    def last(run, term):
+        lines = [json.loads(line) for line in (runs / run / "stats.jsonl").read_text().splitlines()]
+        return next(line[term] for line in reversed(lines) if term in line)
+
+    for layer in LAYERS:
+        for term in ("kl", "rec", "critic"):
+            assert last("all", f"{layer}_{term}") == pytest.approx(last(layer, term), rel=1e-3, abs=1e-4)
+        assert last("all", f"held_out_{layer}_psnr_db") == pytest.approx(last(layer, "held_out_psnr_db"), rel=1e-3)
+        assert (runs / "all" / "pictures" / f"samples-{layer}-00000003.png").exists()
+
+
+def test_views_are_loaded_by_name(runs):
+    views = load_views(runs / "all")
+    assert list(views) == [f"all/{layer}" for layer in LAYERS]
+    vae = fastvae.load(runs / "all" / "relu2_1")
+    z = torch.randn(2, 4)
+    assert torch.equal(vae.decode(z), views["all/relu2_1"].decode(z))
+    assert not torch.equal(vae.decode(z), views["all/relu1_1"].decode(z))
+    assert vae.run.held_out["psnr_db"] > 0 and vae.run.picture.name == "reconstructions-relu2_1-00000003.png"
+    assert list(load_views(runs / "relu1_1")) == ["relu1_1"]
+    assert list(load_views(runs / "all" / "relu1_1")) == ["all/relu1_1"]
+
+
+def test_a_view_must_be_named_and_exist(runs):
+    with pytest.raises(FastvaeError, match=r"holds the views relu1_1, relu2_1: name one, as in .*all/relu1_1"):
+        fastvae.load(runs / "all")
+    with pytest.raises(FastvaeError, match="has no view 'relu1_2', did you mean 'relu1_1'"):
+        fastvae.load(runs / "all" / "relu1_2")
+    with pytest.raises(FastvaeError, match="holds one VAE and no views"):
+        fastvae.load(runs / "relu1_1" / "relu1_1")
+
+
+def test_it_goes_on_where_it_stopped(runs, packed, tmp_path):
+    common = ["--data", str(packed.path), *FLAGS, "--layers", *LAYERS, "--out", str(tmp_path / "run")]
+    assert main(["train", "celeba64-multiview", *common, "--steps", "2"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "3"]) == 0
+    resumed, whole = weights(tmp_path / "run"), weights(runs / "all")
+    assert all(torch.equal(resumed[k], whole[k]) for k in whole)

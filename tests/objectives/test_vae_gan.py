@@ -1,0 +1,91 @@
+"""The VAE/GAN's three gradient paths against three textbook passes, in float64, and its gating."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastvae.config import ModelConfig
+from fastvae.errors import UsageError
+from fastvae.objectives.base import Update
+from fastvae.objectives.vae_gan import VaeGan, VaeGanOptions, gates
+
+MODEL = ModelConfig(image_size=16, width=2, latent=5)
+EPSILON = 1e-3
+
+
+@pytest.fixture
+def objective():
+    objective = VaeGan(VaeGanOptions(gamma=0.3, feature_layer=2, real_weight=0.7), MODEL)
+    for network in objective.networks.values():
+        network.double()
+    objective.train()
+    return objective
+
+
+def gradients(loss, network):
+    return torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
+
+
+def test_every_network_gets_the_gradient_of_its_own_loss(objective):
+    images = torch.rand(6, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    noise = torch.randn(6, 10, dtype=torch.float64)
+    total, terms = objective.loss(images, noise)
+    total.backward()
+
+    mean, log_variance = objective.encoder(images)
+    z = mean + (log_variance / 2).exp() * noise[:, :5]
+    kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
+    first, second, _, _ = objective.discriminator.convs
+    fake_maps, maps = (second(F.leaky_relu(first(x), 0.2)) for x in (objective.decoder(z), images))
+    like = ((fake_maps - maps) ** 2).flatten(1).sum(1).mean() / 2
+    fakes = objective.decoder(torch.cat([z.detach(), noise[:, 5:]]))
+    real, *fake = (objective.discriminator(x).sigmoid() for x in (images, fakes[:6], fakes[6:]))
+    fake = torch.cat(fake)
+    discriminator_loss = -0.7 * (real + EPSILON).log().mean() - 0.3 * (1 - fake + EPSILON).log().mean()
+    decoder_loss = 0.3 * like + (1 - fake[:6] + EPSILON).log().mean() + (1 - fake[6:] + EPSILON).log().mean()
+
+    assert torch.allclose(terms["similarity"], like) and torch.allclose(terms["kl"], kl)
+    for name, loss in (("encoder", kl + like), ("decoder", decoder_loss), ("discriminator", discriminator_loss)):
+        network = objective.networks[name]
+        for p, wanted in zip(network.parameters(), gradients(loss, network), strict=True):
+            assert torch.allclose(p.grad, torch.zeros_like(p) if wanted is None else wanted, rtol=1e-6, atol=1e-10), (
+                name
+            )
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "moves"),
+    [
+        (0.68, 0.68, (1, 1)),
+        (0.2, 0.68, (1, 0)),  # the discriminator is too good at the real images: it rests
+        (0.68, 0.2, (1, 0)),
+        (1.2, 0.68, (0, 1)),  # it is too bad: the decoder rests
+        (0.68, 1.2, (0, 1)),
+        (0.2, 1.2, (1, 1)),  # both would rest, so neither does
+    ],
+)
+def test_gates(real, fake, moves):
+    assert tuple(g.item() for g in gates(torch.tensor(real), torch.tensor(fake), VaeGanOptions())) == moves
+
+
+def test_a_closed_gate_leaves_weights_and_optimiser_as_they_are():
+    def states(optimizer):
+        return [{k: v.clone() for k, v in s.items()} for s in optimizer.state.values()]
+
+    weights = torch.nn.Parameter(torch.ones(3))
+    update = Update(torch.optim.Adam([weights], lr=0.1), gate="moves")
+    before = None
+    for gate, value in ((0.0, 1.0), (1.0, 0.9), (0.0, 0.9)):
+        (weights * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        update.apply({"moves": torch.tensor(gate)})
+        assert weights.grad is None and torch.allclose(weights, torch.full((3,), value), atol=1e-4)
+        if value != before:
+            saved, before = states(update.optimizer), value
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(saved, states(update.optimizer), strict=True) for k in a)
+
+
+def test_options_are_checked():
+    with pytest.raises(UsageError, match="feature-layer must be 1, 2, 3 or 4; got 5"):
+        VaeGanOptions(feature_layer=5)
+    with pytest.raises(UsageError, match="real-weight"):
+        VaeGanOptions(real_weight=1.0)
