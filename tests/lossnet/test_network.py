@@ -141,3 +141,15 @@ def test_bad_images_are_refused(shape, dtype):
 def test_images_too_small_for_the_poolings_are_refused():
     with pytest.raises(ValueError, match="at least 4 pixels"):
         LossNetwork(("relu3_1",))(torch.zeros(1, 3, 3, 8))
+
+
+def test_a_part_is_the_same_layers_up_to_its_deepest_tap():
+    torch.manual_seed(0)
+    network = LossNetwork()
+    part = network.part(("relu1_1", "relu3_1"))
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    first, _, third, *_ = network(images)
+    assert part.channels == (64, 256) and all(map(torch.equal, part(images), (first, third)))
+    assert all(a is b for a, b in zip(part.parameters(), network.parameters(), strict=False))
+    with pytest.raises(ValueError, match="relu5_1 lies deeper"):
+        part.part(("relu5_1",))

@@ -1,0 +1,36 @@
+"""Runs that draw images: VAEs and GANs."""
+
+import pytest
+import torch
+
+import fastvae
+from fastvae.cli import main
+from fastvae.errors import FastvaeError
+from fastvae.inference.sampler import load_sampler
+
+
+@pytest.fixture(scope="module")
+def gan(packed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gan") / "run"
+    flags = ["--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "2"]
+    assert main(["train", "cifar10-dcgan", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
+    return folder
+
+
+def test_a_vae_is_what_load_gives(run):
+    first, second = load_sampler(run), fastvae.load(run)
+    images = [vae.sample(3, generator=torch.Generator().manual_seed(5)) for vae in (first, second)]
+    assert torch.equal(*images)
+
+
+def test_a_gan_draws_what_its_generator_makes_of_the_prior(gan):
+    sampler = load_sampler(gan)
+    assert (sampler.image_size, sampler.latent) == (32, 4) and not sampler.training
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(sampler.sample(3, generator=torch.Generator().manual_seed(5)), sampler(z))
+    assert sampler.run.step == 2 and sampler.run.config["recipe"] == "cifar10-dcgan"
+
+
+def test_a_gan_is_no_vae(gan):
+    with pytest.raises(FastvaeError, match="A GAN's has no encoder; `fastvae generate`"):
+        fastvae.load(gan)
