@@ -1,28 +1,19 @@
 """Fetching VGG-19's weights once, checked, cut to the layers that a loss network can use."""
 
 import dataclasses
-import hashlib
-import http.client
 import logging
 import os
-import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from fastvae.cache import cache_folder
+from fastvae.downloads import DownloadError, download, sha256_of
 from fastvae.errors import FastvaeError
 from fastvae.lossnet.formats import read_weights
 from fastvae.lossnet.network import conv_layers
 
 logger = logging.getLogger("fastvae")
-
-# Also between two blocks of data. A machine without a network should say so at once.
-_TIMEOUT_S = 10
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +66,19 @@ def fetch(name: str, source: Source, *, progress: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if by_hand.is_file():
-            _verify(by_hand, _sha256(by_hand), source)
+            _verify(by_hand, sha256_of(by_hand), source)
             _convert(by_hand, kept, source)
             logger.info("%s is converted to %s and can be deleted", by_hand, kept)
             return kept
         # Another process may be downloading the same file.
         partial = by_hand.with_name(f"{by_hand.stem}.{os.getpid()}.partial.pth")
         try:
-            _verify(source.url, _download(name, source, partial, progress=progress), source)
+            _verify(source.url, download(source.url, partial, progress=progress), source)
             _convert(partial, kept, source)
         finally:
             partial.unlink(missing_ok=True)
+    except DownloadError as error:
+        raise FastvaeError(_offline_message(name, source, error)) from error
     except OSError as error:
         raise FastvaeError(
             f"the cache folder {folder} cannot be written ({error}). Free some space, or set "
@@ -94,30 +87,9 @@ def fetch(name: str, source: Source, *, progress: bool) -> Path:
     return kept
 
 
-def _download(name: str, source: Source, target: Path, *, progress: bool) -> str:
-    """Streams the file to `target` and returns its SHA-256."""
-    digest = hashlib.sha256()
-    logger.info("downloading %s for --vgg %s", source.url, name)
-    try:
-        with urllib.request.urlopen(source.url, timeout=_TIMEOUT_S) as reply:
-            length = int(reply.headers.get("Content-Length") or 0)
-            bar = tqdm(total=length or None, unit="B", unit_scale=True, desc=source.file_name, disable=not progress)
-            with bar, target.open("wb") as file:
-                while block := reply.read(_BLOCK_BYTES):
-                    file.write(block)
-                    digest.update(block)
-                    bar.update(len(block))
-                if length and file.tell() != length:
-                    raise http.client.IncompleteRead(b"", length - file.tell())
-    # OSError would cover URLError, but also a full disk, which is no matter of the network.
-    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
-        raise FastvaeError(_offline_message(name, source, error)) from error
-    return digest.hexdigest()
-
-
-def _offline_message(name: str, source: Source, error: Exception) -> str:
+def _offline_message(name: str, source: Source, error: DownloadError) -> str:
     return (
-        f"cannot download the loss network's weights for --vgg {name} ({error or type(error).__name__}). "
+        f"cannot download the loss network's weights for --vgg {name} ({error}). "
         f"One can:\n"
         f"  1. give a local file: --vgg PATH, with VGG-19 as .safetensors, .pth or .pt (torchvision's keys "
         f"features.N.weight) or .h5 or .npz (Keras's layer names);\n"
@@ -129,11 +101,6 @@ def _offline_message(name: str, source: Source, error: Exception) -> str:
 
 def _described(source: Source) -> str:
     return source.sha256 if len(source.sha256) == 64 else f"begins with {source.sha256}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verify(what: object, sha256: str, source: Source) -> None:

@@ -1,0 +1,135 @@
+"""`fastvae evaluate RUN... --data DATA`: how good samples and reconstructions are, in numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from fastvae.errors import FastvaeError, UsageError
+
+
+@dataclass(frozen=True)
+class _Command:
+    """Inception Score and FID of samples from the prior; PSNR, SSIM and feature distance of reconstructions.
+
+    Prints one table over the runs, with a row for real images, and writes it as JSON. Protocol paper: 2,000 generated
+    images against as many held-out ones. Protocol usual: 50,000 against the whole training split, work for a GPU. GANs
+    have no encoder and get the first two numbers alone. What Inception says of the real images is kept in the cache.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or whatever else `fastvae generate` takes
+    data: str  # a file of `fastvae prepare`, a folder of images, or faces: real images that are in part held out
+    protocol: Literal["paper", "usual"] = "paper"  # which images are compared with which
+    count: int | None = None  # images to generate, 10 or more; default 2000 (paper) or 50000 (usual)
+    # TorchScript file of the Inception network; default: NVIDIA's inception-2015-12-05.pt, downloaded once (96 MB) and
+    # checked. One of the features alone gives FID and no Inception Score. Such a file is a program, which is run: give
+    # only one that you trust. none: without both numbers
+    inception: str | None = None
+    # loss network of the feature distance: caffe, torchvision (575 MB, downloaded once), random, a file, or none
+    vgg: str = "caffe"
+    # its layers; those of the paper, weighted as in eq. 6
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
+    seed: int = 0  # of the draws from the prior and of the choice of real images
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
+    out: Path = Path("evaluation.json")  # JSON to write
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UsageError("give one or more runs to evaluate")
+        if self.out.is_dir() or self.out.suffix != ".json":
+            raise UsageError(f"--out {self.out} should be a file that ends in .json")
+
+
+def run(argv: list[str]) -> int:
+    """Parses the flags and measures; what was measured is written however it ends.
+
+    Raises:
+        FastvaeError: a run, the data or a network cannot be read, or the results cannot be written.
+    """
+    command = tyro.cli(_Command, prog="fastvae evaluate", args=argv)
+    from fastvae.evaluate import protocol, reconstruction, report
+    from fastvae.evaluate.measure import Row, measure
+    from fastvae.evaluate.runs import load_runs
+    from fastvae.machine import choose_device
+    from fastvae.train.run_folder import environment
+    from fastvae.whole_file import why_not_writable
+
+    if why := why_not_writable(command.out):
+        raise UsageError(f"--out {command.out}: {why}")
+    device = choose_device(command.device)
+    runs = load_runs(command.runs, device.type)
+    packed = _images(command.data, runs[0].name, runs[0].sampler.image_size)
+    plan = protocol.plan(packed, command.protocol, command.count, command.seed)
+    if any(run.vae for run in runs):
+        reconstruction.structural_similarity()  # says it now if it is not installed
+    elif command.inception == "none":
+        raise UsageError("nothing to measure: these runs have no encoder, and --inception none leaves out the rest")
+    inception = _inception(command.inception, device)
+    loss_network = _loss_network(command, device) if any(run.vae for run in runs) else None
+    about = {
+        "data": packed.path.name,
+        "protocol": plan.words,
+        "seed": command.seed,
+        "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
+        "loss_network": None if loss_network is None else loss_network.source,
+        "layers": None if loss_network is None else loss_network.taps,
+        "machine": environment(),
+    }
+    print(f"{packed.path.name}, protocol {command.protocol}: {plan.words}\n")
+    rows: list[Row] = []
+    whole = False
+    try:
+        for row in measure(
+            runs,
+            packed,
+            plan,
+            inception,
+            loss_network,
+            seed=command.seed,
+            reconstruction_fid=command.reconstruction_fid,
+        ):
+            rows.append(row)
+        whole = True
+    finally:  # Ctrl-C costs what is missing, and nothing that is there
+        if rows:
+            notes = report.remarks(rows, plan, inception)
+            print("\n".join([report.table(rows), "", *notes]))
+            report.write(command.out, rows, **about, whole=whole, remarks=notes)
+            print(f"\n{command.out} written" + ("" if whole else ", with what was measured before it was stopped"))
+    return 0
+
+
+def _images(data: str, run: str, size: int):
+    from fastvae.data.dataset import open_images
+
+    try:
+        return open_images(data, size)
+    except UsageError as error:
+        raise UsageError(
+            f"{run} makes images of {size}x{size} pixels and {data} holds others: prepare them in that size, "
+            f"fastvae prepare FOLDER OUT.fvae --image-size {size}"
+        ) from error
+
+
+def _loss_network(command: _Command, device):
+    from fastvae.lossnet import load_loss_network
+
+    if command.vgg == "none":
+        return None
+    try:
+        return load_loss_network(command.vgg, taps=command.layers).to(device)
+    except UsageError:
+        raise
+    except FastvaeError as error:
+        raise FastvaeError(f"{error}\nOr leave the feature distance out: --vgg none") from error
+
+
+def _inception(file: str | None, device):
+    from fastvae.evaluate.download import fetch
+    from fastvae.evaluate.inception import Inception
+
+    if file == "none":
+        return None
+    return Inception(fetch() if file is None else Path(file).expanduser(), device)

@@ -1,0 +1,1 @@
+"""How good samples and reconstructions are, in numbers: what `fastvae evaluate` measures."""

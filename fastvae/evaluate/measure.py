@@ -1,0 +1,110 @@
+"""Every number of every run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastvae.data.packed import PackedImages
+from fastvae.evaluate.frechet import frechet_distance
+from fastvae.evaluate.inception import Inception
+from fastvae.evaluate.protocol import Protocol
+from fastvae.evaluate.reconstruction import closeness, reconstructions
+from fastvae.evaluate.runs import Run
+from fastvae.evaluate.statistics import BATCH, Statistics, real_statistics, statistics
+from fastvae.inference.sampler import Sampler
+from fastvae.lossnet import LossNetwork
+from fastvae.pictures import to_pixels
+
+FLOOR = "real images"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of a run, or of real images; None is what cannot be measured.
+
+    Attributes:
+        samples: images that the score and FID are of.
+        inception_score: mean over ten parts of the samples.
+        inception_score_std: over the same parts.
+        fid: of the samples.
+        images: that were reconstructed.
+        psnr_db, ssim, rec: as `reconstruction.Closeness` has them.
+        reconstruction_fid: of the reconstructions against the images they are of.
+    """
+
+    name: str
+    samples: int
+    inception_score: float | None = None
+    inception_score_std: float | None = None
+    fid: float | None = None
+    images: int = 0
+    psnr_db: float | None = None
+    ssim: float | None = None
+    rec: float | None = None
+    reconstruction_fid: float | None = None
+
+
+def measure(
+    runs: list[Run],
+    packed: PackedImages,
+    protocol: Protocol,
+    inception: Inception | None,
+    loss_network: LossNetwork | None,
+    *,
+    seed: int,
+    reconstruction_fid: bool,
+) -> Iterator[Row]:
+    """The floor first, where there is an Inception network; then the runs.
+
+    Args:
+        runs: of the data's image size.
+        packed: the data.
+        protocol: planned for it.
+        inception: None to leave out the score and FID.
+        loss_network: None to leave out the feature distance.
+        seed: of the draws from the prior, the same for every run.
+        reconstruction_fid: whether to pass the reconstructions through Inception, too.
+
+    Raises:
+        FastvaeError: scikit-image is not installed, or the cache cannot be written.
+    """
+    reference = floor = None
+    if inception is not None:
+        reference = real_statistics(inception, packed, protocol.reference, "reference")
+        floor = real_statistics(inception, packed, protocol.floor, FLOOR)
+        yield Row(FLOOR, len(protocol.floor), **_of_samples(floor, reference))
+    for run in runs:
+        found = {"samples": 0}
+        if inception is not None:
+            batches = _samples(run.sampler, protocol.count, seed)
+            drawn = statistics(inception, batches, protocol.count, f"{run.name}, samples")
+            found = {"samples": protocol.count, **_of_samples(drawn, reference)}
+        if run.vae is not None:
+            close = closeness(run.vae, packed.images, protocol.held_out, loss_network, f"{run.name}, reconstructions")
+            found |= {"images": len(protocol.held_out), **vars(close)}
+            if inception is not None and reconstruction_fid:
+                pairs = reconstructions(run.vae, packed.images, protocol.held_out)
+                batches = (to_pixels(fakes) for _, fakes in pairs)
+                words = f"{run.name}, FID of reconstructions"
+                remade = statistics(inception, batches, len(protocol.held_out), words)
+                originals = reference if protocol.held_out is protocol.reference else floor
+                found["reconstruction_fid"] = frechet_distance(originals.features, remade.features)
+        yield Row(run.name, **found)
+
+
+def _of_samples(found: Statistics, reference: Statistics) -> dict[str, float | None]:
+    mean, std = found.score or (None, None)
+    fid = frechet_distance(reference.features, found.features)
+    return {"inception_score": mean, "inception_score_std": std, "fid": fid}
+
+
+def _samples(sampler: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Batches uint8 [B, H, W, 3], always the same for a seed."""
+    device = next(sampler.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    for start in range(0, count, BATCH):
+        with torch.inference_mode():
+            images = sampler.sample(min(BATCH, count - start), generator=generator)
+        yield to_pixels(images)

@@ -1,0 +1,92 @@
+"""How close reconstructions come to held-out images: in pixels, in structure, and in the loss network's features."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fastvae.errors import FastvaeError
+from fastvae.kernels import feature_loss
+from fastvae.kernels.feature_loss import paper_weights
+from fastvae.lossnet import LossNetwork
+from fastvae.models import VAE
+from fastvae.train.step import to_images
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """Means over the images, reconstructed from z = mean and clipped to [-1, 1], not rounded to eight bits.
+
+    Attributes:
+        psnr_db: 10 log10(255^2 / mean squared error of an image's pixels).
+        ssim: structural similarity of the colour channels, with the Gaussian window of 11 pixels (sigma 1.5), the
+            population covariance and the range 255 of Wang et al. 2004; at most 1.
+        rec: L_rec of equations 5 and 6; None without a loss network.
+    """
+
+    psnr_db: float
+    ssim: float
+    rec: float | None
+
+
+def structural_similarity() -> Callable[[np.ndarray, np.ndarray], float]:
+    """SSIM of two images [H, W, 3] on the scale 0..255, H and W at least 11.
+
+    Raises:
+        FastvaeError: scikit-image is not installed.
+    """
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise FastvaeError("SSIM needs scikit-image: pip install 'fastvae[eval]'") from error
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return lambda a, b: float(structural_similarity(a, b, data_range=255.0, channel_axis=-1, **settings))
+
+
+@torch.inference_mode()
+def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of images and their reconstructions, both float32 [B, 3, H, W] in [-1, 1] on the VAE's device."""
+    device = vae.decoder.linear.weight.device
+    for start in range(0, len(indices), _BATCH):
+        batch = np.ascontiguousarray(images[indices[start : start + _BATCH]])
+        originals = to_images(torch.from_numpy(batch).to(device))
+        yield originals, vae.reconstruct(originals).float().clamp(-1, 1)
+
+
+@torch.inference_mode()
+def closeness(
+    vae: VAE, images: np.ndarray, indices: np.ndarray, loss_network: LossNetwork | None, words: str
+) -> Closeness:
+    """Reconstructs and compares.
+
+    Args:
+        vae: in eval mode.
+        images: uint8 [N, H, W, 3].
+        indices: which ones, at least one.
+        loss_network: on the VAE's device, with the taps to compare; None to leave that out.
+        words: shown before a bar on standard error.
+
+    Raises:
+        FastvaeError: scikit-image is not installed.
+    """
+    ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
+    with tqdm(total=len(indices), desc=words, unit=" images", leave=False, disable=None) as bar:
+        for originals, fakes in reconstructions(vae, images, indices):
+            error = ((fakes - originals) * 127.5).square().flatten(1).mean(1)
+            psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
+            if loss_network is not None:
+                weights = paper_weights(loss_network.channels)
+                rec += feature_loss(loss_network(fakes), loss_network(originals), weights).item() * len(fakes)
+            ssim += sum(ssim_of(a, b) for a, b in zip(_scaled(originals), _scaled(fakes), strict=True))
+            bar.update(len(fakes))
+    n = len(indices)
+    return Closeness(psnr / n, ssim / n, None if loss_network is None else rec / n)
+
+
+def _scaled(images: Tensor) -> np.ndarray:
+    return ((images + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,78 @@
+"""What was measured, as text for people and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastvae.evaluate.inception import FEATURES, Inception
+from fastvae.evaluate.inception_score import SPLITS
+from fastvae.evaluate.measure import FLOOR, Row
+from fastvae.evaluate.protocol import Protocol
+from fastvae.whole_file import whole_file
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A row for each run; what was not measured is a dash, a column in which nothing was is left out."""
+    columns = {
+        "Inception Score": [_score(r) for r in rows],
+        "FID": [_number(r.fid, 2) for r in rows],
+        "PSNR, dB": [_number(r.psnr_db, 2) for r in rows],
+        "SSIM": [_number(r.ssim, 4) for r in rows],
+        "L_rec": [_number(r.rec, 2) for r in rows],
+        "FID of reconstructions": [_number(r.reconstruction_fid, 2) for r in rows],
+    }
+    columns = {head: cells for head, cells in columns.items() if set(cells) - {"-"}}
+    first = max(len(r.name) for r in rows)
+    widths = {head: max(len(head), *map(len, cells)) for head, cells in columns.items()}
+    lines = ["  ".join([" " * first, *(f"{head:>{widths[head]}}" for head in columns)])]
+    for i, row in enumerate(rows):
+        lines.append("  ".join([f"{row.name:<{first}}", *(f"{columns[h][i]:>{widths[h]}}" for h in columns)]))
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _score(row: Row) -> str:
+    return "-" if row.inception_score is None else f"{row.inception_score:.2f} +- {row.inception_score_std:.2f}"
+
+
+def remarks(rows: Sequence[Row], plan: Protocol, inception: Inception | None) -> list[str]:
+    """What a reader must know to read the table."""
+    found = []
+    if inception is not None:
+        few = f", the more so below {FEATURES:,}, the number of features" if plan.count < FEATURES else ""
+        found.append(
+            f"FID of {plan.count:,} images is biased upward{few}. Compare it only with FIDs of as many images against "
+            f"the same real ones. The row of real images shows where a perfect model would stand."
+        )
+        if len(plan.floor) != plan.count:
+            found.append(f"That row is of {len(plan.floor):,} images, not {plan.count:,}: the fewer, the more bias.")
+        if not inception.known:
+            found.append(
+                f"{inception.name} is not known to be FID's Inception network: compare these distances with others by "
+                "the same file alone."
+            )
+        if inception.why_no_score:
+            found.append(f"No Inception Score: {inception.why_no_score}.")
+        else:
+            found.append(f"Inception Score: mean +- standard deviation over {SPLITS} parts of the images.")
+    runs = [row for row in rows if row.name != FLOOR]
+    if any(row.images for row in runs):
+        found.append("PSNR, SSIM (Wang's Gaussian window) and L_rec are of held-out images, from z = mean, unrounded.")
+    if without := [row.name for row in runs if not row.images]:
+        found.append(f"No reconstructions by {', '.join(without)}: a GAN has no encoder.")
+    return found
+
+
+def write(path: Path, rows: Sequence[Row], **about: Any) -> None:
+    """Everything as JSON, after what it is about.
+
+    Raises:
+        FastvaeError: it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
