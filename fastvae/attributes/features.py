@@ -1,0 +1,83 @@
+"""Features of the images: the latent vectors of several VAEs side by side, and of other networks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastvae.errors import UsageError
+from fastvae.inference.encode_images import encode_images
+from fastvae.inference.views import load_views
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A network that makes features of images.
+
+    Attributes:
+        name: for people.
+        count: of features.
+        image_size: pixels a side of the images that it takes; None for any.
+        encode: (images uint8 [N, H, W, 3], which of them int64 [n], words for a bar) -> float32 [n, count].
+    """
+
+    name: str
+    count: int
+    image_size: int | None
+    encode: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+
+
+def latent_sources(run: Path, device: torch.device) -> list[FeatureSource]:
+    """The means of q(z|x) by the VAE of a run, or by each view of a multi-view run; accelerated, in float32.
+
+    Raises:
+        FastvaeError: the run cannot be read.
+    """
+    sources = []
+    for name, vae in load_views(run, device=device.type).items():
+        fast = vae.accelerate(torch.float32, batch_sizes=(_BATCH,), device=device)
+        sources.append(
+            FeatureSource(
+                name,
+                vae.latent,
+                vae.image_size,
+                lambda images, indices, words, fast=fast: encode_images(fast, images, indices, progress=words),
+            )
+        )
+    return sources
+
+
+def common_size(sources: Sequence[FeatureSource]) -> int | None:
+    """The image size that all of them take; None if any will do.
+
+    Raises:
+        UsageError: there is none.
+    """
+    sizes = {source.image_size: source.name for source in sources if source.image_size is not None}
+    if len(sizes) > 1:
+        words = ", ".join(f"{name} {size}x{size}" for size, name in sizes.items())
+        raise UsageError(f"the runs take images of different sizes ({words}); give runs of one size")
+    return next(iter(sizes), None)
+
+
+def collect(sources: Sequence[FeatureSource], images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The features of all sources, concatenated, with a bar for each.
+
+    Args:
+        sources: one or more.
+        images: uint8 [N, H, W, 3]; may be a memory map.
+        indices: int64 [n], which of them.
+
+    Returns:
+        float32 [n, the sum of the counts].
+    """
+    features = np.empty((len(indices), sum(source.count for source in sources)), np.float32)
+    start = 0
+    for source in sources:
+        features[:, start : start + source.count] = source.encode(images, indices, source.name)
+        start += source.count
+    return features

@@ -1,0 +1,164 @@
+"""`fastvae attributes RUN...`: how well linear classifiers read attributes off the latent vectors (Table 1)."""
+
+import importlib.util
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from fastvae.config import at_least, require
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.whole_file import why_not_writable
+
+_FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Command:
+    """Encodes the data set with every run, puts the latent vectors side by side, and fits a linear SVM per attribute.
+
+    The paper has five runs, each of another loss layer; one multi-view run is the same. The classifiers are fitted on
+    the training split alone, with the C that is right most often on the validation split, and tested on the test
+    split. Writes the table beside the paper's as text, CSV and JSON, and a bar chart.
+
+    Memory: images x features x 4 bytes, 405 MB for CelebA's 202,599 images and 500 features; twice that again for the
+    fits; and for each fit at a time 16 bytes a training image and feature, 1.3 GB. Where that is more than is free,
+    fewer run at a time.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders, checkpoints, saved folders, or user/name
+    data: str  # a .fvae file with attributes, a folder of CelebA, or faces
+    out: Path = Path("attributes")  # folder to write into
+    vgg_fc: Path | None = None  # whole VGG-19 (.pth, .safetensors; torchvision's keys): its fc7 joins the features
+    image_size: int = 64  # pixels a side, for --vgg-fc alone on a folder or faces
+    max_train: int | None = None  # training images, a random subset: a quick look, 2 or more
+    test_images: int = 20_000  # test images at most, as in the paper, > 0
+    c: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1)  # values of C to choose from, > 0
+    jobs: int | None = None  # fits at a time, > 0; by default one a core if memory allows
+    seed: int = 0  # of the subsets, >= 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # that encodes; auto: CUDA where there is one
+
+    def __post_init__(self) -> None:
+        least = {"image_size": 1, "max_train": 2, "test_images": 1, "jobs": 1, "seed": 0}
+        require(self, **{name: at_least(bound) for name, bound in least.items()})
+        if not self.c or not all(0 < c < float("inf") for c in self.c):
+            raise UsageError(f"values of C are more than 0; got {' '.join(map(str, self.c)) or 'none'}")
+        if not self.runs and self.vgg_fc is None:
+            raise UsageError("give one or more runs, or --vgg-fc FILE")
+
+
+def run(argv: list[str]) -> int:
+    """Parses the flags, encodes, fits, prints and writes; what was found is written however it ends.
+
+    Raises:
+        FastvaeError: a run or the data cannot be read, memory is short, or the results cannot be written.
+    """
+    command = tyro.cli(_Command, prog="fastvae attributes", args=argv)
+    for name in _FILES:
+        if why := why_not_writable(command.out / name):
+            raise UsageError(f"--out {command.out}: {why}")
+    if importlib.util.find_spec("sklearn") is None:
+        raise FastvaeError("attributes need scikit-learn, which is not installed; pip install 'fastvae[eval]'")
+    from tqdm import tqdm
+
+    from fastvae.attributes import Recognition, choose_splits, recognise
+    from fastvae.attributes.features import collect, common_size, latent_sources
+    from fastvae.attributes.memory import Memory, free_memory
+    from fastvae.attributes.vgg_fc import vgg_fc_source
+    from fastvae.data.cores import decoding_threads
+    from fastvae.data.dataset import open_images
+    from fastvae.machine import choose_device
+    from fastvae.train.run_folder import environment
+
+    device = choose_device(command.device)
+    sources = [source for path in command.runs for source in latent_sources(path, device)]
+    if command.vgg_fc is not None:
+        sources.append(vgg_fc_source(command.vgg_fc, device))
+    packed = open_images(command.data, common_size(sources) or _own_size(command.data) or command.image_size)
+    if packed.attributes is None:
+        raise FastvaeError(f"{packed.path} has no attributes; prepare CelebA with its list_attr_celeba.txt beside it")
+    splits = choose_splits(packed, max_train=command.max_train, test_images=command.test_images, seed=command.seed)
+    indices = splits.images()
+    memory = Memory.of(len(indices), len(splits.train), sum(source.count for source in sources))
+    jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
+    about = {
+        "runs": [str(path) for path in command.runs],
+        "vgg_fc": command.vgg_fc and str(command.vgg_fc),
+        "data": str(packed.path),
+        "kind": packed.header.get("kind"),
+        "features": {"count": sum(source.count for source in sources), "from": [source.name for source in sources]},
+        "images": {"train": len(splits.train), "choose": len(splits.choose), "test": len(splits.test)},
+        "splits": splits.words,
+        "grid": command.c,
+        "jobs": jobs,
+        "seed": command.seed,
+        "machine": environment(),
+    }
+    print(f"{_title(about)}\n{splits.words}; fitted on training images alone\n{memory.words(jobs)}\n", flush=True)
+
+    start = time.perf_counter()
+    features = collect(sources, packed.images, indices)
+    about["encoding_s"] = round(time.perf_counter() - start, 1)
+    names, has = packed.attribute_names, packed.attributes[indices]
+    found = Recognition()
+    about["whole"] = False
+    start = time.perf_counter()
+    try:
+        with tqdm(total=len(names), desc="attributes", file=sys.stderr, leave=False) as bar:
+
+            def done(result) -> None:
+                found.results.append(result)
+                bar.update()
+
+            found = recognise(features, has, names, splits.within(indices), grid=command.c, jobs=jobs, done=done)
+        about["whole"] = True
+    finally:  # Ctrl-C costs what is missing, and nothing that is there
+        about["fitting_s"] = round(time.perf_counter() - start, 1)
+        found.results.sort(key=lambda result: names.index(result.name))
+        if found.results:
+            _finish(command.out, found, about)
+    if not found.results:
+        raise FastvaeError(
+            "no attribute can be judged: " + "; ".join(f"{name}: {why}" for name, why in found.excluded.items())
+        )
+    return 0
+
+
+def _own_size(data: str) -> int | None:
+    """Pixels a side of a packed file's images; None where `data` is none."""
+    from fastvae.data.packed import PackedImages
+
+    return PackedImages.open(data).images.shape[1] if Path(data).expanduser().is_file() else None
+
+
+def _title(about: dict[str, Any]) -> str:
+    features, images = about["features"], about["images"]
+    return (
+        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {Path(about['data']).name}: "
+        f"{images['train']:,} training, {images['choose']:,} choosing and {images['test']:,} test images"
+    )
+
+
+def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
+    """Prints and writes everything; without matplotlib, everything but the picture."""
+    from fastvae.attributes import picture, report
+    from fastvae.attributes.table1 import table1
+
+    paper = table1() if about["kind"] == "celeba" else {}
+    text = report.as_text(found, paper)
+    if not about["whole"]:
+        text += f"\nStopped after {len(found.results)} attributes: this is not all."
+    print(text)
+    report.write(f"{_title(about)}\n{about['splits']}\n\n{text}\n", out / "attributes.txt")
+    report.write(report.as_csv(found, paper), out / "attributes.csv")
+    report.write(report.as_json(found, **about), out / "attributes.json")
+    made = list(_FILES)
+    try:
+        picture.draw(found, paper, _title(about), out / _FILES[-1])
+    except FastvaeError as error:
+        made.pop()
+        print(error, file=sys.stderr)
+    print(f"\n{', '.join(made)} in {out}")
