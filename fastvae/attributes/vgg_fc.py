@@ -3,7 +3,7 @@
     f = relu(W7 relu(W6 flatten(maps of pool5) + b6) + b7), of the image resized to 224x224: fc7, 4096 features
 
 Source: Simonyan and Zisserman 2015, Table 1, column E; Hou et al. 2017 (DFC-VAE), from which the paper takes the
-baseline. The paper does not say which of the layers it is: this is the last one before the class scores, after its ReLU.
+baseline. It does not say which of the layers it is: this is the last one before the class scores, after its ReLU.
 """
 
 import pickle
