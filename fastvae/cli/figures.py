@@ -1,0 +1,185 @@
+"""`fastvae figures VERB RUN...`: the figures of the paper, from your runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fastvae.config import above, at_least, require, suggest
+from fastvae.errors import UsageError
+from fastvae.whole_file import why_not_writable
+
+_Runs = tyro.conf.Positional[tuple[Path, ...]]
+_Run = tyro.conf.Positional[Path]
+_MOST_CELLS = 1024  # decoded at once
+_MOST_SIDE = 64  # the assignment's table has side^4 numbers
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Random samples of several runs side by side, from the same draws of z (Figs. 3, 4, 7, 8, 10)."""
+
+    runs: _Runs  # VAEs or GANs; run folders, checkpoints, saved folders, model.safetensors, or user/name
+    labels: tuple[str, ...] = ()  # what to call them; if not given the system, the recipe or the folder
+    rows: int = 6  # images from top to bottom of a run's panel, > 0
+    columns: int = 6  # images from left to right of a run's panel, > 0
+    across: int = 4  # panels side by side, > 0
+    seed: int = 0  # of the draws, >= 0
+    out: Path = Path("samples.png")  # picture to write
+
+    def __post_init__(self) -> None:
+        require(self, rows=at_least(1), columns=at_least(1), across=at_least(1), seed=at_least(0))
+        if self.rows * self.columns > _MOST_CELLS:
+            raise UsageError(f"rows times columns must be {_MOST_CELLS} or less; got {self.rows * self.columns}")
+
+    def figure(self):
+        from fastvae.figures import runs, samples
+
+        return samples.figure(runs.open_runs(self.runs, self.labels), self.rows, self.columns, self.seed, self.across)
+
+
+@dataclass(frozen=True)
+class _Reconstructions:
+    """The same held-out images, or given ones, reconstructed by several runs (Figs. 5, 6, 9)."""
+
+    runs: _Runs  # VAEs of one image size, as `samples` takes them
+    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    images: tuple[Path, ...] = ()  # picture files to take instead of held-out images
+    count: int = 8  # held-out images, > 0
+    labels: tuple[str, ...] = ()  # what to call the runs; if not given the system, the recipe or the folder
+    seed: int = 0  # of the choice of images, >= 0
+    out: Path = Path("reconstructions.png")  # picture to write
+
+    def __post_init__(self) -> None:
+        require(self, count=at_least(1), seed=at_least(0))
+        if max(self.count, len(self.images)) > _MOST_CELLS:
+            raise UsageError(f"a figure holds {_MOST_CELLS} images a row or fewer")
+
+    def figure(self):
+        from fastvae.figures import originals, reconstructions, runs
+
+        vaes = runs.open_vaes(self.runs, self.labels)
+        chosen = originals.given_or_held_out(vaes[0], self.images, self.data, self.count, self.seed)
+        return reconstructions.figure(vaes, *chosen)
+
+
+@dataclass(frozen=True)
+class _Interpolation:
+    """Rows from one image to another through latent space: z = (1 - a) z_left + a z_right (Fig. 11)."""
+
+    run: _Run  # a VAE, as `samples` takes it
+    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    images: tuple[Path, ...] = ()  # picture files to take instead, two for each row: left right left right ...
+    pairs: int = 6  # rows of held-out images, > 0
+    seed: int = 0  # of the choice of images, >= 0
+    out: Path = Path("interpolation.png")  # picture to write
+
+    def __post_init__(self) -> None:
+        require(self, pairs=at_least(1), seed=at_least(0))
+        if len(self.images) % 2:
+            raise UsageError(f"--images takes two for each row, left and right; got {len(self.images)}")
+        if max(self.pairs, len(self.images) // 2) > _MOST_CELLS:
+            raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer")
+
+    def figure(self):
+        from fastvae.figures import interpolation, originals, runs
+
+        vae = runs.open_vae(self.run)
+        chosen, source = originals.given_or_held_out(vae, self.images, self.data, 2 * self.pairs, self.seed)
+        return interpolation.figure(vae, chosen[::2], chosen[1::2], source)
+
+
+@dataclass(frozen=True)
+class _Attributes:
+    """Images to which an attribute is added step by step: z + a z_attribute (Fig. 12)."""
+
+    run: _Run  # a VAE, as `samples` takes it
+    data: str | None = None  # with attributes: a file of `fastvae prepare`, or faces
+    names: tuple[str, ...] = ()  # attributes; if not given the paper's six, or the first that vary
+    images: tuple[Path, ...] = ()  # picture files to take instead of held-out images without the attribute
+    strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0
+    most: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
+    seed: int = 0  # of the choices of images, >= 0
+    out: Path = Path("attributes.png")  # picture to write
+
+    def __post_init__(self) -> None:
+        require(self, strength=above(0), most=at_least(1), seed=at_least(0))
+        if len(self.images) * max(len(self.names), 6) > _MOST_CELLS:
+            raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer: name fewer images or attributes")
+
+    def figure(self):
+        from fastvae.figures import attributes, originals, runs
+
+        vae = runs.open_vae(self.run)
+        images = originals.data_of(vae, self.data)
+        names = attributes.choose_names(images, self.names)
+        given = originals.read_files(self.images, vae.model.image_size) if self.images else None
+        return attributes.figure(vae, images, names, given, strength=self.strength, most=self.most, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Images laid out on a square so that neighbours are alike in latent space, by t-SNE (Fig. 13)."""
+
+    run: _Run  # a VAE, as `samples` takes it
+    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    side: int = 25  # images a side, 2 to 64
+    seed: int = 0  # of the choice of images and of t-SNE, >= 0
+    out: Path = Path("map.png")  # picture to write
+
+    def __post_init__(self) -> None:
+        require(self, seed=at_least(0))
+        if not 2 <= self.side <= _MOST_SIDE:
+            raise UsageError(f"side must be 2 to {_MOST_SIDE}; got {self.side}")
+
+    def figure(self):
+        from fastvae.figures import map as latent_map
+        from fastvae.figures import originals, runs
+
+        latent_map.check_installed()
+        vae = runs.open_vae(self.run)
+        images = originals.data_of(vae, self.data)
+        chosen, kind = latent_map.choose(images, self.side**2, self.seed)
+        return latent_map.figure(vae, images, chosen, kind, self.side, self.seed)
+
+
+VERBS = {
+    "samples": _Samples,
+    "reconstructions": _Reconstructions,
+    "interpolation": _Interpolation,
+    "attributes": _Attributes,
+    "map": _Map,
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parses the verb and its flags, draws and writes.
+
+    Raises:
+        FastvaeError: a run, the data or an image cannot be used, or the picture cannot be written.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    verb, *flags = argv
+    if verb not in VERBS:
+        raise UsageError(f"no figure {verb!r}{suggest(verb, VERBS)}")
+    command = tyro.cli(VERBS[verb], prog=f"fastvae figures {verb}", args=flags)
+    if command.out.suffix.lower() != ".png":
+        raise UsageError(f"--out {command.out} should be a file that ends in .png")
+    if reason := why_not_writable(command.out):
+        raise UsageError(f"--out {command.out}: {reason}")
+    from fastvae.pictures import save_png
+
+    sheet = command.figure()
+    save_png(sheet, command.out)
+    print(f"{command.out} written, {sheet.shape[1]}x{sheet.shape[0]} pixels")
+    return 0
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<16} {' '.join(verb.__doc__.split())}" for name, verb in VERBS.items())
+    return (
+        f"usage: fastvae figures VERB RUN... [flags]\n\n{rows}\n\n`fastvae figures VERB --help` lists a verb's flags."
+    )

@@ -1,0 +1,127 @@
+"""Images changed by adding the direction of an attribute (Fig. 12).
+
+z + a z_attribute, a = 0, 0.1, ..., 1
+
+Source: Hou et al., section 4.3.2.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastvae.config import suggest
+from fastvae.data.packed import PackedImages
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.figures.interpolation import STEPS, decode_rows
+from fastvae.figures.originals import some
+from fastvae.figures.runs import Run
+from fastvae.figures.sheet import Label, Panel, draw
+from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors
+from fastvae.inference.encode_images import encode_images
+from fastvae.models import VAE
+
+PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
+# Of the training images on the rarer side, for an attribute that nobody asked for by name.
+_ENOUGH = 0.01
+
+
+def choose_names(images: PackedImages, names: Sequence[str]) -> list[str]:
+    """The attributes that are named; where none is, six: the paper's where they are, then the first that vary.
+
+    Raises:
+        UsageError: there is no such attribute.
+        FastvaeError: the data set has no attributes, or none that varies.
+    """
+    if images.attributes is None:
+        raise FastvaeError(f"{images.path} has no attributes; prepare CelebA with its list_attr_celeba.txt beside it")
+    for name in names:
+        if name not in images.attribute_names:
+            raise UsageError(f"no attribute {name!r}{suggest(name, images.attribute_names)}")
+    if names:
+        return list(dict.fromkeys(names))
+    share = dict(zip(images.attribute_names, images.attributes[images.indices("train")].mean(0), strict=True))
+    ordered = dict.fromkeys([*(name for name in PAPER if name in share), *share])
+    if not (found := [name for name in ordered if _ENOUGH <= share[name] <= 1 - _ENOUGH]):
+        raise FastvaeError(f"no attribute of {images.path} varies enough to have a direction; name some with --names")
+    return found[: len(PAPER)]
+
+
+def without(images: PackedImages, names: Sequence[str], seed: int) -> np.ndarray:
+    """int64 [A]: for each attribute a held-out image without it, different ones as far as there are.
+
+    Raises:
+        FastvaeError: every held-out image has it.
+    """
+    held_out, taken = images.held_out(), []
+    for name in names:
+        lacking = held_out[images.attributes[held_out, images.attribute_names.index(name)] == 0]
+        if not len(lacking):
+            raise FastvaeError(f"every held-out image has the attribute {name}; give others with --images")
+        fresh = np.setdiff1d(lacking, taken)
+        taken.append(some(fresh if len(fresh) else lacking, 1, seed, "held-out images")[0])
+    return np.array(taken)
+
+
+def manipulate(
+    vae: VAE | AcceleratedVAE, originals: np.ndarray, directions: np.ndarray, strength: float = 1.0
+) -> np.ndarray:
+    """Decodes z + a strength direction.
+
+    Args:
+        vae: what encodes and decodes.
+        originals: uint8 [N, H, W, 3].
+        directions: float32 [N, latent], one for each image.
+        strength: how often the direction is added at a = 1.
+
+    Returns:
+        uint8 [N, 11, H, W, 3], from a = 0, the reconstruction, to a = 1.
+    """
+    z = encode_images(vae, originals)[:, None]
+    return decode_rows(vae, z + strength * STEPS[:, None] * directions[:, None])
+
+
+def figure(
+    run: Run,
+    images: PackedImages,
+    names: Sequence[str],
+    given: np.ndarray | None,
+    *,
+    strength: float,
+    most: int,
+    seed: int,
+) -> np.ndarray:
+    """A sheet with a row for each attribute and image.
+
+    Args:
+        run: whose VAE encodes and decodes.
+        images: with attributes, which the directions are taken from.
+        names: of the attributes.
+        given: uint8 [N, H, W, 3], every attribute is added to each of them; None for one held-out image without the
+            attribute for each.
+        strength: as in `manipulate`.
+        most: images on either side of an attribute.
+        seed: of the choices.
+    """
+    originals = images.images[without(images, names, seed)] if given is None else np.tile(given, (len(names), 1, 1, 1))
+    vae = run.model.accelerate()
+    vectors = attribute_vectors(vae, images, list(names), most=most, seed=seed, progress="encoding")
+    rows = [vector for vector in vectors for _ in range(len(originals) // len(names))]
+    steps = [f"a = {a:.1f}" if 0 < a < 1 else f"a = {a:.0f}" for a in STEPS]
+    panels = [
+        Panel(originals[:, None], rows=[_label(vector) for vector in rows], columns=["original"]),
+        Panel(manipulate(vae, originals, np.stack([v.direction for v in rows]), strength), columns=steps),
+    ]
+    factor = "" if strength == 1 else f" {strength:g}"
+    caption = (
+        f"Each row decodes z + a{factor} z_attribute, where z is the mean of q(z|x) of the original and z_attribute "
+        "the mean z of training images with the attribute minus that of images without it. Originals: "
+        + (f"held-out images without the attribute, seed {seed}." if given is None else "given files.")
+    )
+    name = ", ".join(filter(None, [run.label.text, run.label.note]))
+    return draw(panels, f"Adding attributes: {name}", caption)
+
+
+def _label(vector: AttributeVector) -> Label:
+    note = f"from {vector.with_it:,} images with it and {vector.without_it:,} without"
+    return Label(vector.name.replace("_", " "), note)

@@ -1,0 +1,74 @@
+"""The images that a figure starts from: held-out ones of a data set, or files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastvae.data.dataset import EMBEDDED, open_images
+from fastvae.data.decode_pillow import BrokenImage, decode_file
+from fastvae.data.packed import PackedImages
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.figures.runs import Run
+
+
+def data_of(run: Run, data: str | None) -> PackedImages:
+    """The data set that --data names; the embedded one without it, where the run was trained on that.
+
+    Raises:
+        UsageError: none is named, or its images have another size than the run's.
+        FastvaeError: as `open_images`.
+    """
+    if data is None:
+        if run.model.run is None or run.model.run.config["data"] != EMBEDDED:
+            raise UsageError("give --data, a file of `fastvae prepare` or a folder of images, or `faces`")
+        data = EMBEDDED
+    try:
+        return open_images(data, run.model.image_size)
+    except UsageError as error:
+        size = run.model.image_size
+        raise UsageError(
+            f"{data} holds images of another size than the {size}x{size} pixels of {run.path}: give data that was "
+            f"prepared in that size"
+        ) from error
+
+
+def some(indices: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
+    """int64 [count]: a seeded choice.
+
+    Raises:
+        FastvaeError: there are fewer.
+    """
+    if len(indices) < count:
+        raise FastvaeError(f"the figure needs {count} {what} and there are {len(indices)}: ask for fewer")
+    return np.random.Generator(np.random.PCG64(seed)).permutation(indices)[:count]
+
+
+def read_files(paths: Sequence[Path], size: int) -> np.ndarray:
+    """uint8 [N, size, size, 3]: picture files, cropped and resized as in `prepare`.
+
+    Raises:
+        FastvaeError: one cannot be read.
+    """
+    images = [decode_file(path, crop="auto", size=size) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if isinstance(image, BrokenImage):
+            raise FastvaeError(f"{path} cannot be read as an image: {image.reason}")
+    return np.stack(images)
+
+
+def given_or_held_out(
+    run: Run, files: Sequence[Path], data: str | None, count: int, seed: int
+) -> tuple[np.ndarray, str]:
+    """The files' images where there are files, else held-out ones of the data set.
+
+    Returns:
+        uint8 [N, H, W, 3], and where they come from, in words for a caption.
+
+    Raises:
+        FastvaeError: they cannot be had, or are too few.
+    """
+    if files:
+        return read_files(files, run.model.image_size), "given files"
+    images = data_of(run, data)
+    return images.images[some(images.held_out(), count, seed, "held-out images")], f"held-out images, seed {seed}"

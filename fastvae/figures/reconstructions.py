@@ -1,0 +1,36 @@
+"""The same images reconstructed by several systems (Figs. 5, 6 and 9)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fastvae.figures.runs import Run
+from fastvae.figures.sheet import Label, Panel, draw
+from fastvae.models import VAE
+from fastvae.pictures import to_pixels
+from fastvae.train.step import to_images
+
+
+def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
+    """decode(mean of q(z|x)) of uint8 images [N, H, W, 3], in the same form."""
+    with torch.inference_mode():
+        return to_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
+
+
+def psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:
+    """10 log10(255^2 / mean squared error) of each image, averaged over uint8 [N, H, W, 3]; infinite if all equal."""
+    errors = np.square(originals.astype(np.float64) - pixels).mean((1, 2, 3))
+    with np.errstate(divide="ignore"):
+        return float(np.mean(10 * np.log10(255**2 / errors)))
+
+
+def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarray:
+    """A sheet: originals uint8 [N, H, W, 3] in the first row, then a row for each run with its PSNR over them."""
+    rows, labels = [originals], [Label("Original", source)]
+    for run in runs:
+        rows.append(reconstruct(run.model, originals))
+        quality = f"PSNR {psnr_db(originals, rows[-1]):.1f} dB"
+        labels.append(Label(run.label.text, "\n".join(filter(None, [run.label.note, quality]))))
+    caption = "Decoded from the mean of q(z|x). PSNR is the mean over the images of the row."
+    return draw([Panel(np.stack(rows), rows=labels)], "Reconstructions", caption)

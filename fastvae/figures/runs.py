@@ -1,0 +1,119 @@
+"""The runs that a figure is made from: what draws or encodes, and what to call it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.figures.sheet import Label
+from fastvae.inference.run_summary import RunSummary
+from fastvae.inference.sampler import Sampler, load_sampler
+from fastvae.inference.views import load_views
+from fastvae.models import VAE
+
+# Objectives that are not spelled as their name in capitals.
+_SYSTEMS = {"plain_vae": "Plain-VAE", "vae_gan": "VAE/GAN"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model of a run, named for people.
+
+    Attributes:
+        path: as it was given.
+        model: a VAE, or the generator of a GAN.
+        label: its name, and how long it was trained as small print.
+    """
+
+    path: Path
+    model: Sampler
+    label: Label
+
+
+def open_runs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
+    """The models of runs, in order; a multi-view run has several.
+
+    Args:
+        paths: of the runs, as `fastvae.load` takes them.
+        labels: a name for each model; where there are none, the first of these that tells all of them apart: the
+            system (VAE-WGAN), the recipe, the run's folder.
+
+    Raises:
+        UsageError: there are no runs, or another number of labels than of models.
+        FastvaeError: as `fastvae.load`.
+    """
+    if not paths:
+        raise UsageError("give one or more runs")
+    models = [(path, name, model) for path in paths for name, model in _models(path).items()]
+    if labels and len(labels) != len(models):
+        raise UsageError(f"--labels names {len(labels)}, and there are {len(models)} models to name")
+    names = list(labels) or _names([(name, getattr(model, "run", None)) for _, name, model in models])
+    return [
+        Run(path, model, Label(name, _trained(getattr(model, "run", None))))
+        for (path, _, model), name in zip(models, names, strict=True)
+    ]
+
+
+def open_vaes(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
+    """The same for what must encode.
+
+    Raises:
+        UsageError: also where one is a GAN, or they take images of different sizes.
+    """
+    runs = open_runs(paths, labels)
+    for run in runs:
+        if not isinstance(run.model, VAE):
+            raise UsageError(
+                f"{run.path} is a GAN's run, which has no encoder: it cannot reconstruct or encode images, only "
+                "`fastvae figures samples` can show it"
+            )
+    sizes = {run.model.image_size: run.path for run in runs}
+    if len(sizes) > 1:
+        words = ", ".join(f"{path} takes {size}x{size}" for size, path in sizes.items())
+        raise UsageError(f"these runs cannot be shown the same images: {words} pixels; give runs of one size")
+    return runs
+
+
+def open_vae(path: Path) -> Run:
+    """The same for figures of a single model.
+
+    Raises:
+        UsageError: also where the run has several models.
+    """
+    runs = open_vaes([path])
+    if len(runs) > 1:
+        raise UsageError(f"{path} holds {len(runs)} models and this figure shows one: give a run of a single one")
+    return runs[0]
+
+
+def _models(path: Path) -> dict[str, Sampler]:
+    try:
+        return load_views(path)
+    except FastvaeError as no_vae:
+        try:
+            return {path.name: load_sampler(path)}
+        except FastvaeError:
+            raise no_vae from None
+
+
+def _names(models: Sequence[tuple[str, RunSummary | None]]) -> list[str]:
+    folders = [name or "run" for name, _ in models]  # "." has none
+    if not all(run for _, run in models):
+        return folders
+    systems = [run.config["objective"]["name"] for _, run in models]
+    systems = [_SYSTEMS.get(name, name.replace("_", "-").upper()) for name in systems]
+    recipes = [run.config["recipe"] for _, run in models]
+    return next((names for names in (systems, recipes) if len(set(names)) == len(models)), folders)
+
+
+def _trained(run: RunSummary | None) -> str:
+    if run is None:
+        return ""
+    seconds = run.losses.get("seconds")
+    return f"{run.step:,} steps" + ("" if seconds is None else f", {_duration(seconds)}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

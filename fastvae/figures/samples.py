@@ -1,0 +1,31 @@
+"""Random samples of several systems side by side (Figs. 3, 4, 7, 8 and 10)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fastvae.figures.runs import Run
+from fastvae.figures.sheet import Label, Panel, draw
+from fastvae.inference.sampler import Sampler
+from fastvae.pictures import to_pixels
+
+
+def sample(model: Sampler, count: int, seed: int) -> np.ndarray:
+    """uint8 [count, H, W, 3] from z ~ N(0, I); models of one latent size get the same z from one seed."""
+    with torch.inference_mode():
+        return to_pixels(model.sample(count, generator=torch.Generator().manual_seed(seed)))
+
+
+def figure(runs: Sequence[Run], rows: int, columns: int, seed: int, across: int) -> np.ndarray:
+    """A sheet with a panel for each run, `across` of them side by side; image [i, j] of each comes from one z."""
+    sizes, latents = {run.model.image_size for run in runs}, {run.model.latent for run in runs}
+    panels = []
+    for run in runs:
+        pixels = sample(run.model, rows * columns, seed)
+        size = f"{run.model.image_size}x{run.model.image_size} pixels" if len(sizes) > 1 else ""
+        heading = Label(run.label.text, ", ".join(filter(None, [run.label.note, size])))
+        panels.append(Panel(pixels.reshape(rows, columns, *pixels.shape[1:]), heading))
+    same = "" if len(runs) == 1 else " The same z at the same place in every panel"
+    same += ", among models of one latent size." if len(latents) > 1 else "." if same else ""
+    return draw(panels, "Random samples", f"Decoded from z ~ N(0, I), seed {seed}.{same}", across=across)
