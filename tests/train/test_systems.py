@@ -84,6 +84,27 @@ def test_its_passes_are_one_graph_each(name):
             assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "recipe", ["cifar10-vae-gan", "cifar10-dcgan", "cifar10-wgan", "cifar10-lsgan", "celeba64-multiview"]
+)
+def test_captured_it_is_the_same_run(drawn, tmp_path, recipe):
+    flags = ["--image-size", "32", "--width", "4", "--latent", "8", "--batch-size", "16", "--log-every", "1"]
+    flags += ["--device", "cuda", "--precision", "fp32", "--compile", "off", "--balance-every", "0", "--steps", "10"]
+    flags += ["--first-long", "1", "--long-round", "4"] if recipe == "cifar10-wgan" else []
+    flags += ["--vgg", "random"] if recipe == "celeba64-multiview" else []
+    found = {}
+    for graph in ("off", "on"):
+        run = tmp_path / graph
+        command = ["train", recipe, "--data", str(drawn.path), "--out", str(run), "--cuda-graph", graph, *flags]
+        assert main(command) == 0
+        lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+        losses = [line for line in lines if "images_per_s" in line]
+        found[graph] = [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in losses]
+    for captured, eager in zip(found["on"], found["off"], strict=True):
+        assert captured == pytest.approx(eager, rel=2e-2, abs=1e-3)
+
+
 def test_recipes_of_the_systems_are_the_same_on_both_data_sets():
     for system in (*SYSTEMS, "dfc-345"):
         faces_recipe, cifar = RECIPES[f"celeba64-{system}"](), RECIPES[f"cifar10-{system}"]()
