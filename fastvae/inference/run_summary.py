@@ -38,7 +38,7 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         metadata: what `checkpoint.read_metadata` gives for it.
         file: where it lies: in a run's checkpoint, whose run is asked for its numbers, or in a folder made by
             `VAE.save_pretrained`, which brought them along.
-        view: of a multi-view run, whose numbers and picture are wanted; config and losses are the run's.
+        view: of a multi-view run, which is told as the run of its own that it could have been.
 
     Returns:
         The summary; None for a model that comes from no run.
@@ -46,6 +46,8 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
     if "train" not in metadata["config"]:
         return None
     config, step = _without_places(metadata["config"]), metadata.get("step", 0)
+    if view:
+        config["objective"] |= {"name": "vae_wgan", "layers": [view]}
     if (saved := metadata.get("run")) is not None:
         return RunSummary(step, config, **saved, picture=_existing(file.with_name("reconstructions.png")))
     run = file.parent.parent.parent
@@ -54,11 +56,15 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
     held_out = [line for line in lines if f"{prefix}psnr_db" in line]
     losses = [line for line in lines if not any(key.startswith("held_out_") for key in line)]
     version = _json(run / "environment.json").get("fastvae")
+    last = {k: v for k, v in losses[-1].items() if k != "step"} if losses else {}
+    if view:
+        others = tuple(f"{layer}_" for layer in metadata["config"]["objective"]["layers"] if layer != view)
+        last = {k.removeprefix(f"{view}_"): v for k, v in last.items() if not k.startswith(others)}
     return RunSummary(
         step,
         config,
         version,
-        {k: v for k, v in losses[-1].items() if k != "step"} if losses else {},
+        last,
         {k.removeprefix(prefix): v for k, v in held_out[-1].items() if k != "step"} if held_out else {},
         _newest(run / "pictures", step, f"reconstructions-{view}-" if view else "reconstructions-"),
     )

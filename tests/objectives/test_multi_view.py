@@ -58,8 +58,17 @@ def test_views_are_loaded_by_name(runs):
     assert torch.equal(vae.decode(z), views["all/relu2_1"].decode(z))
     assert not torch.equal(vae.decode(z), views["all/relu1_1"].decode(z))
     assert vae.run.held_out["psnr_db"] > 0 and vae.run.picture.name == "reconstructions-relu2_1-00000003.png"
+    assert vae.run.losses.keys() == fastvae.load(runs / "relu2_1").run.losses.keys()
     assert list(load_views(runs / "relu1_1")) == ["relu1_1"]
     assert list(load_views(runs / "all" / "relu1_1")) == ["all/relu1_1"]
+
+
+def test_a_view_is_saved_as_a_model_of_its_own(runs, tmp_path):
+    vae = fastvae.load(runs / "all" / "relu2_1")
+    vae.save_pretrained(tmp_path / "saved")
+    z = torch.randn(2, 4)
+    assert torch.equal(fastvae.load(tmp_path / "saved").decode(z), vae.decode(z))
+    assert "relu2_1" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_a_view_must_be_named_and_exist(runs):
