@@ -10,6 +10,7 @@ _TAGS = ("fastvae", "vae", "variational-autoencoder", "image-generation", "image
 _SYSTEMS = {
     "vae_wgan": "VAE-WGAN: KL divergence, feature loss of VGG-19 and a Wasserstein critic",
     "dfc_vae": "deep-feature-consistent VAE: KL divergence and feature loss of VGG-19",
+    "vae_gan": "VAE/GAN: KL divergence and a similarity in the features of the discriminator that judges it",
     "plain_vae": "plain VAE: KL divergence and squared error of pixels",
 }
 _DATA = {"faces": "faces that fastvae draws itself (its embedded data set)"}
