@@ -1,0 +1,96 @@
+"""Which attributes get a slider, and their directions in latent space."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastvae.data.dataset import EMBEDDED, open_images
+from fastvae.data.packed import PackedImages
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors
+from fastvae.inference.run_summary import RunSummary
+
+# Those of Fig. 12 of the paper.
+PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
+_WITHOUT_THE_PAPERS = 8
+
+
+class NoSliders(FastvaeError):
+    """The data set that was not asked for cannot give any: a page without them is still of use."""
+
+
+def make_sliders(
+    vae: AcceleratedVAE, data: str | None, names: tuple[str, ...], *, trained_on: str | None
+) -> list[AttributeVector]:
+    """The attribute vectors that the page offers, from up to 2,000 training images on either side.
+
+    Args:
+        vae: what encodes.
+        data: as `open_images` takes it; None for what the run was trained on.
+        names: of the attributes; none for the paper's six where the data set has them, else the first eight that vary.
+        trained_on: data of the run, None if it is not known.
+
+    Raises:
+        NoSliders: neither data nor names were given, and the run's data set is not there or has no attributes.
+        FastvaeError: what was given cannot be had.
+    """
+    try:
+        images = _open(data if data is not None else _still_there(trained_on), vae.image_size)
+        names = tuple(dict.fromkeys(names)) or choose(images)
+    except FastvaeError as error:
+        if data is not None:
+            raise
+        if names:
+            raise UsageError(f"--attributes needs a data set that has them, --data: {error}") from error
+        raise NoSliders(str(error)) from error
+    return attribute_vectors(vae, images, list(names), progress="attributes")
+
+
+def choose(images: PackedImages) -> tuple[str, ...]:
+    """The paper's six as far as the training images have them, else the first eight attributes that vary.
+
+    Raises:
+        FastvaeError: none varies.
+    """
+    has = images.attributes[images.indices("train")]
+    varies = [name for name, v in zip(images.attribute_names, has.any(0) & ~has.all(0), strict=True) if v]
+    if not varies:
+        raise FastvaeError(f"in {images.path} no attribute differs between the training images")
+    return tuple(name for name in PAPER if name in varies) or tuple(varies[:_WITHOUT_THE_PAPERS])
+
+
+def trained_on(run: Path, summary: RunSummary | None) -> str | None:
+    """The `data` of a run, with its path if the run's folder is there.
+
+    Args:
+        run: what `fastvae.load` was given: the folder of the run, of a checkpoint in it, or a file in that.
+        summary: of the model, whose config has names in place of paths.
+    """
+    for folder in (run, *run.resolve().parents[:3]):
+        if isinstance(found := _read(folder / "config.json").get("data"), str):
+            return found
+    return summary.config["data"] if summary else None
+
+
+def _open(data: str, image_size: int) -> PackedImages:
+    images = open_images(data, image_size)
+    if images.attributes is None:
+        raise FastvaeError(f"{data} has no attributes")
+    return images
+
+
+def _still_there(data: str | None) -> str:
+    if data is None:
+        raise FastvaeError("it is not known what the model was trained on")
+    if data != EMBEDDED and not Path(data).expanduser().exists():
+        raise FastvaeError(f"the data that the model was trained on, {data}, is not there")
+    return data
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
