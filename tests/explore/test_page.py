@@ -82,7 +82,8 @@ class Page:
         self._wait.until(lambda _: happened())
 
     def picture(self) -> np.ndarray:
-        values = self.browser.execute_async_script(PIXELS, "result")
+        # Nothing where the picture was replaced while it was read.
+        values = self._wait.until(lambda browser: browser.execute_async_script(PIXELS, "result"))
         return np.array(values).reshape(32, 32, 4)[..., :3]
 
     def changes_by(self, act) -> np.ndarray:
