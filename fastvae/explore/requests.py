@@ -87,8 +87,8 @@ def read_upload(body: bytes, size: int) -> np.ndarray:
     with _one_upload:
         pixels = _pixels(body)
         if pixels > MOST_PIXELS:
-            millions = f"{pixels / 1e6:,.0f}" if math.isfinite(pixels) else "far too many"
-            raise Refused(400, f"the picture has {millions} million pixels; at most {MOST_PIXELS / 1e6:.0f} are taken")
+            many = f"{pixels / 1e6:,.0f} million" if math.isfinite(pixels) else "far too many"
+            raise Refused(400, f"the picture has {many} pixels; at most {MOST_PIXELS / 1e6:.0f} million are taken")
         image = decode_file(io.BytesIO(body), crop="auto", size=size)
     if isinstance(image, BrokenImage):
         raise Refused(400, f"this file could not be read as a picture: {image.reason}")

@@ -107,7 +107,7 @@ function upload(side, file) {
   choose(side, async () => {
     if (file.size > about.most_bytes) {
       const most = about.most_bytes / 1e6;
-      throw new Error(`${file.name} is too large: it has ${(file.size / 1e6).toFixed(1)} MB, and at most ${most} are taken.`);
+      throw new Error(`${file.name} is too large: it has ${(file.size / 1e6).toFixed(1)} MB, and at most ${most} MB are taken.`);
     }
     const bytes = await file.arrayBuffer().catch(() => {
       throw new Error(`${file.name} could not be read. Is it a file, and still there?`);
