@@ -15,7 +15,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FastvaeError: it cannot be written.
     """
-    temporary = path.with_name(f".part-{path.name}")
+    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -31,9 +31,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def why_not_writable(path: Path) -> str | None:
     """What keeps a file from being written there, or None; to be asked before the work, not after."""
-    if path.is_dir():
+    # os.path answers no where a folder may not be looked into; pathlib's own may raise.
+    if os.path.isdir(path):  # noqa: PTH112
         return f"{path} is a folder"
-    above = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
+    above = next(folder for folder in (path.parent, *path.parent.parents) if os.path.exists(folder))  # noqa: PTH110
+    if not os.path.isdir(above) or not os.access(above, os.W_OK):  # noqa: PTH112
         return f"{above} is not a folder that can be written into"
     return None

@@ -85,9 +85,9 @@ def run(argv: list[str]) -> int:
     memory = Memory.of(len(indices), len(splits.train), sum(source.count for source in sources))
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
     about = {
-        "runs": [str(path) for path in command.runs],
-        "vgg_fc": command.vgg_fc and str(command.vgg_fc),
-        "data": str(packed.path),
+        "runs": [path.resolve().name for path in command.runs],
+        "vgg_fc": command.vgg_fc and command.vgg_fc.name,
+        "data": packed.path.name,
         "kind": packed.header.get("kind"),
         "features": {"count": sum(source.count for source in sources), "from": [source.name for source in sources]},
         "images": {"train": len(splits.train), "choose": len(splits.choose), "test": len(splits.test)},
@@ -137,7 +137,7 @@ def _own_size(data: str) -> int | None:
 def _title(about: dict[str, Any]) -> str:
     features, images = about["features"], about["images"]
     return (
-        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {Path(about['data']).name}: "
+        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {about['data']}: "
         f"{images['train']:,} training, {images['choose']:,} choosing and {images['test']:,} test images"
     )
 

@@ -21,7 +21,9 @@ class _Command:
     runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or whatever else `fastvae generate` takes
     data: str  # a file of `fastvae prepare`, a folder of images, or faces: real images that are in part held out
     protocol: Literal["paper", "usual"] = "paper"  # which images are compared with which
-    count: int | None = None  # images to generate, 10 or more; default 2000 (paper) or 50000 (usual)
+    count: int | None = (
+        None  # images to generate, 10 or more; default 2000 (paper; fewer if the data have fewer) or 50000 (usual)
+    )
     # TorchScript file of the Inception network; default: NVIDIA's inception-2015-12-05.pt, downloaded once (96 MB) and
     # checked. One of the features alone gives FID and no Inception Score. Such a file is a program, which is run: give
     # only one that you trust. none: without both numbers

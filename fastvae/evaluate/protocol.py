@@ -42,15 +42,18 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
     Args:
         packed: the data set.
         name: "paper" or "usual".
-        count: of generated images; None for the protocol's own.
+        count: of generated images; None for the protocol's own, or for as many as "paper" has real ones.
         seed: of the choice among the real images.
 
     Raises:
         UsageError: the count is too small or too large for the data.
         FastvaeError: no images are held out.
     """
-    count = COUNTS[name] if count is None else count
     train, held_out = packed.indices("train"), packed.held_out()
+    if count is None:
+        count, most = COUNTS[name], min(len(train), len(held_out))
+        if name == "paper" and SPLITS <= most < count:
+            count = most  # as the words below say; FID is to be compared at equal counts only
     if count < SPLITS:
         raise UsageError(f"--count must be {SPLITS} or more, for the parts of the Inception Score; got {count}")
     if name == "usual":
@@ -62,7 +65,9 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
     if count > (most := min(len(train), len(held_out))):
         small = "training" if len(train) < len(held_out) else "held-out"
         advice = f"give --count {most}" if most >= SPLITS else f"at least {SPLITS} are needed"
-        raise UsageError(f"--count {count:,} is too large for {packed.path}: it has {most:,} {small} images; {advice}")
+        raise UsageError(
+            f"--count {count:,} is too large for {packed.path.name}: it has {most:,} {small} images; {advice}"
+        )
     kept = _some(held_out, count, seed)
     words = f"{count:,} generated images against {count:,} held-out images; floor: {count:,} training images"
     return Protocol(name, count, kept, _some(train, count, seed), kept, words)

@@ -1,6 +1,7 @@
 """What the Inception network says of a set of images; of real images it is kept, since they do not change."""
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fastvae.evaluate.inception_score import inception_score
 from fastvae.whole_file import whole_file
 
 BATCH = 32
+_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,7 @@ def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, wo
 
 
 def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarray, words: str) -> Statistics:
-    """The same of images of a data set, read from the cache folder if they were passed before, by the same network.
-
-    Raises:
-        FastvaeError: the cache cannot be written.
-    """
+    """The same of images of a data set, read from the cache folder if they were passed before, by the same network."""
     checksum = f"{network.digest} {packed.header['blocks']['images']['sha256']} ".encode()
     key = hashlib.sha256(checksum + np.ascontiguousarray(indices, "<i8").tobytes()).hexdigest()[:24]
     path = cache_folder() / "inception" / f"{key}.npz"
@@ -74,6 +72,6 @@ def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarra
         with whole_file(path) as temporary, temporary.open("wb") as file:
             of = found.features
             np.savez(file, count=of.count, mean=of.mean, covariance=of.covariance, score=np.array(found.score or ()))
-    except FastvaeError as error:
-        raise FastvaeError(f"{error} (or another folder in FASTVAE_CACHE)") from error
+    except FastvaeError as error:  # costs the next evaluation its time, and this one nothing
+        _logger.warning("what Inception says of the real images is not kept: %s (FASTVAE_CACHE)", error)
     return found

@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
             self.close_connection = True
             raise Refused(411, "the request does not say how long it is")
         if int(length) <= most:

@@ -68,7 +68,8 @@ def trained_on(run: Path, summary: RunSummary | None) -> str | None:
         summary: of the model, whose config has names in place of paths.
     """
     for folder in (run, *run.resolve().parents[:3]):
-        if isinstance(found := _read(folder / "config.json").get("data"), str):
+        # A folder of a run: another one's config.json may say `data` of anything.
+        if (folder / "checkpoints").is_dir() and isinstance(found := _read(folder / "config.json").get("data"), str):
             return found
     return summary.config["data"] if summary else None
 

@@ -36,6 +36,8 @@ def embed(means: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
+    if not np.isfinite(means).all():
+        raise FastvaeError("the encoder gives means that are not finite: did the training diverge?")
     if not np.ptp(means, axis=0).any():
         raise FastvaeError("the encoder gives every image the same mean, so there is nothing to lay out: train longer")
     start = "pca" if means.shape[1] >= 2 else "random"

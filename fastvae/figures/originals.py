@@ -50,6 +50,9 @@ def read_files(paths: Sequence[Path], size: int) -> np.ndarray:
     Raises:
         FastvaeError: one cannot be read.
     """
+    for path in paths:
+        if not path.is_file():
+            raise FastvaeError(f"there is no file {path}")
     images = [decode_file(path, crop="auto", size=size) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if isinstance(image, BrokenImage):

@@ -82,8 +82,14 @@ def open_vae(path: Path) -> Run:
     """
     runs = open_vaes([path])
     if len(runs) > 1:
-        raise UsageError(f"{path} holds {len(runs)} models and this figure shows one: give a run of a single one")
+        raise UsageError(
+            f"{path} holds {len(runs)} views and this figure shows one: name it, as in {path / _view(runs)}"
+        )
     return runs[0]
+
+
+def _view(runs: Sequence[Run]) -> str:
+    return runs[0].model.run.config["objective"]["layers"][0] if runs[0].model.run else "relu1_1"
 
 
 def _models(path: Path) -> dict[str, Sampler]:

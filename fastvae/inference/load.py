@@ -10,6 +10,9 @@ from fastvae.inference.run_summary import of_checkpoint
 from fastvae.models import VAE
 from fastvae.train import checkpoint
 
+# What a GAN's tensors begin with.
+GENERATOR = "generator."
+
 
 def load(path: str | Path, *, device: str = "cpu") -> VAE:
     """A trained VAE, in eval mode, float32.
@@ -37,16 +40,18 @@ def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VA
     model = model_from_json(metadata["config"])
     views = views_of(metadata)
     if (view is None) != (not views) or (view is not None and view not in views):
-        raise FastvaeError(_which_view(file, view, views))
+        raise FastvaeError(which_view(file, view, views))
     vae = VAE(model.image_size, model.width, model.latent)
     prefix = f"{view}." if view else ""
     tensors = {k.removeprefix(prefix): v for k, v in checkpoint.read_tensors(file).items() if k.startswith(prefix)}
     found = {k: v for k, v in tensors.items() if k.startswith(("encoder.", "decoder."))}
-    if not found:
+    if any(k.startswith(GENERATOR) for k in tensors):
         raise FastvaeError(
-            f"{file} holds no VAE: was another kind of network trained in that run? A GAN's has no encoder; "
-            "`fastvae generate` and `fastvae figures samples` take it all the same"
+            f"{file} is a GAN's, which has no encoder: `fastvae generate`, `fastvae figures samples` and `fastvae "
+            "evaluate` take its run, and what encodes or reconstructs cannot"
         )
+    if not found:
+        raise FastvaeError(f"{file} holds no VAE: was another kind of network trained in that run?")
     checkpoint.check_same(file, found, vae.state_dict())
     vae.load_state_dict(found)
     vae.run = of_checkpoint(metadata, file, view)
@@ -71,9 +76,10 @@ def model_file(path: str | Path) -> tuple[Path, str | None]:
     return _model_file(path), None
 
 
-def _which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
+def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
+    """Why a view cannot be had, or why one must be named."""
     if not views:
-        return f"{file} holds one VAE and no views: leave out the /{view}"
+        return f"{file.parent.parent.parent} holds no {view!r}: it is a run of one model, which is loaded by its folder"
     run = file.parent.parent.parent
     if view is None:
         return f"{run} holds the views {', '.join(views)}: name one, as in {run / views[0]}"

@@ -54,7 +54,7 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
     lines = [line for line in _lines(run / "stats.jsonl") if line.get("step", step + 1) <= step]
     prefix = f"held_out_{view}_" if view else "held_out_"
     held_out = [line for line in lines if f"{prefix}psnr_db" in line]
-    losses = [line for line in lines if not any(key.startswith("held_out_") for key in line)]
+    losses = [line for line in lines if len(line) > 1 and not any(key.startswith("held_out_") for key in line)]
     version = _json(run / "environment.json").get("fastvae")
     last = {k: v for k, v in losses[-1].items() if k != "step"} if losses else {}
     if view:

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from fastvae.config import model_from_json
-from fastvae.inference.load import load_file, model_file
+from fastvae.errors import FastvaeError
+from fastvae.inference.load import GENERATOR, load_file, model_file, which_view
 from fastvae.inference.run_summary import RunSummary, of_checkpoint
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.train import checkpoint
-
-_GENERATOR = "generator."
 
 
 class Sampler(Protocol):
@@ -34,12 +33,14 @@ def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
     """
     file, view = model_file(path)
     metadata = checkpoint.read_metadata(file)
-    tensors = {k: v for k, v in checkpoint.read_tensors(file).items() if k.startswith(_GENERATOR)}
+    tensors = {k: v for k, v in checkpoint.read_tensors(file).items() if k.startswith(GENERATOR)}
     if not tensors:
         return load_file(file, device=device, view=view)
+    if view is not None:
+        raise FastvaeError(which_view(file, view, ()))
     model = model_from_json(metadata["config"])
     generator = DcganGenerator(model.image_size, model.width, model.latent)
-    found = {k.removeprefix(_GENERATOR): v for k, v in tensors.items()}
+    found = {k.removeprefix(GENERATOR): v for k, v in tensors.items()}
     checkpoint.check_same(file, found, generator.state_dict())
     generator.load_state_dict(found)
     generator.run = of_checkpoint(metadata, file)

@@ -202,10 +202,11 @@ class Trainer:
     def _evaluate(self) -> None:
         for name, part in self.objective.parts().items():
             found = evaluate(part, self.step, self.held_out)
-            if found:
-                words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
-                of = f"{name}, held-out images" if name else "held-out images"
-                self.progress.note(f"{of} after {self.done} steps: {words}")
+            if not found:
+                continue
+            words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            of = f"{name}, held-out images" if name else "held-out images"
+            self.progress.note(f"{of} after {self.done} steps: {words}")
             prefix = f"held_out_{name}_" if name else "held_out_"
             self.run.append({"step": self.done, **{f"{prefix}{key}": value for key, value in found.items()}})
 

@@ -27,6 +27,11 @@ def test_paper_compares_equal_counts(images):
     assert found.words == "12 generated images against 12 held-out images; floor: 12 training images"
 
 
+def test_without_a_count_the_paper_s_is_lowered_to_what_there_is(images):
+    found = plan(images, "paper", None, seed=0)
+    assert found.count == len(found.reference) == 15 and found.words.startswith("15 generated images")
+
+
 def test_usual_takes_the_whole_training_split(images):
     found = plan(images, "usual", None, seed=0)
     assert found.count == 50_000 and (found.reference == np.arange(40)).all()
@@ -37,7 +42,7 @@ def test_usual_takes_the_whole_training_split(images):
 @pytest.mark.parametrize(
     "name, count, words",
     [
-        ("paper", None, r"--count 2,000 is too large for .*: it has 15 held-out images; give --count 15"),
+        ("paper", 2000, r"--count 2,000 is too large for .*: it has 15 held-out images; give --count 15"),
         ("paper", 9, r"--count must be 10 or more"),
         ("usual", 0, r"--count must be 10 or more"),
     ],

@@ -144,7 +144,7 @@ def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsy
     monkeypatch.setattr(runs, "load_views", lambda path: views)
     assert [run.label.text for run in open_runs([tmp_path])] == ["five/a", "five/b"]
     assert main(["figures", "map", str(tmp_path), "--data", "faces", "--out", str(tmp_path / "m.png")]) == 2
-    assert "holds 2 models and this figure shows one" in capsys.readouterr().err
+    assert "holds 2 views and this figure shows one: name it, as in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

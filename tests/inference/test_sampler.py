@@ -28,9 +28,18 @@ def test_a_gan_draws_what_its_generator_makes_of_the_prior(gan):
     assert (sampler.image_size, sampler.latent) == (32, 4) and not sampler.training
     z = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
     assert torch.equal(sampler.sample(3, generator=torch.Generator().manual_seed(5)), sampler(z))
-    assert sampler.run.step == 2 and sampler.run.config["recipe"] == "cifar10-dcgan"
+    assert (
+        sampler.run.losses["generator"] > 0
+        and sampler.run.step == 2
+        and sampler.run.config["recipe"] == "cifar10-dcgan"
+    )
 
 
 def test_a_gan_is_no_vae(gan):
-    with pytest.raises(FastvaeError, match="A GAN's has no encoder; `fastvae generate`"):
+    with pytest.raises(FastvaeError, match="is a GAN's, which has no encoder: `fastvae generate`"):
         fastvae.load(gan)
+
+
+def test_nothing_else_in_its_folder_is_taken_for_it(gan):
+    with pytest.raises(FastvaeError, match="holds no 'nothere': it is a run of one model"):
+        load_sampler(gan / "nothere")
