@@ -8,11 +8,9 @@ from fastvae.data.dataset import EMBEDDED, open_images
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.inference.accelerated import AcceleratedVAE
-from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors
+from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
 from fastvae.inference.run_summary import RunSummary
 
-# Those of Fig. 12 of the paper.
-PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
 _WITHOUT_THE_PAPERS = 8
 
 

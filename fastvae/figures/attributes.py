@@ -17,11 +17,10 @@ from fastvae.figures.originals import some
 from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.inference.accelerated import AcceleratedVAE
-from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors
+from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
 
-PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
 # Of the training images on the rarer side, for an attribute that nobody asked for by name.
 _ENOUGH = 0.01
 

@@ -16,6 +16,9 @@ from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
 
+# Those of Fig. 12, as CelebA spells them.
+PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
+
 
 @dataclass(frozen=True)
 class AttributeVector:

@@ -15,7 +15,7 @@ from fastvae.objectives import OBJECTIVES
 from fastvae.recipes import RECIPES
 
 SYSTEMS = ("plain", "dfc-123", "vae-gan", "dcgan", "wgan", "lsgan")
-ADVERSARIAL = ("vae_gan", "dcgan", "wgan", "lsgan")
+ADVERSARIAL = ("vae_gan", "wgan", "lsgan")
 STEPS = 24
 
 
