@@ -13,6 +13,7 @@ from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
+from fastvae.train.held_out import psnr_db
 from fastvae.train.step import to_images
 
 _BATCH = 64
@@ -77,8 +78,7 @@ def closeness(
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
     with tqdm(total=len(indices), desc=words, unit=" images", leave=False, disable=None) as bar:
         for originals, fakes in reconstructions(vae, images, indices):
-            error = ((fakes - originals) * 127.5).square().flatten(1).mean(1)
-            psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
+            psnr += psnr_db(originals, fakes).sum().item()
             if loss_network is not None:
                 weights = paper_weights(loss_network.channels)
                 rec += feature_loss(loss_network(fakes), loss_network(originals), weights).item() * len(fakes)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastvae.errors import FastvaeError, UsageError
-from fastvae.inference.sampler import Sampler, load_sampler
-from fastvae.inference.views import load_views
+from fastvae.errors import UsageError
+from fastvae.inference.sampler import Sampler, load_samplers
 from fastvae.models import VAE
 
 
@@ -34,10 +33,8 @@ def load_runs(paths: Sequence[Path], device: str) -> list[Run]:
     """
     runs: list[Run] = []
     for path in paths:
-        try:
-            found = [Run(name, vae, vae) for name, vae in load_views(path, device=device).items()]
-        except FastvaeError:
-            found = [Run(path.resolve().name, load_sampler(path, device=device), None)]
+        models = load_samplers(path, device=device)
+        found = [Run(name, model, model if isinstance(model, VAE) else None) for name, model in models.items()]
         taken = {run.name for run in runs}
         # Two runs/*/checkpoints/step-00000600 would be told apart by nothing.
         runs += [Run(f"{path}: {r.name}" if r.name in taken else r.name or str(path), r.sampler, r.vae) for r in found]

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import UsageError
 from fastvae.figures.sheet import Label
 from fastvae.inference.run_summary import RunSummary
-from fastvae.inference.sampler import Sampler, load_sampler
-from fastvae.inference.views import load_views
+from fastvae.inference.sampler import Sampler, load_samplers
 from fastvae.models import VAE
 
 # Objectives that are not spelled as their name in capitals.
@@ -44,7 +43,7 @@ def open_runs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
     """
     if not paths:
         raise UsageError("give one or more runs")
-    models = [(path, name, model) for path in paths for name, model in _models(path).items()]
+    models = [(path, name, model) for path in paths for name, model in load_samplers(path).items()]
     if labels and len(labels) != len(models):
         raise UsageError(f"--labels names {len(labels)}, and there are {len(models)} models to name")
     names = list(labels) or _names([(name, getattr(model, "run", None)) for _, name, model in models])
@@ -90,16 +89,6 @@ def open_vae(path: Path) -> Run:
 
 def _view(runs: Sequence[Run]) -> str:
     return runs[0].model.run.config["objective"]["layers"][0] if runs[0].model.run else "relu1_1"
-
-
-def _models(path: Path) -> dict[str, Sampler]:
-    try:
-        return load_views(path)
-    except FastvaeError as no_vae:
-        try:
-            return {path.name: load_sampler(path)}
-        except FastvaeError:
-            raise no_vae from None
 
 
 def _names(models: Sequence[tuple[str, RunSummary | None]]) -> list[str]:

@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.models import VAE
+from fastvae.train.step import to_images
 
 _BATCH = 256
 
@@ -34,7 +35,7 @@ def encode_images(
             batch = torch.from_numpy(np.ascontiguousarray(images[indices[start : start + _BATCH]]))
             if isinstance(vae, VAE):
                 device = vae.decoder.linear.weight.device
-                batch = batch.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+                batch = to_images(batch.to(device))
             means[start : start + len(batch)] = vae.encode(batch)[0].float().cpu().numpy()
             bar.update(len(batch))
     return means

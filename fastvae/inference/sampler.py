@@ -10,6 +10,7 @@ from fastvae.config import model_from_json
 from fastvae.errors import FastvaeError
 from fastvae.inference.load import GENERATOR, load_file, model_file, which_view
 from fastvae.inference.run_summary import RunSummary, of_checkpoint
+from fastvae.inference.views import load_views
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.train import checkpoint
 
@@ -45,3 +46,18 @@ def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
     generator.load_state_dict(found)
     generator.run = of_checkpoint(metadata, file)
     return generator.to(device).eval()
+
+
+def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler]:
+    """What draws images of a run, by name: the VAEs of `load_views`, or the generator of a GAN's run under its own.
+
+    Raises:
+        FastvaeError: as `fastvae.load`.
+    """
+    try:
+        return dict(load_views(path, device=device))
+    except FastvaeError as no_vae:
+        try:
+            return {Path(path).name: load_sampler(path, device=device)}
+        except FastvaeError:
+            raise no_vae from None

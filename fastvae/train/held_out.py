@@ -43,14 +43,19 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
                     rec += objective.feature_distance(fake_features, features).item() * len(images)
             fakes = fakes.float().clamp(-1, 1)
             edges, fake_edges = edges + _edges(images), fake_edges + _edges(fakes)
-            error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
-            psnr += (10 * torch.log10(255**2 / error.clamp_min(1e-12))).sum().item()
+            psnr += psnr_db(images, fakes).sum().item()
     finally:
         objective.train(True)
     found = {"psnr_db": psnr / len(pixels), "sharpness": math.sqrt(fake_edges / max(edges, 1e-12))}
     if objective.loss_network is not None:
         found["rec"] = rec / len(pixels)
     return found
+
+
+def psnr_db(images: Tensor, fakes: Tensor) -> Tensor:
+    """10 log10(255^2 / mean squared error of its pixels) of each image in dB, [B]; both [B, 3, H, W] in [-1, 1]."""
+    error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
+    return 10 * torch.log10(255**2 / error.clamp_min(1e-12))
 
 
 def _edges(images: Tensor) -> float:
