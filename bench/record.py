@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from bench.ceilings import Ceilings
+from fastvae import whole_file
+from fastvae.errors import UsageError
 from fastvae.train.run_folder import environment
-from fastvae.whole_file import why_not_writable
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -44,9 +45,11 @@ def check_writable(path: Path) -> None:
     Raises:
         SystemExit: with status 2.
     """
-    if why := why_not_writable(path):
-        print(f"--out {path}: no file can be written there: {why}", file=sys.stderr)
-        raise SystemExit(2)
+    try:
+        whole_file.check_writable(path)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def write(
@@ -95,10 +98,7 @@ def this_machine() -> dict[str, Any]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes it so that a reader never finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(_samples_in_one_line(json.dumps(record, indent=1)) + "\n")
-    temporary.replace(path)
+    whole_file.write_whole(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
 
 
 def _samples_in_one_line(text: str) -> str:

@@ -1,6 +1,5 @@
 """Grids of images, the form in which runs are looked at."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastvae.errors import FastvaeError
+from fastvae.whole_file import whole_file
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -44,15 +43,6 @@ def save_png(sheet: np.ndarray, path: Path) -> None:
     Raises:
         FastvaeError: it cannot be written; no half-written file is left.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    advice = "free some space, check the permissions, or choose another place"
+    with whole_file(path, advice=advice) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FastvaeError(
-            f"could not write the picture {path} ({error.strerror or error}): free some space, check the "
-            "permissions, or choose another place"
-        ) from error

@@ -34,6 +34,7 @@ from bench.kernel_cases import conv_cases, feature_cases, update_cases
 from bench.kernel_resources import variant_of
 from fastvae.config import suggest
 from fastvae.recipes import RECIPES
+from fastvae.whole_file import write_whole
 from tools.tune_problems import OPS, Entries, Problem, gather
 from tools.tune_search import Machine, Say, Search
 
@@ -70,9 +71,7 @@ def write(out: Path, keys: Iterable[str], chosen: Entries) -> None:
     kept = json.loads(out.read_text()) if out.exists() else {}
     entries = {k: v for k, v in kept.items() if k not in keys} | chosen
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items()))
-    temporary = out.with_name(f"{out.name}.part")
-    temporary.write_text(f"{{\n{lines}\n}}\n" if lines else "{}\n")
-    temporary.replace(out)
+    write_whole(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
 
 
 def compile_ahead(calls: list[Callable[[], object]]) -> None:

@@ -5,13 +5,11 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from fastvae.attributes.recognise import AttributeResult, Recognition
 from fastvae.attributes.table1 import SYSTEMS, printed_averages
-from fastvae.whole_file import whole_file
 
 # The paper's table, or nothing where the images are not CelebA's.
 Paper = Mapping[str, Mapping[str, int]]
@@ -96,13 +94,3 @@ def as_json(recognition: Recognition, **about: Any) -> str:
         "excluded": recognition.excluded,
     }
     return json.dumps(values, indent=1) + "\n"
-
-
-def write(text: str, path: Path) -> None:
-    """Writes a file, whole.
-
-    Raises:
-        FastvaeError: it cannot be written.
-    """
-    with whole_file(path) as temporary:
-        temporary.write_text(text)

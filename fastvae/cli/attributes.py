@@ -11,7 +11,7 @@ import tyro
 
 from fastvae.config import at_least, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.whole_file import why_not_writable
+from fastvae.whole_file import check_writable, write_whole
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
 
@@ -58,8 +58,7 @@ def run(argv: list[str]) -> int:
     """
     command = tyro.cli(_Command, prog="fastvae attributes", args=argv)
     for name in _FILES:
-        if why := why_not_writable(command.out / name):
-            raise UsageError(f"--out {command.out}: {why}")
+        check_writable(command.out / name)
     if importlib.util.find_spec("sklearn") is None:
         raise FastvaeError("attributes need scikit-learn, which is not installed; pip install 'fastvae[eval]'")
     from tqdm import tqdm
@@ -152,9 +151,9 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
     if not about["whole"]:
         text += f"\nStopped after {len(found.results)} attributes: this is not all."
     print(text)
-    report.write(f"{_title(about)}\n{about['splits']}\n\n{text}\n", out / "attributes.txt")
-    report.write(report.as_csv(found, paper), out / "attributes.csv")
-    report.write(report.as_json(found, **about), out / "attributes.json")
+    write_whole(out / "attributes.txt", f"{_title(about)}\n{about['splits']}\n\n{text}\n")
+    write_whole(out / "attributes.csv", report.as_csv(found, paper))
+    write_whole(out / "attributes.json", report.as_json(found, **about))
     made = list(_FILES)
     try:
         picture.draw(found, paper, _title(about), out / _FILES[-1])

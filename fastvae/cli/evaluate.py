@@ -56,10 +56,9 @@ def run(argv: list[str]) -> int:
     from fastvae.evaluate.runs import load_runs
     from fastvae.machine import choose_device
     from fastvae.train.run_folder import environment
-    from fastvae.whole_file import why_not_writable
+    from fastvae.whole_file import check_writable
 
-    if why := why_not_writable(command.out):
-        raise UsageError(f"--out {command.out}: {why}")
+    check_writable(command.out)
     device = choose_device(command.device)
     runs = load_runs(command.runs, device.type)
     packed = _images(command.data, runs[0].name, runs[0].sampler.image_size)

@@ -8,7 +8,7 @@ import tyro
 
 from fastvae.config import above, at_least, require, suggest
 from fastvae.errors import UsageError
-from fastvae.whole_file import why_not_writable
+from fastvae.whole_file import check_writable
 
 _Runs = tyro.conf.Positional[tuple[Path, ...]]
 _Run = tyro.conf.Positional[Path]
@@ -168,8 +168,7 @@ def run(argv: Sequence[str]) -> int:
     command = tyro.cli(VERBS[verb], prog=f"fastvae figures {verb}", args=flags)
     if command.out.suffix.lower() != ".png":
         raise UsageError(f"--out {command.out} should be a file that ends in .png")
-    if reason := why_not_writable(command.out):
-        raise UsageError(f"--out {command.out}: {reason}")
+    check_writable(command.out)
     from fastvae.pictures import save_png
 
     sheet = command.figure()

@@ -56,8 +56,9 @@ def run(argv: list[str]) -> int:
     from fastvae.latency.start import Start, measure_starts, planned
     from fastvae.machine import choose_device
     from fastvae.train.run_folder import environment
+    from fastvae.whole_file import check_writable
 
-    report.check_writable(command.out)
+    check_writable(command.out)
     device = choose_device(command.device)
     verbs, batches = tuple(dict.fromkeys(command.verbs)), tuple(sorted(set(command.batch_sizes)))
     vae = load(command.run, device=device.type)

@@ -10,7 +10,7 @@ from fastvae.evaluate.inception import FEATURES, Inception
 from fastvae.evaluate.inception_score import SPLITS
 from fastvae.evaluate.measure import FLOOR, Row
 from fastvae.evaluate.protocol import Protocol
-from fastvae.whole_file import whole_file
+from fastvae.whole_file import write_whole
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -74,5 +74,4 @@ def write(path: Path, rows: Sequence[Row], **about: Any) -> None:
     Raises:
         FastvaeError: it cannot be written.
     """
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    write_whole(path, json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastvae.errors import UsageError
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
-from fastvae.whole_file import whole_file, why_not_writable
+from fastvae.whole_file import write_whole
 
 
 def cells_table(cells: Sequence[Cell]) -> str:
@@ -48,16 +47,6 @@ def starts_table(starts: Sequence[Start]) -> str:
     return "\n".join(lines)
 
 
-def check_writable(path: Path) -> None:
-    """To be asked before measuring, not after.
-
-    Raises:
-        UsageError: no file can be written there.
-    """
-    if why := why_not_writable(path):
-        raise UsageError(f"--out {path}: {why}")
-
-
 def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about: Any) -> None:
     """Everything as JSON, after what it is about.
 
@@ -68,5 +57,4 @@ def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about
         "cells": [asdict(cell) | {"speedup": round(cell.speedup, 3)} for cell in cells],
         "starts": [asdict(start) for start in starts],
     }
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    write_whole(path, json.dumps(values, indent=1) + "\n")

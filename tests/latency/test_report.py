@@ -8,6 +8,7 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.latency import report
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
+from fastvae.whole_file import check_writable
 
 FAST, PLAIN = Latency(1.0, 1.5, 2.0, 1000.0, 10), Latency(3.0, 3.5, 4.25, 333.3, 10)
 CELL = Cell("encode", 1, FAST, PLAIN, 1.25e-7)
@@ -44,7 +45,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "x.json"
     with pytest.raises(UsageError, match="file is not a folder that can be written into"):
-        report.check_writable(path)
+        check_writable(path)
     with pytest.raises(FastvaeError, match="choose another --out"):
         report.write(path, cells=[], starts=[])
-    report.check_writable(tmp_path / "to" / "be" / "made.json")
+    check_writable(tmp_path / "to" / "be" / "made.json")

@@ -1,0 +1,45 @@
+"""Paths that people give: expanded, absolute, refused where they lead nowhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastvae.errors import UsageError
+from fastvae.places import resolved
+
+
+def test_home_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolved("~/runs/a") == Path("/home/somebody/runs/a")
+
+
+def test_a_path_means_the_same_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = resolved("data/../set.fvae")
+    monkeypatch.chdir("/")
+    assert path == tmp_path / "set.fvae"
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert resolved(tmp_path / "link") == tmp_path / "link"
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"lauf-\xfc")
+    assert os.fsencode(resolved(tmp_path / name)).endswith(b"lauf-\xfc")
+
+
+@pytest.mark.parametrize("given", ["", "  ", "a\x00b", "~nobody-of-this-name/x"])
+def test_what_leads_nowhere_is_refused(given):
+    with pytest.raises(UsageError):
+        resolved(given)
+
+
+def test_without_any_home_folder(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    with pytest.raises(UsageError, match="home"):
+        resolved("~/x")
