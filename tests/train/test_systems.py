@@ -18,7 +18,8 @@ from fastvae.train.build import Training, build
 SYSTEMS = ("plain", "dfc-123", "vae-gan", "dcgan", "wgan", "lsgan")
 ADVERSARIAL = ("vae_gan", "dcgan", "wgan", "lsgan")
 PRECISIONS = ("fp32", "bf16")
-STEPS = 24
+# Fewer in bfloat16, which a processor without instructions for it computes ten times as slowly.
+STEPS = {"fp32": 24, "bf16": 8}
 
 
 def training(name: str, precision: str, *, image_size: int = 32) -> Training:
@@ -74,20 +75,16 @@ def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system, precision):
         flags += ["--vgg", "random"]
     if system == "wgan":  # several of the generator's steps within these few
         flags += ["--first-long", "1", "--long-round", "4"]
-    assert (
-        main(
-            ["train", f"cifar10-{system}", "--data", str(drawn.path), "--steps", str(STEPS), "--out", str(run), *flags]
-        )
-        == 0
-    )
+    flags += ["--data", str(drawn.path), "--steps", str(STEPS[precision]), "--out", str(run)]
+    assert main(["train", f"cifar10-{system}", *flags]) == 0
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "images_per_s" in line]
-    assert len(logged) == STEPS and all(np.isfinite(v) for line in logged for v in line.values())
+    assert len(logged) == STEPS[precision] and all(np.isfinite(v) for line in logged for v in line.values())
     sampler = load_sampler(run)
     images = sampler.sample(16, generator=torch.Generator().manual_seed(1))
     assert images.shape == (16, 3, 32, 32) and images.abs().max() <= 1
     # Pictures, and not the same one: neither saturated nor collapsed.
-    assert images.abs().mean() < 0.95 and images.std(0).mean() > 1e-5
+    assert images.abs().mean() < 0.95 and images.std(0).mean() > 1e-3 * images.abs().mean() > 0
     assert main(["generate", str(run), "--count", "4", "--out", str(tmp_path / "samples.png")]) == 0
     if system in ("dcgan", "wgan", "lsgan"):
         assert any("generator" in line for line in logged)
