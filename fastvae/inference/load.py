@@ -8,6 +8,7 @@ from fastvae.config import model_from_json, suggest
 from fastvae.errors import FastvaeError
 from fastvae.inference.run_summary import of_checkpoint
 from fastvae.models import VAE
+from fastvae.places import resolved
 from fastvae.train import checkpoint
 
 # What a GAN's tensors begin with.
@@ -74,6 +75,11 @@ def model_file(path: str | Path) -> tuple[Path, str | None]:
 
         path = fetch(given)
     return _model_file(path), None
+
+
+def name_of(run: str | Path) -> str:
+    """What a run is called among people: the last part of its path."""
+    return resolved(run).name or "run"
 
 
 def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
