@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -58,7 +57,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--contenders", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
     parser.add_argument("--width", type=int, default=32, help="of the networks; 32")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-accelerate.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-accelerate.json unless given"
+    )
     options = parser.parse_args(arguments)
     if min(options.batch) < 1 or options.width < 1:
         parser.error("--batch and --width must be 1 or more")

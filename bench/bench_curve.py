@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bench import record
 from bench.plain_step import with_stock_modules
 from fastvae.config import ModelConfig
 from fastvae.data.faces import draw_faces
@@ -197,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of each run, at least 2")
     parser.add_argument("--seeds", type=int, default=6, help="runs of each system, at least 2")
-    parser.add_argument("--out", type=Path, help="record to write; the picture gets its name with .png")
+    parser.add_argument("--out", type=record.place, help="record to write; the picture gets its name with .png")
     options = parser.parse_args(arguments)
     if options.steps < 2 or options.seeds < 2:
         parser.error(f"expected at least 2 steps and 2 seeds; got {options.steps} and {options.seeds}")

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -94,7 +93,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--compiled", type=int, nargs="*", help="batches for which reconstruct is compiled, too; 1 64")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-inference.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-inference.json unless given"
+    )
     options = parser.parse_args(arguments)
     for name in ("width", "rounds"):
         if (value := getattr(options, name)) is not None and value < 1:

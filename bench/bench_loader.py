@@ -57,7 +57,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="samples of each contender; 20 on a GPU, 10 on a CPU")
     parser.add_argument("--workers", type=int, help="decoding threads or processes; one for each core")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-loader.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-loader.json unless given"
+    )
     options = parser.parse_args(arguments)
     record.exit_on_sigterm()
     chosen = settings(

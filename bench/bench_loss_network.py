@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -160,7 +159,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="calls of each contender; 50 on a GPU, 10 on a CPU")
     parser.add_argument("--fp8", action="store_true", help="also what 8-bit numbers would cost and save")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-lossnet.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-lossnet.json unless given"
+    )
     options = parser.parse_args(arguments)
     for name in ("batch", "rounds"):
         if (value := getattr(options, name)) is not None and value < 1:

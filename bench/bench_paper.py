@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, help="steps of a window; 40 on a GPU, 4 on a CPU")
     parser.add_argument("--data", help="images, as of `fastvae train`; the embedded faces unless given")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-paper.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-paper.json unless given"
+    )
     options = parser.parse_args(arguments)
     for name in ("rounds", "steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:

@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calls", type=int, default=CALLS)
     parser.add_argument("--width", type=int, default=32, help="of the networks; 32")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-soak.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-soak.json unless given"
+    )
     options = parser.parse_args(arguments)
     if options.calls < 100 or options.width < 1:
         parser.error("--calls must be 100 or more, --width 1 or more")

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -71,7 +70,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="samples of each contender; 30 on a GPU, 8 on a CPU")
     parser.add_argument("--no-compiled", action="store_true", help="leave out what needs torch.compile")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-step.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-step.json unless given"
+    )
     options = parser.parse_args(arguments)
     for name, least in (("batch", 2), ("width", 1), ("rounds", 1)):
         if (value := getattr(options, name)) is not None and value < least:

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=tuple(SHARES), default=tuple(SHARES))
     parser.add_argument("--minutes", type=float, help=f"for all; {GPU_MINUTES:g} on a GPU, {CPU_MINUTES:g} on a CPU")
     parser.add_argument("--tiny", action="store_true", help="every suite tiny; the figures mean nothing")
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-all.json unless given")
+    parser.add_argument("--out", type=record.place, help="the record, bench/records/DATE-MACHINE-all.json unless given")
     options = parser.parse_args(arguments)
     if options.minutes is not None and options.minutes <= 0:
         parser.error(f"--minutes must be above 0; got {options.minutes:g}")

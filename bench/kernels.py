@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -45,7 +44,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--tiny", action="store_true", help="one small case, nothing compiled; its figures mean nothing"
     )
-    parser.add_argument("--out", type=Path, help="the record, bench/records/DATE-MACHINE-kernels.json unless given")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-kernels.json unless given"
+    )
     options = parser.parse_args(arguments)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

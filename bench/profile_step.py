@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--vgg", default="random", help="the loss network's weights; random unless given")
     parser.add_argument("--rounds", type=int, help="calls of each part; 50 on a GPU, 5 on a CPU")
     parser.add_argument("--tiny", action="store_true", help="a net of a few channels, to try this out")
-    parser.add_argument("--out", type=Path, default=Path("profile"), help="folder; profile/")
+    parser.add_argument("--out", type=record.place, default=Path("profile"), help="folder; profile/")
     options = parser.parse_args(arguments)
     for name in ("steps", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) < 1:

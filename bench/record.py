@@ -1,5 +1,6 @@
 """What a benchmark leaves behind: the machine, the command, the ceilings and every sample, as JSON."""
 
+import argparse
 import datetime
 import json
 import platform
@@ -15,6 +16,7 @@ import torch
 from bench.ceilings import Ceilings
 from fastvae import whole_file
 from fastvae.errors import UsageError
+from fastvae.places import resolved
 from fastvae.train.run_folder import environment
 
 RECORDS = Path(__file__).parent / "records"
@@ -37,6 +39,14 @@ def path_for(suite: str) -> Path:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
     return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
+
+
+def place(given: str) -> Path:
+    """Where a flag's path leads, for argparse's `type`."""
+    try:
+        return resolved(given)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_writable(path: Path) -> None:

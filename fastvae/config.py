@@ -5,6 +5,7 @@ import difflib
 import json
 import logging
 import math
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -109,8 +110,9 @@ def require(options: Any, **ranges) -> None:
     """Raises UsageError unless every named field is None or in its range; not-a-number is in none."""
     for name, (holds, words) in ranges.items():
         value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and holds(value)):
-            raise UsageError(f"{name.replace('_', '-')} must be {words}; got {value}")
+        # Not math.isfinite, which raises where an integer is too large for a float.
+        if value is not None and not (abs(value) < math.inf and holds(value)):
+            raise UsageError(f"{name.replace('_', '-')} must be {words}; got {reprlib.repr(value)}")
 
 
 def to_json(config: Config) -> dict[str, Any]:

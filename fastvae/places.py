@@ -28,3 +28,8 @@ def resolved(given: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{text}: that home folder is not known here; write the path out, from / on") from None
     except FileNotFoundError:
         raise UsageError(f"{text}: the working directory is gone; change into another one") from None
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """A path, or words with paths in them, as text that can be written in UTF-8: what is none in it becomes U+FFFD."""
+    return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
 
+import argparse
 import importlib
 import json
 import subprocess
@@ -118,7 +119,15 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(suite, tmp_path,
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(__main__.SUITES[suite]).main(["--tiny", "--out", str(tmp_path / "file" / "x.json")])
-    assert ended.value.code == 2 and "no file can be written there" in capsys.readouterr().err
+    assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
+
+
+def test_home_is_expanded_in_a_record_s_place(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert record.place("~/x.json") == Path("/home/somebody/x.json")
+    for nowhere in ("", "~nobody-of-this-name/x.json"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            record.place(nowhere)
 
 
 def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):

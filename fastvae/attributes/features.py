@@ -31,7 +31,7 @@ class FeatureSource:
     encode: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 
 
-def latent_sources(run: Path, device: torch.device) -> list[FeatureSource]:
+def latent_sources(run: str | Path, device: torch.device) -> list[FeatureSource]:
     """The means of q(z|x) by the VAE of a run, or by each view of a multi-view run; accelerated, in float32.
 
     Raises:

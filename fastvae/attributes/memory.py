@@ -1,7 +1,6 @@
 """What the features and the classifiers take of memory, known before the work begins."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastvae.errors import FastvaeError
 
@@ -53,16 +52,6 @@ class Memory:
             f"memory: features {_size(self.features)}, standardised {_size(self.standardised)}, "
             f"{jobs} classifiers at a time {_size(self.fit)} each; {_size(self.total(jobs))} in all"
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that can be had without swapping, or None where the system does not say (other than Linux)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if kib is None else int(kib) * 1024
 
 
 def _size(count: int) -> str:

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from fastvae.attributes.features import FeatureSource
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.convention import BY_NAME, TORCHVISION, Convention, recognise
+from fastvae.progress_bar import progress_bar
 
 _SIDE = 224
 _BATCH = 32
@@ -54,7 +54,7 @@ def vgg_fc_source(path: Path, device: torch.device) -> FeatureSource:
 
     def encode(images: np.ndarray, indices: np.ndarray, words: str) -> np.ndarray:
         features = np.empty((len(indices), count), np.float32)
-        with torch.inference_mode(), tqdm(total=len(indices), desc=words, unit=" images") as bar:
+        with torch.inference_mode(), progress_bar(what=words, total=len(indices), unit=" images") as bar:
             for start in range(0, len(indices), _BATCH):
                 batch = torch.from_numpy(np.ascontiguousarray(images[indices[start : start + _BATCH]]))
                 features[start : start + len(batch)] = fc7(batch.to(device), weights, convention).cpu().numpy()

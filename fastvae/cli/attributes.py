@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import tyro
 
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
 from fastvae.config import at_least, require
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import printable, resolved
 from fastvae.whole_file import check_writable, write_whole
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
@@ -29,21 +31,27 @@ class _Command:
     fewer run at a time.
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders, checkpoints, saved folders, or user/name
+    runs: tyro.conf.Positional[RunNames] = ()  # run folders, checkpoints, saved folders, or user/name
     data: str  # a .fvae file with attributes, a folder of CelebA, or faces
     out: Path = Path("attributes")  # folder to write into
     vgg_fc: Path | None = None  # whole VGG-19 (.pth, .safetensors; torchvision's keys): its fc7 joins the features
-    image_size: int = 64  # pixels a side, for --vgg-fc alone on a folder or faces
+    image_size: int = 64  # pixels a side, 8 to 1024, for --vgg-fc alone on a folder or faces
     max_train: int | None = None  # training images, a random subset: a quick look, 2 or more
     test_images: int = 20_000  # test images at most, as in the paper, > 0
     c: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1)  # values of C to choose from, > 0
-    jobs: int | None = None  # fits at a time, > 0; by default one a core if memory allows
-    seed: int = 0  # of the subsets, >= 0
+    jobs: int | None = None  # fits at a time, 1 to 1024; by default one a core if memory allows
+    seed: int = 0  # of the subsets, 0 to 2^63 - 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # that encodes; auto: CUDA where there is one
 
     def __post_init__(self) -> None:
-        least = {"image_size": 1, "max_train": 2, "test_images": 1, "jobs": 1, "seed": 0}
-        require(self, **{name: at_least(bound) for name, bound in least.items()})
+        require(
+            self,
+            image_size=between(8, 1024),
+            max_train=at_least(2),
+            test_images=at_least(1),
+            jobs=between(1, 1024),
+            seed=between(0, LARGEST_SEED),
+        )
         if not self.c or not all(0 < c < float("inf") for c in self.c):
             raise UsageError(f"values of C are more than 0; got {' '.join(map(str, self.c)) or 'none'}")
         if not self.runs and self.vgg_fc is None:
@@ -56,24 +64,29 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: a run or the data cannot be read, memory is short, or the results cannot be written.
     """
-    command = tyro.cli(_Command, prog="fastvae attributes", args=argv)
+    command = parse(_Command, prog="fastvae attributes", args=argv)
+    from fastvae.cli.targets import check_not_read, places
+
     for name in _FILES:
         check_writable(command.out / name)
+        check_not_read(command.out / name, places(command.data))
     if importlib.util.find_spec("sklearn") is None:
         raise FastvaeError("attributes need scikit-learn, which is not installed; pip install 'fastvae[eval]'")
-    from tqdm import tqdm
 
     from fastvae.attributes import Recognition, choose_splits, recognise
     from fastvae.attributes.features import collect, common_size, latent_sources
-    from fastvae.attributes.memory import Memory, free_memory
+    from fastvae.attributes.memory import Memory
     from fastvae.attributes.vgg_fc import vgg_fc_source
     from fastvae.data.cores import decoding_threads
     from fastvae.data.dataset import open_images
+    from fastvae.inference.load import name_of
     from fastvae.machine import choose_device
+    from fastvae.memory import free_memory
+    from fastvae.progress_bar import progress_bar
     from fastvae.train.run_folder import environment
 
     device = choose_device(command.device)
-    sources = [source for path in command.runs for source in latent_sources(path, device)]
+    sources = [source for run in command.runs for source in latent_sources(run, device)]
     if command.vgg_fc is not None:
         sources.append(vgg_fc_source(command.vgg_fc, device))
     packed = open_images(command.data, common_size(sources) or _own_size(command.data) or command.image_size)
@@ -84,7 +97,7 @@ def run(argv: list[str]) -> int:
     memory = Memory.of(len(indices), len(splits.train), sum(source.count for source in sources))
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
     about = {
-        "runs": [path.resolve().name for path in command.runs],
+        "runs": [name_of(run) for run in command.runs],
         "vgg_fc": command.vgg_fc and command.vgg_fc.name,
         "data": packed.path.name,
         "kind": packed.header.get("kind"),
@@ -106,7 +119,7 @@ def run(argv: list[str]) -> int:
     about["whole"] = False
     start = time.perf_counter()
     try:
-        with tqdm(total=len(names), desc="attributes", file=sys.stderr, leave=False) as bar:
+        with progress_bar(what="attributes", total=len(names), leave=False) as bar:
 
             def done(result) -> None:
                 found.results.append(result)
@@ -114,7 +127,7 @@ def run(argv: list[str]) -> int:
 
             found = recognise(features, has, names, splits.within(indices), grid=command.c, jobs=jobs, done=done)
         about["whole"] = True
-    finally:  # Ctrl-C costs what is missing, and nothing that is there
+    finally:  # on Ctrl-C, finished results are kept
         about["fitting_s"] = round(time.perf_counter() - start, 1)
         found.results.sort(key=lambda result: names.index(result.name))
         if found.results:
@@ -130,7 +143,8 @@ def _own_size(data: str) -> int | None:
     """Pixels a side of a packed file's images; None where `data` is none."""
     from fastvae.data.packed import PackedImages
 
-    return PackedImages.open(data).images.shape[1] if Path(data).expanduser().is_file() else None
+    place = resolved(data)
+    return PackedImages.open(place).images.shape[1] if place.is_file() else None
 
 
 def _title(about: dict[str, Any]) -> str:
@@ -142,7 +156,7 @@ def _title(about: dict[str, Any]) -> str:
 
 
 def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
-    """Prints and writes everything; without matplotlib, everything but the picture."""
+    """Writes everything, without matplotlib everything but the picture; then prints, since nobody may be reading."""
     from fastvae.attributes import picture, report
     from fastvae.attributes.table1 import table1
 
@@ -150,14 +164,17 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
     text = report.as_text(found, paper)
     if not about["whole"]:
         text += f"\nStopped after {len(found.results)} attributes: this is not all."
-    print(text)
-    write_whole(out / "attributes.txt", f"{_title(about)}\n{about['splits']}\n\n{text}\n")
-    write_whole(out / "attributes.csv", report.as_csv(found, paper))
-    write_whole(out / "attributes.json", report.as_json(found, **about))
-    made = list(_FILES)
+    said = [text]
     try:
-        picture.draw(found, paper, _title(about), out / _FILES[-1])
-    except FastvaeError as error:
-        made.pop()
-        print(error, file=sys.stderr)
-    print(f"\n{', '.join(made)} in {out}")
+        write_whole(out / "attributes.txt", f"{_title(about)}\n{about['splits']}\n\n{text}\n")
+        write_whole(out / "attributes.csv", report.as_csv(found, paper))
+        write_whole(out / "attributes.json", report.as_json(found, **about))
+        made = list(_FILES)
+        try:
+            picture.draw(found, paper, printable(_title(about)), out / _FILES[-1])
+        except FastvaeError as error:
+            made.pop()
+            print(error, file=sys.stderr)
+        said += ["", f"{', '.join(made)} in {out}"]
+    finally:
+        print("\n".join(said))

@@ -6,7 +6,13 @@ from typing import Literal
 
 import tyro
 
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
+from fastvae.config import require
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import resolved
+
+# One for each part of the Inception Score; and as many as take 4 GB for what Inception says of them.
+_FEWEST, _MOST = 10, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -18,11 +24,11 @@ class _Command:
     have no encoder and get the first two numbers alone. What Inception says of the real images is kept in the cache.
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, or whatever else `fastvae generate` takes
+    runs: tyro.conf.Positional[RunNames]  # run folders, or whatever else `fastvae generate` takes
     data: str  # a file of `fastvae prepare`, a folder of images, or faces: real images that are in part held out
     protocol: Literal["paper", "usual"] = "paper"  # which images are compared with which
     count: int | None = (
-        None  # images to generate, 10 or more; default 2000 (paper; fewer if the data have fewer) or 50000 (usual)
+        None  # images to generate, 10 to 1000000; default 2000 (paper; fewer if the data have fewer) or 50000 (usual)
     )
     # TorchScript file of the Inception network; default: NVIDIA's inception-2015-12-05.pt, downloaded once (96 MB) and
     # checked. One of the features alone gives FID and no Inception Score. Such a file is a program, which is run: give
@@ -33,15 +39,14 @@ class _Command:
     # its layers; those of the paper, weighted as in eq. 6
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
-    seed: int = 0  # of the draws from the prior and of the choice of real images
+    seed: int = 0  # of the draws from the prior and of the choice of real images, 0 to 2^63 - 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
     out: Path = Path("evaluation.json")  # JSON to write
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise UsageError("give one or more runs to evaluate")
-        if self.out.is_dir() or self.out.suffix != ".json":
-            raise UsageError(f"--out {self.out} should be a file that ends in .json")
+        require(self, count=between(_FEWEST, _MOST), seed=between(0, LARGEST_SEED))
 
 
 def run(argv: list[str]) -> int:
@@ -50,15 +55,16 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: a run, the data or a network cannot be read, or the results cannot be written.
     """
-    command = tyro.cli(_Command, prog="fastvae evaluate", args=argv)
+    command = parse(_Command, prog="fastvae evaluate", args=argv)
+    from fastvae.cli.targets import check_json, check_not_read, places
     from fastvae.evaluate import protocol, reconstruction, report
     from fastvae.evaluate.measure import Row, measure
     from fastvae.evaluate.runs import load_runs
     from fastvae.machine import choose_device
     from fastvae.train.run_folder import environment
-    from fastvae.whole_file import check_writable
 
-    check_writable(command.out)
+    check_json(command.out)
+    check_not_read(command.out, places(command.data))
     device = choose_device(command.device)
     runs = load_runs(command.runs, device.type)
     packed = _images(command.data, runs[0].name, runs[0].sampler.image_size)
@@ -93,12 +99,18 @@ def run(argv: list[str]) -> int:
         ):
             rows.append(row)
         whole = True
-    finally:  # Ctrl-C costs what is missing, and nothing that is there
+    finally:  # on Ctrl-C, finished results are kept
         if rows:
             notes = report.remarks(rows, plan, inception)
-            print("\n".join([report.table(rows), "", *notes]))
-            report.write(command.out, rows, **about, whole=whole, remarks=notes)
-            print(f"\n{command.out} written" + ("" if whole else ", with what was measured before it was stopped"))
+            said = [report.table(rows), "", *notes]
+            try:  # before anything is printed, since nobody may be reading
+                report.write(command.out, rows, **about, whole=whole, remarks=notes)
+                said += [
+                    "",
+                    f"{command.out} written" + ("" if whole else ", with what was measured before it was stopped"),
+                ]
+            finally:
+                print("\n".join(said))
     return 0
 
 
@@ -133,4 +145,4 @@ def _inception(file: str | None, device):
 
     if file == "none":
         return None
-    return Inception(fetch() if file is None else Path(file).expanduser(), device)
+    return Inception(fetch() if file is None else resolved(file), device)

@@ -3,11 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import tyro
 
-from fastvae.errors import UsageError
+from fastvae.cli.parsing import RunName, between, parse
+from fastvae.config import require
 
 
 def _has_display() -> bool:
@@ -23,7 +23,7 @@ class _Command:
     Ctrl-C stops it. Nothing leaves the machine.
     """
 
-    run: tyro.conf.Positional[Path]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
+    run: tyro.conf.Positional[RunName]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
     # data set with attributes for the sliders: "faces", a file of `fastvae prepare`, or a folder of images; if not
     # given, that of the run
     data: str | None = None
@@ -33,8 +33,7 @@ class _Command:
     open: bool = field(default_factory=_has_display)  # open a browser; if not given, where there is a display
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port must be from 0 to 65535; got {self.port}")
+        require(self, port=between(0, 65535))
 
 
 def run(argv: list[str]) -> int:
@@ -43,19 +42,20 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: the run or the data cannot be read, or the port cannot be had.
     """
-    command = tyro.cli(_Command, prog="fastvae explore", args=argv)
+    command = parse(_Command, prog="fastvae explore", args=argv)
     import webbrowser
 
     from fastvae import load
     from fastvae.explore.explorer import Explorer
     from fastvae.explore.server import Server
     from fastvae.explore.sliders import NoSliders, make_sliders, trained_on
+    from fastvae.inference.load import name_of
 
     with Server(command.host, command.port) as server:  # before the work, which would be lost if the port is taken
         vae = load(command.run)
         fast, sliders, why = vae.accelerate(), [], ""
         try:
-            known = trained_on(command.run.expanduser(), vae.run)
+            known = trained_on(command.run, vae.run)
             sliders = make_sliders(fast, command.data, command.attributes, trained_on=known)
         except NoSliders as error:
             why = (
@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
                 "list_attr_celeba.txt, or `faces`, the embedded ones."
             )
             print(f"no sliders: {why}", file=sys.stderr)
-        server.explorer = Explorer(fast, sliders, command.run.resolve().name, why)
+        server.explorer = Explorer(fast, sliders, name_of(command.run), why)
         if not server.local:
             print(
                 f"whoever reaches {command.host} can use this page: there is no password. For yourself from elsewhere, "

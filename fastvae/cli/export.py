@@ -1,5 +1,6 @@
 """`fastvae export RUN --format onnx|aoti`: encoder, decoder and reconstruction as files for other programs."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from typing import Literal
 
 import tyro
 
+from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import UsageError
+from fastvae.whole_file import check_writable
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class _Command:
     torch loads from Python or C++, compiled for the processor and the device of this machine.
     """
 
-    run: tyro.conf.Positional[Path]  # a run folder, a checkpoint, a saved folder, or a model.safetensors
+    run: tyro.conf.Positional[RunName]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
     format: Literal["onnx", "aoti"] = "onnx"  # of the files
     out: Path = Path("exported")  # folder to write into
     parts: tuple[Literal["encoder", "decoder", "reconstruct"], ...] = ("encoder", "decoder", "reconstruct")  # which
@@ -36,9 +39,12 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: the run cannot be read, something is not installed, a file cannot be written or is wrong.
     """
-    command = tyro.cli(_Command, prog="fastvae export", args=argv)
-    if command.out.exists() and not command.out.is_dir():
+    command = parse(_Command, prog="fastvae export", args=argv)
+    if os.path.isfile(command.out):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
         raise UsageError(f"--out {command.out} is a file: it names the folder to write into")
+    suffix = {"onnx": ".onnx", "aoti": ".pt2"}[command.format]
+    for name in command.parts:
+        check_writable(command.out / f"{name}{suffix}")
     import torch
 
     from fastvae import load
@@ -55,7 +61,6 @@ def run(argv: list[str]) -> int:
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else "processors like this one, CPU only"
         print(f"AOTInductor packages of torch {torch.__version__} for {what}, batches of any size")
     vae = load(command.run)
-    suffix = {"onnx": ".onnx", "aoti": ".pt2"}[command.format]
     for part in parts_of(vae, tuple(name for name in PARTS if name in command.parts), device):
         path = command.out / f"{part.name}{suffix}"
         start = time.perf_counter()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.config import above, at_least, require, suggest
+from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, between, parse, up_to
+from fastvae.config import at_least, require, suggest
 from fastvae.errors import UsageError
-from fastvae.whole_file import check_writable
 
-_Runs = tyro.conf.Positional[tuple[Path, ...]]
-_Run = tyro.conf.Positional[Path]
+_Runs = tyro.conf.Positional[RunNames]
+_Run = tyro.conf.Positional[RunName]
+_SEEDS = between(0, LARGEST_SEED)
+_STRONGEST = 1000
 _MOST_CELLS = 1024  # decoded at once
 _MOST_SIDE = 64  # the assignment's table has side^4 numbers
 
@@ -25,11 +27,11 @@ class _Samples:
     rows: int = 6  # images from top to bottom of a run's panel, > 0
     columns: int = 6  # images from left to right of a run's panel, > 0
     across: int = 4  # panels side by side, > 0
-    seed: int = 0  # of the draws, >= 0
-    out: Path = Path("samples.png")  # picture to write
+    seed: int = 0  # of the draws, 0 to 2^63 - 1
+    out: Path = Path("samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, rows=at_least(1), columns=at_least(1), across=at_least(1), seed=at_least(0))
+        require(self, rows=at_least(1), columns=at_least(1), across=at_least(1), seed=_SEEDS)
         if self.rows * self.columns > _MOST_CELLS:
             raise UsageError(f"rows times columns must be {_MOST_CELLS} or less; got {self.rows * self.columns}")
 
@@ -48,11 +50,11 @@ class _Reconstructions:
     images: tuple[Path, ...] = ()  # picture files to take instead of held-out images
     count: int = 8  # held-out images, > 0
     labels: tuple[str, ...] = ()  # what to call the runs; if not given the system, the recipe or the folder
-    seed: int = 0  # of the choice of images, >= 0
-    out: Path = Path("reconstructions.png")  # picture to write
+    seed: int = 0  # of the choice of images, 0 to 2^63 - 1
+    out: Path = Path("reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, count=at_least(1), seed=at_least(0))
+        require(self, count=at_least(1), seed=_SEEDS)
         if max(self.count, len(self.images)) > _MOST_CELLS:
             raise UsageError(f"a figure holds {_MOST_CELLS} images a row or fewer")
 
@@ -72,11 +74,11 @@ class _Interpolation:
     data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
     images: tuple[Path, ...] = ()  # picture files to take instead, two for each row: left right left right ...
     pairs: int = 6  # rows of held-out images, > 0
-    seed: int = 0  # of the choice of images, >= 0
-    out: Path = Path("interpolation.png")  # picture to write
+    seed: int = 0  # of the choice of images, 0 to 2^63 - 1
+    out: Path = Path("interpolation.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, pairs=at_least(1), seed=at_least(0))
+        require(self, pairs=at_least(1), seed=_SEEDS)
         if len(self.images) % 2:
             raise UsageError(f"--images takes two for each row, left and right; got {len(self.images)}")
         if max(self.pairs, len(self.images) // 2) > _MOST_CELLS:
@@ -98,13 +100,13 @@ class _Attributes:
     data: str | None = None  # with attributes: a file of `fastvae prepare`, or faces
     names: tuple[str, ...] = ()  # attributes; if not given the paper's six, or the first that vary
     images: tuple[Path, ...] = ()  # picture files to take instead of held-out images without the attribute
-    strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0
+    strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0, at most 1000
     most: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
-    seed: int = 0  # of the choices of images, >= 0
-    out: Path = Path("attributes.png")  # picture to write
+    seed: int = 0  # of the choices of images, 0 to 2^63 - 1
+    out: Path = Path("attributes.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, strength=above(0), most=at_least(1), seed=at_least(0))
+        require(self, strength=up_to(_STRONGEST), most=at_least(1), seed=_SEEDS)
         if len(self.images) * max(len(self.names), 6) > _MOST_CELLS:
             raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer: name fewer images or attributes")
 
@@ -125,11 +127,11 @@ class _Map:
     run: _Run  # a VAE, as `samples` takes it
     data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
     side: int = 25  # images a side, 2 to 64
-    seed: int = 0  # of the choice of images and of t-SNE, >= 0
-    out: Path = Path("map.png")  # picture to write
+    seed: int = 0  # of the choice of images and of t-SNE, 0 to 2^63 - 1
+    out: Path = Path("map.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, seed=at_least(0))
+        require(self, seed=_SEEDS)
         if not 2 <= self.side <= _MOST_SIDE:
             raise UsageError(f"side must be 2 to {_MOST_SIDE}; got {self.side}")
 
@@ -165,14 +167,14 @@ def run(argv: Sequence[str]) -> int:
     verb, *flags = argv
     if verb not in VERBS:
         raise UsageError(f"no figure {verb!r}{suggest(verb, VERBS)}")
-    command = tyro.cli(VERBS[verb], prog=f"fastvae figures {verb}", args=flags)
-    if command.out.suffix.lower() != ".png":
-        raise UsageError(f"--out {command.out} should be a file that ends in .png")
-    check_writable(command.out)
-    from fastvae.pictures import save_png
+    command = parse(VERBS[verb], prog=f"fastvae figures {verb}", args=flags)
+    from fastvae.cli.targets import check_not_read, places
+    from fastvae.pictures import check_picture, save_picture
 
+    check_picture(command.out)
+    check_not_read(command.out, [*getattr(command, "images", ()), *places(getattr(command, "data", None))])
     sheet = command.figure()
-    save_png(sheet, command.out)
+    save_picture(sheet, command.out)
     print(f"{command.out} written, {sheet.shape[1]}x{sheet.shape[0]} pixels")
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from fastvae.cli.parsing import LARGEST_SEED, RunName, between, parse
 from fastvae.config import at_least, require
 
 
@@ -12,31 +13,38 @@ from fastvae.config import at_least, require
 class _Command:
     """Turns draws of N(0, I) into images by a run's decoder or generator, and writes them as one picture."""
 
-    run: tyro.conf.Positional[Path]  # a run folder, one of its checkpoints, or a model.safetensors
-    out: Path = Path("samples.png")  # picture to write
-    count: int = 64  # images, > 0
+    run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
+    out: Path = Path("samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    count: int = 64  # images, > 0; as many as fit into one picture
     columns: int = 8  # images a row, > 0
-    seed: int = 0  # of the draws, >= 0
+    seed: int = 0  # of the draws, 0 to 2^63 - 1
 
     def __post_init__(self) -> None:
-        require(self, count=at_least(1), columns=at_least(1), seed=at_least(0))
+        require(self, count=at_least(1), columns=at_least(1), seed=between(0, LARGEST_SEED))
 
 
 def run(argv: list[str]) -> int:
     """Parses the flags, draws and writes.
 
     Raises:
-        FastvaeError: the run cannot be read, or the picture cannot be written.
+        FastvaeError: the run cannot be read, the picture would be too large, or cannot be written.
     """
-    command = tyro.cli(_Command, prog="fastvae generate", args=argv)
-    import torch
-
+    command = parse(_Command, prog="fastvae generate", args=argv)
     from fastvae import pictures
-    from fastvae.inference.sampler import load_sampler
+    from fastvae.cli.targets import check_not_read
+    from fastvae.inference.sampler import draw_samples, load_sampler
 
+    pictures.check_picture(command.out)
+    check_not_read(command.out, [])
     sampler = load_sampler(command.run)
-    with torch.inference_mode():
-        images = sampler.sample(command.count, generator=torch.Generator().manual_seed(command.seed))
-    pictures.save_png(pictures.grid(pictures.to_pixels(images), command.columns), command.out)
+    size = (sampler.image_size, sampler.image_size)
+    advice = f"{command.count:,} images are too many for it in {command.columns:,} columns"
+    pictures.check_size(command.out, *pictures.sheet_size(command.count, command.columns, size), advice)
+    sheet = pictures.Sheet(command.count, command.columns, size)
+    done = 0
+    for piece in draw_samples(sampler, command.count, command.seed):
+        sheet.put(piece, range(done, done + len(piece)))
+        done += len(piece)
+    pictures.save_picture(sheet.pixels, command.out)
     print(f"{command.count} images in {command.out}")
     return 0

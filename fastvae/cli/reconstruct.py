@@ -1,48 +1,65 @@
 """`fastvae reconstruct RUN IMAGE...`: images beside what the VAE makes of them."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
 
+from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import FastvaeError, UsageError
+
+_COLUMNS = 8
+_PIECE = 64
 
 
 @dataclass(frozen=True)
 class _Command:
     """Encodes images to the mean of q(z|x), decodes it, and writes both as one picture, originals on top."""
 
-    run: tyro.conf.Positional[Path]  # a run folder, one of its checkpoints, or a model.safetensors
+    run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
     images: tyro.conf.Positional[tuple[Path, ...]]  # picture files; cropped to a square and resized as in `prepare`
-    out: Path = Path("reconstructions.png")  # picture to write
+    out: Path = Path("reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
 
 def run(argv: list[str]) -> int:
     """Parses the flags, reconstructs and writes.
 
     Raises:
-        FastvaeError: the run cannot be read, no image can, or the picture cannot be written.
+        FastvaeError: the run cannot be read, no image can, or the picture is too large or cannot be written.
     """
-    command = tyro.cli(_Command, prog="fastvae reconstruct", args=argv)
+    command = parse(_Command, prog="fastvae reconstruct", args=argv)
     if not command.images:
         raise UsageError("give one or more image files after the run")
     import torch
 
     from fastvae import load, pictures
+    from fastvae.cli.targets import check_not_read
     from fastvae.train.step import to_images
 
+    pictures.check_picture(command.out)
+    check_not_read(command.out, command.images)
     vae = load(command.run)
+    size = (vae.image_size, vae.image_size)
+    places = pictures.pair_places(len(command.images), _COLUMNS)
+    columns = min(_COLUMNS, len(command.images))
+    pictures.check_size(command.out, *pictures.sheet_size(places, columns, size), "give fewer images")
+    # Together they are half of the picture, and only the readable ones have places in it.
     originals = _read(command.images, vae.image_size)
-    with torch.inference_mode():
-        fakes = torch.cat([vae.reconstruct(to_images(batch)) for batch in torch.from_numpy(originals).split(64)])
-    pictures.save_png(pictures.beside(originals, pictures.to_pixels(fakes)), command.out)
+    sheet = pictures.PairSheet(len(originals), _COLUMNS, size)
+    for start in range(0, len(originals), _PIECE):
+        piece = np.stack(originals[start : start + _PIECE])
+        with torch.inference_mode():
+            fakes = vae.reconstruct(to_images(torch.from_numpy(piece)))
+        sheet.put(piece, pictures.to_pixels(fakes), start)
+    pictures.save_picture(sheet.pixels, command.out)
     print(f"{len(originals)} images and their reconstructions below them in {command.out}")
     return 0
 
 
-def _read(paths: tuple[Path, ...], size: int) -> np.ndarray:
+def _read(paths: Sequence[Path], size: int) -> list[np.ndarray]:
     from fastvae.data.decode_pillow import BrokenImage, decode_file
 
     images = []
@@ -54,4 +71,4 @@ def _read(paths: tuple[Path, ...], size: int) -> np.ndarray:
             images.append(image)
     if not images:
         raise FastvaeError(f"none of the {len(paths)} files could be read as an image")
-    return np.stack(images)
+    return images

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic
 
 import tyro
 
+from fastvae.cli.parsing import parse
 from fastvae.config import Config, Options, from_json, suggest, to_json
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.places import resolved
@@ -136,7 +137,7 @@ def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Conf
 
 def _parse(default: Config, argv: list[str]) -> _Command:
     about = RECIPES[default.recipe].about if default.recipe in RECIPES else ""
-    return tyro.cli(
+    return parse(
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",
         description=f"{about}\n\nRecipes: {', '.join(RECIPES)}.",

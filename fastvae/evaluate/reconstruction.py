@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fastvae.errors import FastvaeError
 from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
+from fastvae.progress_bar import progress_bar
 from fastvae.train.held_out import psnr_db
 from fastvae.train.step import to_images
 
@@ -76,7 +76,7 @@ def closeness(
         FastvaeError: scikit-image is not installed.
     """
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
-    with tqdm(total=len(indices), desc=words, unit=" images", leave=False, disable=None) as bar:
+    with progress_bar(what=words, total=len(indices), unit=" images", leave=False) as bar:
         for originals, fakes in reconstructions(vae, images, indices):
             psnr += psnr_db(originals, fakes).sum().item()
             if loss_network is not None:

@@ -24,7 +24,7 @@ class Run:
     vae: VAE | None
 
 
-def load_runs(paths: Sequence[Path], device: str) -> list[Run]:
+def load_runs(paths: Sequence[str | Path], device: str) -> list[Run]:
     """All of them, the views of a multi-view run one by one.
 
     Raises:

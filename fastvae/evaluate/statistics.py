@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from fastvae.cache import cache_folder
 from fastvae.data.packed import PackedImages
@@ -15,6 +14,7 @@ from fastvae.errors import FastvaeError
 from fastvae.evaluate.frechet import Gaussian, Moments
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.inception_score import inception_score
+from fastvae.progress_bar import progress_bar
 from fastvae.whole_file import whole_file
 
 BATCH = 32
@@ -44,7 +44,7 @@ def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, wo
         words: shown before a bar on standard error.
     """
     moments, probabilities = Moments(), []
-    with tqdm(total=count, desc=words, unit=" images", leave=False, disable=None) as bar:
+    with progress_bar(what=words, total=count, unit=" images", leave=False) as bar:
         for batch in batches:
             features, classes = network(batch)
             moments.add(features)

@@ -1,6 +1,6 @@
 """Which attributes get a slider, and their directions in latent space."""
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
 from fastvae.inference.run_summary import RunSummary
+from fastvae.places import resolved
+from fastvae.reading import read_json
 
 _WITHOUT_THE_PAPERS = 8
 
@@ -58,14 +60,15 @@ def choose(images: PackedImages) -> tuple[str, ...]:
     return tuple(name for name in PAPER if name in varies) or tuple(varies[:_WITHOUT_THE_PAPERS])
 
 
-def trained_on(run: Path, summary: RunSummary | None) -> str | None:
+def trained_on(run: str | Path, summary: RunSummary | None) -> str | None:
     """The `data` of a run, with its path if the run's folder is there.
 
     Args:
         run: what `fastvae.load` was given: the folder of the run, of a checkpoint in it, or a file in that.
         summary: of the model, whose config has names in place of paths.
     """
-    for folder in (run, *run.resolve().parents[:3]):
+    run = resolved(run)
+    for folder in (run, *Path(os.path.realpath(run)).parents[:3]):
         # A folder of a run: another one's config.json may say `data` of anything.
         if (folder / "checkpoints").is_dir() and isinstance(found := _read(folder / "config.json").get("data"), str):
             return found
@@ -82,14 +85,14 @@ def _open(data: str, image_size: int) -> PackedImages:
 def _still_there(data: str | None) -> str:
     if data is None:
         raise FastvaeError("it is not known what the model was trained on")
-    if data != EMBEDDED and not Path(data).expanduser().exists():
+    if data != EMBEDDED and not os.path.exists(resolved(data)):  # noqa: PTH110  (pathlib may raise)
         raise FastvaeError(f"the data that the model was trained on, {data}, is not there")
     return data
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except FastvaeError:
         return {}
     return found if isinstance(found, dict) else {}

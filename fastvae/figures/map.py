@@ -28,7 +28,7 @@ def check_installed() -> None:
 
 
 def embed(means: np.ndarray, seed: int) -> np.ndarray:
-    """t-SNE: float32 [n, latent] -> float32 [n, 2]; the same for the same seed, on however many cores.
+    """t-SNE: float32 [n, latent] -> float32 [n, 2]; the same for the same seed (mod 2^32), on however many cores.
 
     Raises:
         FastvaeError: all means are one point.
@@ -45,7 +45,8 @@ def embed(means: np.ndarray, seed: int) -> np.ndarray:
     # Threads that wait for each other between a thousand short steps: on two busy cores, 625 points took two of them
     # 42.5 s and one 3.8 s. Sums in another order would also give every number of cores its own map.
     with threadpool_limits(1):
-        return TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(means)
+        # scikit-learn takes seeds of 32 bits.
+        return TSNE(perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(means)
 
 
 def assign(points: np.ndarray, side: int) -> np.ndarray:

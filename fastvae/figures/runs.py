@@ -24,12 +24,12 @@ class Run:
         label: its name, and how long it was trained as small print.
     """
 
-    path: Path
+    path: str | Path
     model: Sampler
     label: Label
 
 
-def open_runs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
+def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
     """The models of runs, in order; a multi-view run has several.
 
     Args:
@@ -53,7 +53,7 @@ def open_runs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
     ]
 
 
-def open_vaes(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
+def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
     """The same for what must encode.
 
     Raises:
@@ -73,7 +73,7 @@ def open_vaes(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
     return runs
 
 
-def open_vae(path: Path) -> Run:
+def open_vae(path: str | Path) -> Run:
     """The same for figures of a single model.
 
     Raises:
@@ -82,7 +82,7 @@ def open_vae(path: Path) -> Run:
     runs = open_vaes([path])
     if len(runs) > 1:
         raise UsageError(
-            f"{path} holds {len(runs)} views and this figure shows one: name it, as in {path / _view(runs)}"
+            f"{path} holds {len(runs)} views and this figure shows one: name it, as in {path}/{_view(runs)}"
         )
     return runs[0]
 

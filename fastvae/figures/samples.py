@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
-from fastvae.inference.sampler import Sampler
-from fastvae.pictures import to_pixels
+from fastvae.inference.sampler import Sampler, draw_samples
 
 
 def sample(model: Sampler, count: int, seed: int) -> np.ndarray:
     """uint8 [count, H, W, 3] from z ~ N(0, I); models of one latent size get the same z from one seed."""
-    with torch.inference_mode():
-        return to_pixels(model.sample(count, generator=torch.Generator().manual_seed(seed)))
+    return np.concatenate(list(draw_samples(model, count, seed)))
 
 
 def figure(runs: Sequence[Run], rows: int, columns: int, seed: int, across: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fastvae.errors import FastvaeError
+
 _MARGIN, _BETWEEN, _PAD = 32, 28, 8  # around the sheet, between panels, between words and images; pixels
 _LABEL_WIDTH = 190  # of the words left of a row, at most
 _TITLE, _LABEL, _NOTE = 30, 20, 15  # sizes of letters, pixels
@@ -54,6 +56,9 @@ def draw(
 
     Returns:
         uint8 [height, width, 3].
+
+    Raises:
+        FastvaeError: there is not enough memory.
     """
     across = across or len(panels)
     lines = [
@@ -67,7 +72,10 @@ def draw(
     tops = [max(block.above for block in line) for line in lines]
     heights = [top + max(block.grid_height for block in line) for top, line in zip(tops, lines, strict=True)]
     height = head.height + 20 + sum(heights) + _BETWEEN * (len(lines) - 1) + 20 + foot.height
-    sheet = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
+    try:
+        sheet = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), "white")
+    except (MemoryError, ValueError) as error:
+        raise FastvaeError(f"a sheet of {width:,}x{height:,} pixels does not fit into memory: show less") from error
     head.draw(sheet, _MARGIN, _MARGIN)
     y = _MARGIN + head.height + 20
     for line, top, line_height in zip(lines, tops, heights, strict=True):

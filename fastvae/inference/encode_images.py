@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.models import VAE
+from fastvae.progress_bar import progress_bar
 from fastvae.train.step import to_images
 
 _BATCH = 256
@@ -29,7 +29,7 @@ def encode_images(
     means = np.empty((len(indices), vae.latent), np.float32)
     with (
         torch.inference_mode(),
-        tqdm(total=len(indices), desc=progress, unit=" images", disable=progress is None) as bar,
+        progress_bar(what=progress or "", total=len(indices), unit=" images", show=progress is not None) as bar,
     ):
         for start in range(0, len(indices), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(images[indices[start : start + _BATCH]]))

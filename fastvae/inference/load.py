@@ -122,6 +122,11 @@ def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None],
     return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
 
 
+def name_of(run: str | Path) -> str:
+    """What a run is called among people: the last part of its path."""
+    return resolved(run).name or "run"
+
+
 def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
     """Why a view cannot be had, or why one must be named."""
     if not views:

@@ -53,7 +53,7 @@ def planned(batches: tuple[int, ...]) -> list[tuple[str, int]]:
     return plan
 
 
-def measure_starts(run: Path, batches: tuple[int, ...], device: str) -> Iterator[Start]:
+def measure_starts(run: str | Path, batches: tuple[int, ...], device: str) -> Iterator[Start]:
     """What is planned, one after the other.
 
     Args:
@@ -69,7 +69,7 @@ def measure_starts(run: Path, batches: tuple[int, ...], device: str) -> Iterator
             yield measure_start(name, run, batch, device, Path(cache))
 
 
-def measure_start(name: str, run: Path, batch: int, device: str, cache: Path) -> Start:
+def measure_start(name: str, run: str | Path, batch: int, device: str, cache: Path) -> Start:
     """One process, which keeps what it compiles in the folder `cache`.
 
     Raises:
