@@ -1,5 +1,6 @@
 """From a config to the things that a run trains with."""
 
+import logging
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
 
+_logger = logging.getLogger("fastvae")
+
 
 class Training(NamedTuple):
     """An objective on its device, its optimisers, and the step that joins them."""
@@ -23,7 +26,7 @@ class Training(NamedTuple):
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
-    """Replaces "auto" by what this machine gives, so that resuming decides the same.
+    """Replaces "auto" by what this machine gives, so that resuming decides the same, and logs the precision.
 
     Two are left: `loader`, which depends on the data (`Trainer` replaces it), and `resident`, which changes no result.
 
@@ -41,6 +44,7 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
         compile=compiled.value,
         cuda_graph=graph.value,
     )
+    _logger.info("precision %s: %s", precision.value, precision.reason)
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
     return replace(config, train=train), reasons
 
