@@ -26,7 +26,7 @@ class Training(NamedTuple):
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
-    """Replaces "auto" by what this machine gives, so that resuming decides the same, and logs the precision.
+    """Replaces "auto" by what this machine gives, so that resuming decides the same.
 
     Two are left: `loader`, which depends on the data (`Trainer` replaces it), and `resident`, which changes no result.
 
@@ -44,8 +44,8 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
         compile=compiled.value,
         cuda_graph=graph.value,
     )
-    _logger.info("precision %s: %s", precision.value, precision.reason)
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
+    _logger.info("precision %s: %s", precision.value, precision.reason)
     return replace(config, train=train), reasons
 
 
