@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.errors import UsageError
-from fastvae.places import resolved
+from fastvae.places import is_file, is_folder, resolved, shown
 
 
 def test_home_is_expanded(monkeypatch):
@@ -43,3 +43,17 @@ def test_without_any_home_folder(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     with pytest.raises(UsageError, match="home"):
         resolved("~/x")
+
+
+def test_what_lies_there_is_asked_without_errors(tmp_path):
+    (tmp_path / "file").touch()
+    assert is_folder(tmp_path) and not is_folder(tmp_path / "file")
+    assert is_file(tmp_path / "file") and not is_file(tmp_path)
+    for nowhere in (tmp_path / "x", tmp_path / "file" / "x", tmp_path / ("x" * 5000), "a\x00b"):
+        assert not is_folder(nowhere) and not is_file(nowhere)
+
+
+def test_names_as_messages_show_them():
+    assert shown(Path("/data/naïve 名.jpg")) == "/data/naïve 名.jpg"
+    assert shown(os.fsdecode(b"a\xfc\n\x1b[31m.jpg")) == r"a\xfc\n\x1b[31m.jpg"
+    assert shown("\ud800\u2028") == r"\ud800\u2028"

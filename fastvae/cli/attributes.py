@@ -12,7 +12,7 @@ import tyro
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
 from fastvae.config import at_least, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import printable, resolved
+from fastvae.places import shown, resolved
 from fastvae.whole_file import check_writable, write_whole
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
@@ -171,7 +171,7 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
         write_whole(out / "attributes.json", report.as_json(found, **about))
         made = list(_FILES)
         try:
-            picture.draw(found, paper, printable(_title(about)), out / _FILES[-1])
+            picture.draw(found, paper, shown(_title(about)), out / _FILES[-1])
         except FastvaeError as error:
             made.pop()
             print(error, file=sys.stderr)

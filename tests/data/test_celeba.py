@@ -62,7 +62,7 @@ def test_some_of_the_pictures_and_the_png_edition(tmp_path):
     [
         ({"attributes": CELEBA_ATTRIBUTES[:-18]}, r"1 of 3 pictures in .* not in list_attr_celeba.txt .*000003.jpg"),
         ({"splits": CELEBA_SPLITS[:26]}, r"1 of 3 pictures in .* not in list_eval_partition.txt .*000003.jpg"),
-        ({"attributes": ""}, "list_attr_celeba.txt is damaged: it has 0 lines"),
+        ({"attributes": ""}, "list_attr_celeba.txt is damaged: it names no attributes"),
         (
             {"attributes": CELEBA_ATTRIBUTES.replace("1 -1\n", "1\n", 1)},
             "list_attr_celeba.txt, line 4: expected a name and 2",

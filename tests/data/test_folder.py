@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fastvae.data.folder import find_pictures, read_folder
+from fastvae.data.folder import read_folder
+from fastvae.data.listing import list_pictures
 from fastvae.errors import FastvaeError
 
 
@@ -13,18 +14,18 @@ def touch(folder, *names):
 
 def test_finds_pictures_at_any_depth_in_order(tmp_path):
     touch(tmp_path, "b.PNG", "a/z.jpg", "a/b/c.webp", "a.jpeg", "d.bmp", "notes.txt", "e.gif")
-    assert find_pictures(tmp_path) == ["a.jpeg", "a/b/c.webp", "a/z.jpg", "b.PNG", "d.bmp"]
+    assert list_pictures(tmp_path).names == ["a.jpeg", "a/b/c.webp", "a/z.jpg", "b.PNG", "d.bmp"]
 
 
 def test_leaves_hidden_files_out(tmp_path):
     touch(tmp_path, "a.jpg", "._a.jpg", ".cache/b.jpg", "__MACOSX/a.jpg")
-    assert find_pictures(tmp_path) == ["a.jpg"]
+    assert list_pictures(tmp_path).names == ["a.jpg"]
 
 
 def test_links_in_a_circle(tmp_path):
     touch(tmp_path, "a/a.jpg")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert find_pictures(tmp_path) == ["a/a.jpg"]
+    assert list_pictures(tmp_path).names == ["a/a.jpg"]
 
 
 @pytest.mark.parametrize("names", [(), ("notes.txt",)])

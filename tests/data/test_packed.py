@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from fastvae.data.packed import MAGIC, PackedImages, PackedWriter
+from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.data.packed_header import MAGIC
 from fastvae.errors import FastvaeError, UsageError
 from tests.data.layouts import names_in
 
