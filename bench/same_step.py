@@ -41,6 +41,7 @@ def check_same_step(loss_network: LossNetwork, pixels: Tensor, noise: Tensor) ->
     for name in ("encoder", "decoder"):
         networks = getattr(plain, name), objective.networks[name]
         for (key, p), q in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+            assert p.grad.isfinite().all(), f"the plain step's gradient of {name}.{key} is not finite"
             same = torch.allclose(p.grad, q.grad, rtol=1e-2, atol=1e-2 * p.grad.abs().max().item())
             assert same, f"the gradient of {name}.{key} is not the plain step's"
 

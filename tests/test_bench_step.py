@@ -29,6 +29,13 @@ def test_the_plain_step_is_the_same_step(batch):
     check_same_step(loss_network(LAYERS), *batch)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_no_gradient(batch, value):
+    pixels, noise = batch
+    with pytest.raises(AssertionError, match="gradient of"):
+        check_same_step(loss_network(LAYERS), pixels, noise * value)
+
+
 def test_the_plain_loss_network_is_the_same_network():
     ours = loss_network(("relu1_1", "relu3_1"))
     images = torch.rand(2, 3, 32, 32) * 2 - 1

@@ -10,7 +10,7 @@ from fastvae.data.packed import PackedImages
 from fastvae.evaluate.frechet import frechet_distance
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.protocol import Protocol
-from fastvae.evaluate.reconstruction import closeness, reconstructions
+from fastvae.evaluate.reconstruction import closeness, finite, reconstructions
 from fastvae.evaluate.runs import Run
 from fastvae.evaluate.statistics import BATCH, Statistics, real_statistics, statistics
 from fastvae.inference.sampler import Sampler
@@ -107,4 +107,4 @@ def _samples(sampler: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
     for start in range(0, count, BATCH):
         with torch.inference_mode():
             images = sampler.sample(min(BATCH, count - start), generator=generator)
-        yield to_pixels(images)
+        yield to_pixels(finite(images, "samples"))

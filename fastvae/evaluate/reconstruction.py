@@ -51,12 +51,23 @@ def structural_similarity() -> Callable[[np.ndarray, np.ndarray], float]:
 
 @torch.inference_mode()
 def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images and their reconstructions, both float32 [B, 3, H, W] in [-1, 1] on the VAE's device."""
+    """Batches of images and their reconstructions, both float32 [B, 3, H, W] in [-1, 1] on the VAE's device.
+
+    Raises:
+        FastvaeError: a reconstruction is not finite.
+    """
     device = vae.decoder.linear.weight.device
     for start in range(0, len(indices), _BATCH):
         batch = np.ascontiguousarray(images[indices[start : start + _BATCH]])
         originals = to_images(torch.from_numpy(batch).to(device))
-        yield originals, vae.reconstruct(originals).float().clamp(-1, 1)
+        yield originals, finite(vae.reconstruct(originals), "reconstructions").float().clamp(-1, 1)
+
+
+def finite(images: Tensor, what: str) -> Tensor:
+    """The images, unless they hold NaN or infinite values, of which eight bits make black and white."""
+    if not bool(images.isfinite().all()):
+        raise FastvaeError(f"the {what} hold NaN or infinite values: did the training of the run diverge?")
+    return images
 
 
 @torch.inference_mode()
@@ -73,7 +84,7 @@ def closeness(
         words: shown before a bar on standard error.
 
     Raises:
-        FastvaeError: scikit-image is not installed.
+        FastvaeError: scikit-image is not installed, or a reconstruction is not finite.
     """
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
     with progress_bar(what=words, total=len(indices), unit=" images", leave=False) as bar:

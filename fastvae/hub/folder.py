@@ -34,7 +34,7 @@ def write(vae: "VAE", folder: Path, *, license: str | None = None) -> None:
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}
     if vae.run is not None:
         metadata |= {"step": vae.run.step, "config": vae.run.config, "run": vae.run.as_json()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
+    tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
     picture = vae.run.picture if vae.run else None
     try:
         folder.mkdir(parents=True, exist_ok=True)

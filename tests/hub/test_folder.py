@@ -140,3 +140,11 @@ def test_the_picture_is_the_checkpoint_s_own(run):
 def test_names(run):
     assert hub_folder.PICTURE == "reconstructions.png"
     assert fastvae.load(run).run.config["recipe"] == "celeba64-plain"
+
+
+def test_lazily_negated_weights_are_saved_negated(tmp_path):
+    vae = fastvae.VAE(16, 2, 3)
+    expected = vae.encoder.mean.weight.detach().clone()
+    vae.encoder.mean.weight = torch.nn.Parameter(torch._neg_view(-expected))
+    vae.save_pretrained(tmp_path)
+    assert torch.equal(fastvae.load(tmp_path).encoder.mean.weight, expected)

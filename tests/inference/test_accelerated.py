@@ -272,12 +272,12 @@ def test_cuda_without_cuda(small):
 def test_no_compiler_means_one_warning_and_the_same_results(small, monkeypatch, caplog):
     monkeypatch.setattr(library, "host_compiler", lambda: None)
     monkeypatch.setattr(accelerated, "_warned", set())
-    library.library.cache_clear()
+    library._loaded.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "fastvae"):
             first, second = small.accelerate(), small.accelerate()
     finally:
-        library.library.cache_clear()
+        library._loaded.cache_clear()
     assert first.backend == second.backend == "eager"
     assert [r.getMessage() for r in caplog.records] == [
         "accelerate runs slower than it could: there is no C++ compiler (g++ or clang++)"

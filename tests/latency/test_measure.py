@@ -37,6 +37,15 @@ def test_wrong_results_are_not_timed():
         list(measuring.measure(vae, other.accelerate(), ("decode",), (1,), 0.001))
 
 
+@pytest.mark.parametrize("verb", ["decode", "encode"])
+def test_results_of_nan_are_not_timed(verb):
+    vae = fastvae.VAE(16, width=2, latent=4).eval()
+    fast = vae.accelerate()
+    vae.decoder.to_image.bias.data[:] = vae.encoder.log_variance.bias.data[:] = float("nan")
+    with pytest.raises(FastvaeError, match=f"{verb} of 1: the accelerated results are nan off"):
+        list(measuring.measure(vae, fast, (verb,), (1,), 0.001))
+
+
 def test_a_batch_that_does_not_fit_is_said(monkeypatch):
     def none(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
