@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import json
+import logging
 import math
 import reprlib
 from dataclasses import dataclass, field
@@ -10,22 +12,24 @@ from typing import Any, Generic, Literal, TypeVar
 import tyro
 
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.reading import Malformed, conform, unknown_fields
 
 Options = TypeVar("Options")
+_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of the networks."""
 
-    image_size: int = 64  # pixels a side, a multiple of 16
-    width: int = 32  # channels of the first stage, > 0; the next ones have 2, 4 and 8 times as many
-    latent: int = 100  # dimensions of z, > 0
+    image_size: int = 64  # pixels a side, a multiple of 16 up to 1024
+    width: int = 32  # channels of the first stage, 1 to 1024; the next ones have 2, 4 and 8 times as many
+    latent: int = 100  # dimensions of z, 1 to 65536
 
     def __post_init__(self) -> None:
-        if self.image_size < 16 or self.image_size % 16:
-            raise UsageError(f"image-size must be a multiple of 16, e.g. 64 or 32; got {self.image_size}")
-        require(self, width=at_least(1), latent=at_least(1))
+        if not 16 <= self.image_size <= 1024 or self.image_size % 16:
+            raise UsageError(f"image-size must be a multiple of 16 up to 1024, e.g. 64 or 32; got {self.image_size}")
+        require(self, width=between(1, 1024), latent=between(1, 65536))
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(
             self,
-            epochs=at_least(1),
-            steps=at_least(1),
+            epochs=between(1, 10**6),
+            steps=between(1, 10**9),
             minutes=above(0),
-            batch_size=at_least(2),
+            batch_size=between(2, 65536),
             lr=above(0),
-            seed=at_least(0),
-            log_every=at_least(1),
+            seed=between(0, 2**63 - 1),
+            log_every=between(1, 10**5),
             balance_every=at_least(0),
             evaluate_every=at_least(0),
             pictures_every=at_least(0),
@@ -92,6 +96,11 @@ def at_least(bound: float):
     return (lambda value: value >= bound), f"{bound} or more"
 
 
+def between(low: float, high: float):
+    """A range for `require`: low <= value <= high."""
+    return (lambda value: low <= value <= high), f"from {low} to {high}"
+
+
 def above(bound: float):
     """A range for `require`: bound < value."""
     return (lambda value: value > bound), f"more than {bound}"
@@ -111,49 +120,56 @@ def to_json(config: Config) -> dict[str, Any]:
     from fastvae.objectives import name_of
 
     name = name_of(config.objective)
-    return {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
+    values = {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
+    return json.loads(json.dumps(values))  # JSON has no tuples
 
 
-def from_json(values: dict[str, Any]) -> Config:
-    """The inverse of `to_json`.
+def from_json(values: Any) -> Config:
+    """The inverse of `to_json`, for a run that goes on.
+
+    Fields of `train` that this version does not know are left out, with a warning; they are a later version's.
 
     Raises:
-        FastvaeError: an objective or a field is not known to this version.
+        FastvaeError: a field is missing, of another type or out of its range, or the objective or one of its options or
+            the model's is not known to this version.
     """
     from fastvae.objectives import OBJECTIVES
 
-    objective = dict(values["objective"])
-    name = objective.pop("name")
-    if name not in OBJECTIVES:
-        raise FastvaeError(
-            f"unknown objective {name!r}{suggest(name, OBJECTIVES)}: was this run made by a later version?"
+    try:
+        values = conform(values, dict[str, Any], "the config")
+        objective = conform(values.get("objective"), dict[str, Any], "objective")
+        name = conform(objective.pop("name", None), str, "objective.name")
+        if name not in OBJECTIVES:
+            raise Malformed(f"there is no objective {name!r} in this version{suggest(name, OBJECTIVES)}")
+        options = OBJECTIVES[name][0]
+        later = [("objective", objective, options), ("model", values.get("model"), ModelConfig)]
+        for part, fields, known in later:
+            if unknown := unknown_fields(fields, known):
+                raise Malformed(f"{part} has a field {unknown[0]!r}, which this version does not know")
+        config = Config(
+            recipe=conform(values.get("recipe"), str, "recipe"),
+            data=conform(values.get("data"), str, "data"),
+            objective=conform(objective, options, "objective"),
+            model=conform(values.get("model"), ModelConfig, "model"),
+            train=conform(values.get("train"), TrainConfig, "train"),
         )
-    return Config(
-        recipe=values["recipe"],
-        data=values["data"],
-        objective=_fill(OBJECTIVES[name][0], objective),
-        model=_fill(ModelConfig, values["model"]),
-        train=_fill(TrainConfig, values["train"]),
-    )
+    except (Malformed, UsageError) as error:
+        raise FastvaeError(f"{error}: was this run made by a later version, or edited?") from error
+    if unknown := unknown_fields(values["train"], TrainConfig):
+        _logger.warning("left out of the config, as this version does not know it: train.%s", ", train.".join(unknown))
+    return config
 
 
 def model_from_json(values: dict[str, Any]) -> ModelConfig:
-    """The part of `to_json`'s result that says how to build the networks.
+    """The part of `to_json`'s result that says how to build the networks; what a later version added is passed over.
 
     Raises:
-        FastvaeError: it is missing, or a field is not known to this version.
+        FastvaeError: it is missing, of another type, or out of its range.
     """
-    if not isinstance(values.get("model"), dict):
-        raise FastvaeError("the config says nothing of the model: was it made by another version?")
-    return _fill(ModelConfig, values["model"])
-
-
-def _fill(cls: type, values: dict[str, Any]):
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise FastvaeError(f"unknown field {unknown[0]!r} of {cls.__name__}: was this run made by a later version?")
-    # JSON has no tuples.
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        return conform(values.get("model"), ModelConfig, "model")
+    except (Malformed, UsageError) as error:
+        raise FastvaeError(f"the config does not say how to build the model ({error}): was it edited?") from error
 
 
 def suggest(name: str, known) -> str:

@@ -112,7 +112,7 @@ class _Clipped(torch.optim.Optimizer):
                     f"{type(self).__name__} expects one step before the first captured one; got a parameter "
                     f"{list(p.shape)} without state, which every replay of the graph would set to zero"
                 )
-            state.update(self._initial_state(p))
+            state.update(self.initial_state(p))
         return state
 
 
@@ -149,7 +149,8 @@ class ClippedAdam(_Clipped):
             raise ValueError(f"ClippedAdam expects betas in [0, 1); got {betas!r}")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "clip": clip, **self._fixed})
 
-    def _initial_state(self, p: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, p: Tensor) -> dict[str, Tensor]:
+        """What this class keeps of a parameter before the first step, on its device."""
         return {
             "step": torch.zeros((), dtype=torch.float32, device=p.device),
             "exp_avg": torch.zeros_like(p),
@@ -198,7 +199,8 @@ class ClippedRMSprop(_Clipped):
             raise ValueError(f"ClippedRMSprop expects alpha in [0, 1); got {alpha!r}")
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "clip": clip, **self._fixed})
 
-    def _initial_state(self, p: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, p: Tensor) -> dict[str, Tensor]:
+        """What this class keeps of a parameter before the first step, on its device."""
         return {
             "step": torch.zeros((), dtype=torch.float32, device=p.device),
             "square_avg": torch.zeros_like(p),

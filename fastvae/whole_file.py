@@ -6,6 +6,7 @@ it unlocked and removes it.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -51,7 +52,10 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
         OSError: the folder cannot be made or written.
     """
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a folder") from None
     remove_abandoned(target.parent)
     descriptor = None
     while descriptor is None:

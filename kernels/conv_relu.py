@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
-from .dispatch import provider
+from .dispatch import is_taken_apart, provider
 
 logger = logging.getLogger("fastvae")
 
@@ -127,7 +127,8 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
         padding: zeros around x, on each side.
 
     Returns:
-        [B, O, H + 2 padding - h + 1, W + 2 padding - w + 1] in channels_last. Differentiable once.
+        [B, O, H + 2 padding - h + 1, W + 2 padding - w + 1] in channels_last. Differentiable once. Exported and under
+        torch.func's transforms it is torch's convolution and ReLU.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
@@ -137,7 +138,7 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     _check(x, weight, bias, padding)
     x = x.contiguous(memory_format=torch.channels_last)
-    if provider("conv_relu", x) == "cudnn":
+    if provider("conv_relu", x) == "cudnn" and not is_taken_apart():
         return _forward(x, weight, bias, padding)
     # Not behind the op, so that a compiler sees it: on a CPU Inductor joins bias, ReLU and what comes after.
     return _forward_aten(x, weight, bias, padding).contiguous(memory_format=torch.channels_last)

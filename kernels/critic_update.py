@@ -53,7 +53,7 @@ def _adam_clip(
     eps: float,
     clip: float | None,
 ) -> None:
-    grads = _laid_out_as(params, grads)
+    grads, lr_tensor = _laid_out_as(params, grads), _in_memory(lr_tensor)
     torch._foreach_add_(steps, 1)
     if provider("adam_clip_", params[0]) == "triton":
         from . import critic_update_triton as triton
@@ -91,7 +91,7 @@ def _rmsprop_clip(
     eps: float,
     clip: float | None,
 ) -> None:
-    grads = _laid_out_as(params, grads)
+    grads, lr_tensor = _laid_out_as(params, grads), _in_memory(lr_tensor)
     if provider("rmsprop_clip_", params[0]) == "triton":
         from . import critic_update_triton as triton
 
@@ -129,7 +129,13 @@ def _laid_out_as(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
     return [_restrided(p, g) for p, g in zip(params, grads, strict=True)]
 
 
+def _in_memory(lr: Tensor | None) -> Tensor | None:
+    """As a kernel reads it, from memory, where a lazily negated view is not negated."""
+    return None if lr is None else lr.resolve_neg()
+
+
 def _restrided(p: Tensor, g: Tensor) -> Tensor:
+    g = g.resolve_neg()
     if g.stride() == p.stride():
         return g
     # Along an axis of size 1 the stride says nothing, and cuDNN's differ from torch's there.
@@ -170,8 +176,8 @@ def adam_clip_(
     """One Adam step on every tensor, in place, then w = clamp(w, -clip, clip). NaN stays NaN.
 
     Args:
-        params: any shapes, of one floating-point dtype and one device, without gaps or overlaps in memory. Triton
-            takes float32; the others run ATen.
+        params: any shapes, of one floating-point dtype and one device, without gaps or overlaps in memory, not lazily
+            negated. Triton takes float32; the others run ATen.
         grads: as their parameters, in any strides; those of another memory layout are copied first.
         exp_avgs, exp_avg_sqs: m and v, with the shapes, dtypes and strides of their parameters.
         steps: 0-D float32 tensors on the parameters' device, the updates done so far; each grows by one.
@@ -274,6 +280,9 @@ def _check(
                 f"{op} expects each gradient as its parameter, dense {list(p.shape)} of {dtype} on {device}; "
                 f"got {str(g.layout).removeprefix('torch.')} {list(g.shape)} of {g.dtype} on {g.device}"
             )
+        # A compiler cannot ask, and calls an op, for which torch writes the negation out.
+        if not torch.compiler.is_compiling() and any(t.is_neg() for t in (p, *state)):
+            raise ValueError(f"{op} expects parameters and state that are no lazily negated views; resolve_neg() them")
         for s in state:
             if s.shape != p.shape or s.stride() != p.stride() or s.dtype != dtype or s.device != device:
                 raise ValueError(

@@ -49,6 +49,17 @@ def _hash_of_sources() -> str:
 SOURCES = _hash_of_sources()
 
 
+def is_taken_apart() -> bool:
+    """Whether the call must consist of torch's own operations, as its reference does, and not of an op of ours.
+
+    So it is where it is written down for programs that have no fastvae (torch.export, ONNX, torch.jit.trace), and under
+    torch.func's transforms, to which an op with a backward by hand is opaque.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return True
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 @dataclass(frozen=True)
 class _Forced:
     provider: Provider | None = None

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
-from .dispatch import SOURCES, provider
+from .dispatch import SOURCES, is_taken_apart, provider
 
 
 def paper_weights(channels: Sequence[int]) -> tuple[float, ...]:
@@ -48,7 +48,7 @@ def _forward_aten(
     features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """What CPUs run, older GPUs, and float64."""
-    accumulate = torch.promote_types(features[0].dtype, torch.float32)
+    accumulate = torch.float64 if features[0].dtype == torch.float64 else torch.float32
     total, differences = torch.zeros((), dtype=accumulate, device=features[0].device), []
     for feature, target, weight in zip(features, targets, weights, strict=True):
         if not with_differences:
@@ -128,7 +128,8 @@ def feature_loss(
             spares a reader of the features' gradients who would apply it himself.
 
     Returns:
-        A scalar, float32 (float64 for float64 features). Differentiable once. An empty batch gives NaN, as the mean of
+        A scalar, float32 (float64 for float64 features). Differentiable once, by reverse-mode autograd; exported and
+        under torch.func's transforms it consists of torch's own operations. An empty batch gives NaN, as the mean of
         nothing does in torch.
 
     Raises:
@@ -139,6 +140,10 @@ def feature_loss(
     _check(features, targets, weights)
     wanted = torch.is_grad_enabled() and any(feature.requires_grad for feature in features)
     constants = [target.detach() for target in targets]
+    if is_taken_apart():
+        if through_relu:
+            features = [torch.where(feature <= 0, feature.detach(), feature) for feature in features]
+        return _forward_aten(features, constants, [float(weight) for weight in weights], False, False)[0]
     loss, _ = _forward(features, constants, [float(weight) for weight in weights], wanted, through_relu, SOURCES)
     return loss
 

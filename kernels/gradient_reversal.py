@@ -18,5 +18,8 @@ class _ReverseGradient(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor) -> Tensor:
-    """Returns x itself; its gradient arrives negated. Any shape, any floating dtype, any device."""
+    """Returns x itself; its gradient arrives negated. Any shape, any floating dtype, any device.
+
+    torch.func's transforms do not see through it: torch asks them for another form of a gradient by hand, and raises.
+    """
     return _ReverseGradient.apply(x)

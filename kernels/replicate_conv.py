@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cost import Cost
-from .dispatch import SOURCES, provider
+from .dispatch import SOURCES, is_taken_apart, provider
 
 
 def replicate_conv2d_ref(
@@ -143,7 +143,7 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-# Registered with torch, so that autograd, torch.compile and torch.export take each for one operation.
+# Registered with torch, so that autograd and torch.compile take each for one operation.
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
@@ -168,8 +168,12 @@ def _forward_with_sums(
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
             return triton.forward(x, weight, bias, upsample, None, tile, sums=True)
     y = _forward_aten(x, weight, bias, upsample, None)
-    seen = y.to(torch.promote_types(y.dtype, torch.float32))
-    return y, torch.stack((seen.sum((0, 2, 3)), seen.square().sum((0, 2, 3))))
+    return y, _sums(y)
+
+
+def _sums(y: Tensor) -> Tensor:
+    seen = y.to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+    return torch.stack((seen.sum((0, 2, 3)), seen.square().sum((0, 2, 3))))
 
 
 # One opaque operation for the whole backward pass: of a triton_op Inductor sees the kernels one by one, and writes the
@@ -242,23 +246,28 @@ def _save(ctx, inputs, output) -> None:
     ctx.with_bias = bias is not None
 
 
-def _differentiate(ctx, grad: Tensor, y: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    x, weight, _ = ctx.saved_tensors
+def _differentiate(
+    ctx, grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     wanted = [*ctx.needs_input_grad[:2], ctx.with_bias and ctx.needs_input_grad[2]]
     found = _gradients(grad, y, x, weight, ctx.upsample, ctx.slope, wanted)
     return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
 
 
+# Saved tensors are asked for once: under torch.utils.checkpoint the forward pass runs again for them, and not twice.
+
+
 def _backward(ctx, grad: Tensor):
-    return *_differentiate(ctx, grad, ctx.saved_tensors[2]), None, None, None
+    x, weight, y = ctx.saved_tensors
+    return *_differentiate(ctx, grad, y, x, weight), None, None, None
 
 
 def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
+    x, weight, y = ctx.saved_tensors
     # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, channel by channel.
     s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
-    y = ctx.saved_tensors[2].to(grad_sums.dtype)
-    total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y).to(grad.dtype)
-    return *_differentiate(ctx, total, None), None, None
+    total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y.to(grad_sums.dtype)).to(grad.dtype)
+    return *_differentiate(ctx, total, None, x, weight), None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)
@@ -287,7 +296,9 @@ def replicate_conv2d(
         negative_slope: slope >= 0 of a LeakyReLU applied to the result; None for no activation.
 
     Returns:
-        [B, O, upsample * H, upsample * W]. Differentiable once.
+        [B, O, upsample * H, upsample * W]. Differentiable once, by reverse-mode autograd. torch.export, ONNX export and
+        torch.jit.trace write the four plain torch calls of `replicate_conv2d_ref` down, and under torch.func's
+        transforms these run. A compiled transform, such as torch.compile(torch.func.grad(f)), raises.
 
     Raises:
         ValueError: a shape, a dtype or an option is not one of those above.
@@ -297,7 +308,10 @@ def replicate_conv2d(
             f"replicate_conv2d expects negative_slope >= 0 or None; got {negative_slope!r}: below 0 the backward pass "
             "could not tell the sign of the input from the output"
         )
-    return _forward(_checked(x, weight, bias, upsample), weight, bias, upsample, negative_slope, SOURCES)
+    x = _checked(x, weight, bias, upsample)
+    if is_taken_apart():
+        return replicate_conv2d_ref(x, weight, bias, upsample=upsample, negative_slope=negative_slope)
+    return _forward(x, weight, bias, upsample, negative_slope, SOURCES)
 
 
 def replicate_conv2d_with_sums(
@@ -312,11 +326,17 @@ def replicate_conv2d_with_sums(
         of y, as rounded, and of its square over batch and map. With n = B * H * W * upsample^2 the mean is
         sums[0] / n and the variance sums[1] / n - mean^2.
     """
-    return _forward_with_sums(_checked(x, weight, bias, upsample), weight, bias, upsample, SOURCES)
+    x = _checked(x, weight, bias, upsample)
+    if is_taken_apart():
+        y = replicate_conv2d_ref(x, weight, bias, upsample=upsample)
+        return y, _sums(y)
+    return _forward_with_sums(x, weight, bias, upsample, SOURCES)
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
     """x, cast if autocast says so; raises ValueError unless all arguments fit each other."""
+    if torch.jit.is_tracing():
+        return x  # sizes are tensors there, and each comparison would warn
     if x.dim() != 4 or not x.is_floating_point():
         raise ValueError(
             f"replicate_conv2d expects x as [B, C, H, W] of floating point; got {list(x.shape)} of {x.dtype}"

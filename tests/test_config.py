@@ -29,10 +29,39 @@ def test_the_papers_schedule():
 
 def test_configs_of_another_version():
     values = to_json(RECIPES["demo"]())
-    with pytest.raises(FastvaeError, match="unknown objective 'vae_wgn', did you mean 'vae_wgan'"):
+    with pytest.raises(FastvaeError, match="no objective 'vae_wgn' in this version, did you mean 'vae_wgan'"):
         from_json({**values, "objective": {**values["objective"], "name": "vae_wgn"}})
-    with pytest.raises(FastvaeError, match="unknown field 'colour' of ModelConfig"):
+    with pytest.raises(FastvaeError, match="model has a field 'colour', which this version does not know"):
         from_json({**values, "model": {**values["model"], "colour": 1}})
+
+
+def test_what_a_later_version_adds_to_the_schedule_is_left_out_with_a_word(caplog):
+    config = RECIPES["demo"]()
+    values = to_json(config)
+    assert from_json({**values, "train": {**values["train"], "colour": 1}, "later": []}) == config
+    assert "train.colour" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("train", "epochs", "5"),
+        ("train", "epochs", 0),
+        ("train", "epochs", True),
+        ("train", "lr", float("nan")),
+        ("train", "device", "tpu"),
+        ("train", "seed", 2**64),
+        ("model", "width", 10**5),
+        ("model", "latent", 1.5),
+        ("objective", "layers", "relu1_1"),
+        ("objective", "layers", ["relu9_9"]),
+        ("objective", "name", None),
+    ],
+)
+def test_values_that_no_config_has(section, field, value):
+    values = to_json(RECIPES["demo"]())
+    with pytest.raises(FastvaeError):
+        from_json({**values, section: {**values[section], field: value}})
 
 
 def test_suggestions():

@@ -2,11 +2,11 @@
 
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from fastvae import __version__
+from fastvae.cli.process import Terminated, lasting_output, signals_unwind
 from fastvae.config import suggest
 from fastvae.errors import FastvaeError
 
@@ -31,30 +31,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 for a problem on the way; 2 for a wrong command, flag or name; 128 + n after signal n.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with lasting_output() as output, signals_unwind():
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+        finally:  # the parser of flags exits
+            output.flush()
+        # A reader that has gone has seen what it wanted: `fastvae info | head`.
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):
+            print(f"fastvae: standard output cannot be written ({output.error})", file=sys.stderr)
+            return code or 1
+        return code
+
+
+def _run(argv: list[str]) -> int:
+    """One command, its errors as a line on standard error and an exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0 if argv else 2
     if argv[0] == "--version":
         print(__version__)
         return 0
-    if argv[0] not in COMMANDS:
-        print(f"fastvae: unknown command {argv[0]!r}{suggest(argv[0], COMMANDS)}", file=sys.stderr)
+    command, *flags = argv
+    if command not in COMMANDS:
+        print(f"fastvae: unknown command {command!r}{suggest(command, COMMANDS)}", file=sys.stderr)
         return 2
     log, handler = logging.getLogger("fastvae"), logging.StreamHandler()
     log.addHandler(handler)
     level = log.level
     log.setLevel(logging.INFO)
     try:
-        return importlib.import_module(f"fastvae.cli.{argv[0]}").run(argv[1:])
+        return importlib.import_module(f"fastvae.cli.{command}").run(flags)
     except FastvaeError as error:
-        print(f"fastvae {argv[0]}: {error}", file=sys.stderr)
+        print(f"fastvae {command}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `fastvae info | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except Terminated as terminated:
+        return 128 + terminated.number
     finally:  # whoever called this from Python has a logger of their own choice
         log.setLevel(level)
         log.removeHandler(handler)

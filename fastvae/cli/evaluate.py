@@ -11,7 +11,6 @@ from fastvae.config import require
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.places import resolved
 
-
 # One for each part of the Inception Score; and as many as take 4 GB for what Inception says of them.
 _FEWEST, _MOST = 10, 1_000_000
 

@@ -48,8 +48,8 @@ def run(argv: list[str]) -> int:
     from fastvae import load
     from fastvae.explore.explorer import Explorer
     from fastvae.explore.server import Server
-    from fastvae.inference.load import name_of
     from fastvae.explore.sliders import NoSliders, make_sliders, trained_on
+    from fastvae.inference.load import name_of
 
     with Server(command.host, command.port) as server:  # before the work, which would be lost if the port is taken
         vae = load(command.run)

@@ -2,17 +2,23 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import tyro
 
+from fastvae.cli.parsing import parse
 from fastvae.config import Config, Options, from_json, suggest, to_json
-from fastvae.errors import UsageError
+from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import resolved
 from fastvae.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from fastvae.train.trainer import Trainer
 
 # What may change when a run goes on: how long it lasts, where it runs, what it writes, and the learning rate, which may
 # have been the reason why it stopped. The rest would make another run of it.
@@ -40,7 +46,9 @@ _RESUMABLE = {
 class _Command(Generic[Options]):
     config: Config[Options]
     out: Path | None = None  # folder of the run; runs/RECIPE-TIME if not given
-    resume: Path | None = None  # go on with the run in this folder, from its newest checkpoint
+    # go on with the run in this folder, from its newest checkpoint, or from the one that this path names
+    resume: Path | None = None
+    other_data: bool = False  # with --resume: go on although --data holds other images than before
     dry_run: bool = False  # print what would be trained, and stop
 
 
@@ -50,55 +58,71 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: see `Trainer`.
     """
-    resume = _resumed_folder(argv)
+    from fastvae.train.checkpoint_files import named_run
+
+    given = _resumed(argv)
+    folder, checkpoint = named_run(given) if given else (None, None)
     named = bool(argv) and not argv[0].startswith("-")
-    default = _default(argv[0] if named else None, resume, wants_help="-h" in argv or "--help" in argv)
+    default = _default(argv[0] if named else None, folder, wants_help="-h" in argv or "--help" in argv)
     command = _parse(default, argv[1:] if named else argv)
     config = command.config
     from fastvae.train.build import resolve
 
-    if resume:
+    if folder:
         if command.out:
             raise UsageError("--out does not go with --resume: a run goes on in its own folder")
-        folder = resume
         _check_resumable(default, config)
+        config = _lasting_as_asked(default, config, argv)
     else:
-        name = f"{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = command.out.expanduser() if command.out else Path("runs") / name
+        if command.other_data:
+            raise UsageError("--other-data goes with --resume")
+        folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config, reasons = resolve(config)
     if command.dry_run:
         return _describe(config, folder, reasons)
-    return _train(config, folder, resume=bool(resume))
-
-
-def _train(config: Config, folder: Path, *, resume: bool) -> int:
     from fastvae.train.trainer import Trainer
 
-    trainer = Trainer(config, folder, resume=resume)
-    print(f"{'continuing' if resume else 'training'} {config.recipe} in {folder}", file=sys.stderr)
+    trainer = Trainer(config, folder, resume=given is not None, checkpoint=checkpoint, other_data=command.other_data)
+    how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
+    print(f"{how} {config.recipe} in {folder}", file=sys.stderr)
+    return _finish(trainer, folder)
+
+
+def _finish(trainer: "Trainer", folder: Path) -> int:
     signal_number = trainer.fit()
+    shown, done, total = shlex.quote(str(folder)), trainer.done, trainer.total
     if signal_number is not None:
-        print(f"stopped and saved after {trainer.done} steps; go on with: fastvae train --resume {folder}")
+        print(f"stopped and saved after {done} steps; go on with: fastvae train --resume {shown}")
         return 128 + signal_number
-    print(f"done after {trainer.done} steps: pictures in {folder / 'pictures'}; try: fastvae generate {folder}")
+    if done < total:
+        minutes = trainer.train.minutes
+        print(
+            f"stopped and saved after {done} of {total} steps, as its {minutes:g} minutes are over: pictures in "
+            f"{folder / 'pictures'}; go on with: fastvae train --resume {shown} --minutes {2 * minutes:g}"
+        )
+        return 0
+    print(f"done after {done} steps: pictures in {folder / 'pictures'}; try: fastvae generate {shown}")
     return 0
 
 
-def _resumed_folder(argv: list[str]) -> Path | None:
+def _resumed(argv: list[str]) -> Path | None:
     # Before the real parsing, because the resumed run's config gives that parsing its defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", type=Path, nargs="?")
-    folder = parser.parse_known_args(argv)[0].resume
-    return folder.expanduser() if folder else None
+    parser.add_argument("--resume", nargs="?")
+    given = parser.parse_known_args(argv)[0].resume
+    return None if given is None else resolved(given)
 
 
 def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Config:
     if resume:
-        from fastvae.train.checkpoint import latest
+        from fastvae.train.checkpoint_files import check_run
         from fastvae.train.run_folder import RunFolder
 
-        latest(resume)  # says it if there is nothing to resume
-        config = from_json(RunFolder(resume).read_config())
+        check_run(resume)
+        try:
+            config = from_json(RunFolder(resume).read_config())
+        except FastvaeError as error:
+            raise FastvaeError(f"{resume / 'config.json'}: {error}") from error
         if name not in (None, config.recipe):
             raise UsageError(f"{resume} is a run of {config.recipe}, not of {name}: leave the recipe out")
         return config
@@ -113,7 +137,7 @@ def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Conf
 
 def _parse(default: Config, argv: list[str]) -> _Command:
     about = RECIPES[default.recipe].about if default.recipe in RECIPES else ""
-    return tyro.cli(
+    return parse(
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",
         description=f"{about}\n\nRecipes: {', '.join(RECIPES)}.",
@@ -123,11 +147,23 @@ def _parse(default: Config, argv: list[str]) -> _Command:
 
 
 def _check_resumable(before: Config, after: Config) -> None:
-    if replace(after, train=replace(after.train, **{f: getattr(before.train, f) for f in _RESUMABLE})) != before:
+    kept = replace(after.train, **{f: getattr(before.train, f) for f in _RESUMABLE})
+    if replace(after, train=kept, data=before.data) != before:
         raise UsageError(
-            "a resumed run keeps its data, model, objective and optimiser settings; "
-            f"what may change is: {', '.join('--' + f.replace('_', '-') for f in sorted(_RESUMABLE))}"
+            "a resumed run keeps its model, objective and optimiser settings; "
+            f"what may change is: --data, {', '.join('--' + f.replace('_', '-') for f in sorted(_RESUMABLE))}"
         )
+
+
+def _lasting_as_asked(before: Config, after: Config, argv: list[str]) -> Config:
+    """The config without an earlier --steps where --epochs is asked for now, which would have no effect."""
+
+    def given(flag: str) -> bool:
+        return any(argument == flag or argument.startswith(f"{flag}=") for argument in argv)
+
+    if given("--epochs") and not given("--steps"):
+        return replace(after, train=replace(after.train, steps=None))
+    return after
 
 
 def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:

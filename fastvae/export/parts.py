@@ -1,12 +1,13 @@
 """What is exported: encoder, decoder and both in one, folded, each with names for what goes in and comes out."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, require_finite
 from fastvae.models import VAE
 
 PARTS = ("encoder", "decoder", "reconstruct")
@@ -45,8 +46,13 @@ class Part:
 
 
 def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu") -> list[Part]:
-    """The named parts of a VAE."""
+    """The named parts of a VAE.
+
+    Raises:
+        FastvaeError: its weights are not finite; names one.
+    """
     vae = vae.to(device).eval()
+    require_finite(vae, torch.float32)
     encoder, decoder = FoldedEncoder(vae).to(device), FoldedDecoder(vae).to(device)
     image, z = (3, vae.image_size, vae.image_size), (vae.latent,)
     both = FoldedReconstruction(encoder, decoder)
@@ -59,7 +65,10 @@ def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu
 
 
 def worst_error(part: Part, run: Callable[[Tensor], list[Tensor]], device: torch.device | str = "cpu") -> float:
-    """The largest difference between `run` and the plain module over the checked batches, of the largest value."""
+    """The largest difference between `run` and the plain module over the checked batches, of the largest value.
+
+    NaN where either holds one, infinite where a shape is another one.
+    """
     worst = 0.0
     for batch in CHECKED_BATCHES:
         x = part.example(batch, device)
@@ -67,6 +76,10 @@ def worst_error(part: Part, run: Callable[[Tensor], list[Tensor]], device: torch
             expected = part.plain(x)
         for y, exact in zip(run(x), expected, strict=True):
             if y.shape != exact.shape:
-                return float("inf")
-            worst = max(worst, float((y.to(exact.device) - exact).abs().max() / exact.abs().max()))
+                return math.inf
+            difference, size = (y.to(exact.device) - exact).abs().max(), exact.abs().max()
+            error = (difference / size).item() if difference != 0 else 0.0  # all may be zeros
+            if math.isnan(error):  # which no maximum would keep
+                return math.nan
+            worst = max(worst, error)
     return worst

@@ -28,7 +28,7 @@ def write(vae: "VAE", folder: Path, *, license: str | None = None) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from fastvae.train.checkpoint import FORMAT
+    from fastvae.train.checkpoint_files import FORMAT
 
     model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent}
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
+from fastvae.inference.fold import require_finite
 from fastvae.inference.given_images import as_batch, as_latents
 from fastvae.machine import choose_precision
 from fastvae.models import VAE
@@ -38,7 +40,9 @@ class AcceleratedVAE:
     every call, without gradients. An empty batch has empty results. Native and captured, a large one goes through in
     pieces, whose maps take no more memory than a small one's.
 
-    It may be called from several threads: calls take turns.
+    It may be called from several threads: calls take turns. It can be copied and pickled, for which it keeps its
+    weights on the host: a copy is made from them as `VAE.accelerate` makes one, and raises what that raises, such as on
+    a machine without the GPU that it was made for.
 
     Attributes:
         image_size: height and width of the images, in pixels.
@@ -48,17 +52,32 @@ class AcceleratedVAE:
         backend: what computes, for people: "native", "eager" or "captured".
     """
 
-    def __init__(self, vae: VAE, backend: Backend, name: str, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        vae: VAE,
+        backend: Backend,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_sizes: tuple[int, ...] = (1,),
+    ):
         self.image_size, self.width, self.latent = vae.image_size, vae.width, vae.latent
         self.device, self.dtype, self.backend = device, dtype, name
         self._run = backend
+        # What a copy is made from: what computes holds memory of C++ or a GPU, which cannot be copied.
+        self._weights = {name: value.detach().to("cpu", copy=True) for name, value in vae.state_dict().items()}
+        self._batch_sizes = batch_sizes
+
+    def __reduce__(self):
+        sizes = (self.image_size, self.width, self.latent)
+        return _accelerated_anew, (sizes, self._weights, self.dtype, self._batch_sizes, self.device)
 
     def encode(self, images: Any) -> tuple[Tensor, Tensor]:
         """Images -> mean and log-variance of q(z|x), each [B, latent].
 
         Raises:
-            FastvaeError: they are not what the class describes, hold NaN or values out of range (on a CPU; on a GPU
-                values are not looked at), or the results do not fit into memory.
+            FastvaeError: they are not what the class describes, hold NaN or values out of range (where `device` is a
+                CPU; on a GPU values are not looked at), or the results do not fit into memory.
         """
         return self._guarded(images, lambda: self._run.encode(self._batch(images)))
 
@@ -68,7 +87,7 @@ class AcceleratedVAE:
         Raises:
             FastvaeError: as `encode`.
         """
-        return self._guarded(z, lambda: self._run.decode(as_latents(z, self.latent).to(self.device)))
+        return self._guarded(z, lambda: self._run.decode(as_latents(z, self.latent, self.device)))
 
     def reconstruct(self, images: Any) -> Tensor:
         """Images -> decode(mean of q(z|x)), [B, 3, H, W] in [-1, 1].
@@ -84,8 +103,17 @@ class AcceleratedVAE:
         Args:
             count: how many, >= 0.
             generator: of `device`; None for torch's global one.
+
+        Raises:
+            FastvaeError: `count` or the generator is not one of those above, or the results do not fit into memory.
         """
-        return self.decode(torch.randn(count, self.latent, generator=generator, device=self.device))
+        if not isinstance(count, Integral) or count < 0:
+            raise FastvaeError(f"count is a number of images, 0 or more; got {count!r}")
+        if generator is not None and generator.device.type != self.device.type:
+            raise FastvaeError(f"expected a generator of {self.device}; got one of {generator.device}")
+        # Counted as the batch that they become, should there be no memory for them.
+        drawn = range(count)
+        return self._guarded(drawn, lambda: self._run.decode(self._drawn(count, generator)))
 
     def __call__(self, images: Any) -> Tensor:
         """The same as `reconstruct`."""
@@ -96,8 +124,10 @@ class AcceleratedVAE:
         return f"AcceleratedVAE({self.image_size}x{self.image_size}, {self.backend}, {dtype}, {self.device})"
 
     def _batch(self, images: Any) -> Tensor:
-        # The copy to a GPU does not wait for it: from pinned memory it overlaps with what the caller does next.
-        return as_batch(images, self.image_size).to(self.device, non_blocking=True)
+        return as_batch(images, self.image_size, self.device)
+
+    def _drawn(self, count: int, generator: torch.Generator | None) -> Tensor:
+        return torch.randn(count, self.latent, generator=generator, device=self.device)
 
     def _guarded(self, given: Any, run: Callable[[], Result]) -> Result:
         try:
@@ -131,20 +161,34 @@ def accelerate(
         dtype = torch.float32 if device.type == "cpu" else _DTYPES[choose_precision("auto", device).value]
     if dtype not in BOUNDS:
         raise FastvaeError(f"dtype must be float32, bfloat16 or float16; got {dtype}")
+    require_finite(vae, dtype)
     if device.type == "cuda":
         from fastvae.inference.captured import CapturedVAE
 
-        return AcceleratedVAE(vae, CapturedVAE(vae, dtype, sizes, device), "captured", device, dtype)
+        return AcceleratedVAE(vae, CapturedVAE(vae, dtype, sizes, device), "captured", device, dtype, sizes)
     from fastvae.inference.eager import EagerVAE
 
     if dtype == torch.float32:
         from fastvae.native.vae import NativeVAE
 
         try:
-            return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype)
+            return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype, sizes)
         except FastvaeError as error:
             _warn_once(f"accelerate runs slower than it could: {error}")
-    return AcceleratedVAE(vae, EagerVAE(vae, dtype), "eager", device, dtype)
+    return AcceleratedVAE(vae, EagerVAE(vae, dtype), "eager", device, dtype, sizes)
+
+
+def _accelerated_anew(
+    sizes: tuple[int, int, int],
+    weights: dict[str, Tensor],
+    dtype: torch.dtype,
+    batch_sizes: tuple[int, ...],
+    device: torch.device,
+) -> AcceleratedVAE:
+    with torch.device("meta"):  # no random number is drawn
+        vae = VAE(*sizes)
+    vae.load_state_dict(weights, assign=True)
+    return accelerate(vae.eval(), dtype, batch_sizes, device)
 
 
 def _warn_once(words: str) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastvae.errors import FastvaeError
 from fastvae.kernels import replicate_conv2d
 from fastvae.kernels.replicate_conv import upsampling_kernel
 from fastvae.models import VAE
@@ -113,10 +114,30 @@ class FoldedReconstruction(nn.Module):
         return self.decoder(self.encoder.mean(features))
 
 
+def require_finite(vae: VAE, dtype: torch.dtype) -> None:
+    """Checks before folding that there is something to fold.
+
+    Raises:
+        FastvaeError: a weight or a statistic is NaN or infinite, or becomes so when it is folded in `dtype`; names it.
+    """
+    for name, value in vae.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise FastvaeError(
+                f"the weights are of no use: {name} holds NaN or infinite values. Load a checkpoint from before the "
+                "training diverged"
+            )
+    for name, value in FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae)).state_dict().items():
+        if not bool(torch.isfinite(value.to(dtype)).all()):
+            raise FastvaeError(
+                f"the weights cannot be folded in {str(dtype).removeprefix('torch.')}: {name} becomes NaN or infinite. "
+                f"A running variance below zero does that, or values above {torch.finfo(dtype).max:.3g}"
+            )
+
+
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Filters [O, I, kh, kw] and bias [O] of convolution and normalisation in one, float64."""
-    weight = conv.weight.detach().double()
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    weight = conv.weight.detach().double().resolve_neg()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().resolve_neg()
     if norm is None:
         return weight.clone(), bias.clone()
     gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
@@ -126,5 +147,5 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor
 
 def _copied(linear: nn.Linear) -> nn.Linear:
     copy = nn.Linear(linear.in_features, linear.out_features, device="meta")
-    copy.load_state_dict({k: v.detach().clone() for k, v in linear.state_dict().items()}, assign=True)
+    copy.load_state_dict({k: v.detach().resolve_neg().clone() for k, v in linear.state_dict().items()}, assign=True)
     return copy.requires_grad_(False)

@@ -14,7 +14,10 @@ from fastvae.errors import FastvaeError
 _TOLERANCE = 1e-3
 
 
-def as_batch(images: Any, size: int) -> Tensor:
+_CPU = torch.device("cpu")
+
+
+def as_batch(images: Any, size: int, device: torch.device = _CPU) -> Tensor:
     """A batch [B, 3, size, size]: uint8 pixels in 0..255, or float32 in [-1, 1]; a single image is a batch of one.
 
     Args:
@@ -23,10 +26,11 @@ def as_batch(images: Any, size: int) -> Tensor:
             float array or tensor [3, H, W] or [B, 3, H, W], values in [-1, 1];
             a PIL image of mode RGB, or a list of them.
         size: height and width that they must have, in pixels.
+        device: where to put them.
 
     Returns:
-        The batch, where the images were; a view of them where that is possible. On a GPU values are not looked at, as
-        the host would have to wait for them.
+        The batch on `device`; a view of the images where that is possible. On a GPU values are not looked at, as the
+        host would have to wait for them.
 
     Raises:
         FastvaeError: it is something else, of another size or number of channels, not finite, or out of range.
@@ -39,41 +43,65 @@ def as_batch(images: Any, size: int) -> Tensor:
         images = _tensor(images)
     if not isinstance(images, Tensor):
         raise FastvaeError(f"expected {_expected(size)}; got {_kind(images)}")
+    images = _readable(images)
     shape = list(images.shape)
     if images.dtype == torch.uint8:
         images = images[None] if images.dim() == 3 else images
         if images.dim() != 4 or tuple(images.shape[1:]) != (size, size, 3):
             raise FastvaeError(_wrong_shape("8-bit pixels", f"[B, {size}, {size}, 3]", shape, size))
-        return images.permute(0, 3, 1, 2)
+        return _put(images.permute(0, 3, 1, 2), device)
     if not images.is_floating_point():
         raise FastvaeError(f"expected {_expected(size)}; got values of {images.dtype}: 0..255 belong in uint8")
     images = images[None] if images.dim() == 3 else images
     if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
         raise FastvaeError(_wrong_shape("floats", f"[B, 3, {size}, {size}]", shape, size))
-    images = images.detach().float()
-    if images.device.type == "cpu":
+    images = _put(images, device).float()
+    if device.type == "cpu":
         _check_range(images)
     return images
 
 
-def as_latents(z: Any, latent: int) -> Tensor:
+def as_latents(z: Any, latent: int, device: torch.device = _CPU) -> Tensor:
     """z as float32 [B, latent].
 
     Args:
         z: float array or tensor [B, latent], finite.
         latent: dimensions that it must have.
+        device: where to put it.
 
     Raises:
         FastvaeError: it is something else. On a GPU values are not looked at.
     """
     if isinstance(z, np.ndarray):
         z = _tensor(z)
+    if isinstance(z, Tensor):
+        z = _readable(z)
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.dim() != 2 or z.shape[1] != latent:
         raise FastvaeError(f"expected z as floats [B, {latent}]; got {_kind(z)}")
-    z = z.detach().float()
-    if z.device.type == "cpu" and not bool(torch.isfinite(z).all()):
+    z = _put(z, device).float()
+    if device.type == "cpu" and not bool(torch.isfinite(z).all()):
         raise FastvaeError("z holds NaN or infinite values")
     return z
+
+
+def _readable(x: Tensor) -> Tensor:
+    """An ordinary tensor, whose numbers lie in memory as they are."""
+    if x.is_nested or x.layout != torch.strided:
+        raise FastvaeError(
+            "expected a dense tensor; got a sparse or nested one: to_dense() or to_padded_tensor() first"
+        )
+    try:
+        has_memory = not x.numel() or bool(x.data_ptr())
+    except RuntimeError:  # of a tracer, or of torch.func's
+        has_memory = False
+    if not has_memory:
+        raise FastvaeError(f"expected a tensor with numbers in memory; got a {type(x).__name__} on {x.device} without")
+    return x.detach().as_subclass(Tensor).resolve_neg()
+
+
+def _put(x: Tensor, device: torch.device) -> Tensor:
+    # The copy to a GPU does not wait for it: from pinned memory it overlaps with what the caller does next.
+    return x.to(device, non_blocking=device.type != "cpu")
 
 
 def _expected(size: int) -> str:
@@ -109,14 +137,20 @@ def _pixels(image: Image.Image, size: int) -> np.ndarray:
             f"expected a PIL image of {size}x{size} pixels; got {width}x{height}: crop it to a square, then "
             f"image.resize(({size}, {size}))"
         )
-    return np.asarray(image)
+    try:
+        return np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:  # of a file that is read only now
+        raise FastvaeError(f"a PIL image cannot be read: {error}") from error
 
 
 def _tensor(array: np.ndarray) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        raise FastvaeError("expected an array without a mask: fill it first, with array.filled(...)")
     if array.dtype.kind not in "fui" or array.dtype.itemsize > 8:
         raise FastvaeError(f"expected an array of uint8 or floats; got {array.dtype}")
-    # Read-only and backwards arrays are ordinary for NumPy, and not for torch.
-    usable = array.flags.writeable and all(stride >= 0 for stride in array.strides) and array.dtype.isnative
+    # Read-only and backwards arrays, and fields of records, are ordinary for NumPy, and not for torch.
+    steps = all(stride >= 0 and stride % array.dtype.itemsize == 0 for stride in array.strides)
+    usable = array.flags.writeable and steps and array.dtype.isnative
     return torch.from_numpy(array if usable else array.astype(array.dtype.newbyteorder("="), copy=True))
 
 

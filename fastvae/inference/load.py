@@ -1,18 +1,25 @@
 """A trained VAE from a run folder, a checkpoint, a saved folder, its model file, or the Hugging Face Hub."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastvae.config import model_from_json, suggest
+import torch
+from torch import nn
+
+from fastvae.config import ModelConfig, model_from_json, suggest
 from fastvae.errors import FastvaeError
 from fastvae.inference.run_summary import of_checkpoint
 from fastvae.models import VAE
 from fastvae.places import resolved
-from fastvae.train import checkpoint
+from fastvae.reading import Malformed, conform
+from fastvae.train import checkpoint_files
 
 # What a GAN's tensors begin with.
 GENERATOR = "generator."
+Result = TypeVar("Result")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def load(path: str | Path, *, device: str = "cpu") -> VAE:
@@ -31,50 +38,88 @@ def load(path: str | Path, *, device: str = "cpu") -> VAE:
         FastvaeError: there is no checkpoint, it is damaged, of another version, or it holds no VAE or several; or the
             repository cannot be had.
     """
-    file, view = model_file(path)
-    return load_file(file, device=device, view=view)
+    return read_model(path, lambda file, view: load_file(file, device=device, view=view))
 
 
 def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VAE:
     """The same from a model.safetensors of ours, or one view of several."""
-    metadata = checkpoint.read_metadata(file)
+    metadata = checkpoint_files.read_metadata(file)
     model = model_from_json(metadata["config"])
     views = views_of(metadata)
     if (view is None) != (not views) or (view is not None and view not in views):
         raise FastvaeError(which_view(file, view, views))
-    vae = VAE(model.image_size, model.width, model.latent)
-    prefix = f"{view}." if view else ""
-    tensors = {k.removeprefix(prefix): v for k, v in checkpoint.read_tensors(file).items() if k.startswith(prefix)}
-    found = {k: v for k, v in tensors.items() if k.startswith(("encoder.", "decoder."))}
-    if any(k.startswith(GENERATOR) for k in tensors):
+    names = checkpoint_files.tensor_shapes(file)
+    if any(name.startswith(GENERATOR) for name in names):
         raise FastvaeError(
             f"{file} is a GAN's, which has no encoder: `fastvae generate`, `fastvae figures samples` and `fastvae "
             "evaluate` take its run, and what encodes or reconstructs cannot"
         )
-    if not found:
+    prefix = f"{view}." if view else ""
+    parts = f"{prefix}encoder.", f"{prefix}decoder."
+    if not any(name.startswith(parts) for name in names):
         raise FastvaeError(f"{file} holds no VAE: was another kind of network trained in that run?")
-    checkpoint.check_same(file, found, vae.state_dict())
-    vae.load_state_dict(found)
+    vae = filled(VAE, model, file, prefix, parts)
     vae.run = of_checkpoint(metadata, file, view)
     return vae.to(device).eval()
 
 
+def filled(kind: type[Network], model: ModelConfig, file: Path, prefix: str, parts: tuple[str, ...] = ("",)) -> Network:
+    """A network with the weights of a file, float32.
+
+    Args:
+        kind: of the network, made from image_size, width and latent.
+        model: gives these.
+        file: model.safetensors.
+        prefix: of the weights' names in the file.
+        parts: prefixes of the names that belong to the network.
+
+    Raises:
+        FastvaeError: the file's tensors are not those of this network; nothing was allocated for it then.
+    """
+    with torch.device("meta"):
+        network = kind(model.image_size, model.width, model.latent)
+    expected = {f"{prefix}{name}": like for name, like in network.state_dict().items()}
+    tensors = checkpoint_files.read_like(file, expected, prefixes=parts)
+    network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()}, assign=True)
+    return network
+
+
 def views_of(metadata: dict[str, Any]) -> tuple[str, ...]:
     """The views that a file of weights holds, () for the usual one of one system."""
-    objective = metadata["config"].get("objective", {})
-    return tuple(objective["layers"]) if objective.get("name") == "multi_view" else ()
+    objective = metadata["config"].get("objective")
+    if not isinstance(objective, dict) or objective.get("name") != "multi_view":
+        return ()
+    try:
+        return conform(objective.get("layers"), tuple[str, ...], "objective.layers")
+    except Malformed as error:
+        raise FastvaeError(f"the config does not say which views there are ({error}): was it edited?") from error
 
 
-def model_file(path: str | Path) -> tuple[Path, str | None]:
-    """The file of weights that `load` reads for a path, and the view that the path names in it, or None."""
-    given, path = str(path), Path(path).expanduser()
-    if not path.exists() and checkpoint.checkpoints(path.parent / "checkpoints"):
-        return _model_file(path.parent), path.name
+def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> Result:
+    """`read(file, view)` of the file of weights that `load` takes for a path, and the view that the path names in it.
+
+    A run that is going on may remove checkpoints meanwhile: the one that is read stays.
+
+    Raises:
+        FastvaeError: there is no such file, and what `read` raises.
+    """
+    given, path = str(path), resolved(path)
+    if not path.exists() and checkpoint_files.checkpoints(path.parent / "checkpoints"):
+        return _read_model(path.parent, path.name, read)
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given):
         from fastvae.hub.download import fetch
 
         path = fetch(given)
-    return _model_file(path), None
+    return _read_model(path, None, read)
+
+
+def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
+    if path.suffix == ".safetensors":
+        return read(path, view)
+    if (path / checkpoint_files.MODEL).exists():
+        return read(path / checkpoint_files.MODEL, view)
+    run, _ = checkpoint_files.named_run(path)
+    return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
 
 
 def name_of(run: str | Path) -> str:
@@ -90,11 +135,3 @@ def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
     if view is None:
         return f"{run} holds the views {', '.join(views)}: name one, as in {run / views[0]}"
     return f"{run} has no view {view!r}{suggest(view, views)}"
-
-
-def _model_file(path: Path) -> Path:
-    if path.suffix == ".safetensors":
-        return path
-    if (path / "model.safetensors").exists():
-        return path / "model.safetensors"
-    return checkpoint.latest(path) / "model.safetensors"

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from fastvae.config import model_from_json
 from fastvae.errors import FastvaeError
-from fastvae.inference.load import GENERATOR, load_file, model_file, which_view
+from fastvae.inference.load import GENERATOR, filled, load_file, read_model, which_view
 from fastvae.inference.run_summary import RunSummary, of_checkpoint
 from fastvae.inference.views import load_views
 from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.pictures import to_pixels
-from fastvae.train import checkpoint
+from fastvae.train import checkpoint_files
 
 
 class Sampler(Protocol):
@@ -63,18 +63,17 @@ def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    file, view = model_file(path)
-    metadata = checkpoint.read_metadata(file)
-    tensors = {k: v for k, v in checkpoint.read_tensors(file).items() if k.startswith(GENERATOR)}
-    if not tensors:
+    return read_model(path, lambda file, view: _sampler_of(file, view, device))
+
+
+def _sampler_of(file: Path, view: str | None, device: str) -> Sampler:
+    if not any(name.startswith(GENERATOR) for name in checkpoint_files.tensor_shapes(file)):
         return load_file(file, device=device, view=view)
     if view is not None:
         raise FastvaeError(which_view(file, view, ()))
+    metadata = checkpoint_files.read_metadata(file)
     model = model_from_json(metadata["config"])
-    generator = DcganGenerator(model.image_size, model.width, model.latent)
-    found = {k.removeprefix(GENERATOR): v for k, v in tensors.items()}
-    checkpoint.check_same(file, found, generator.state_dict())
-    generator.load_state_dict(found)
+    generator = filled(DcganGenerator, model, file, GENERATOR, (GENERATOR,))
     generator.run = of_checkpoint(metadata, file)
     return generator.to(device).eval()
 

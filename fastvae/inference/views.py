@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from fastvae.inference.load import load_file, model_file, views_of
+from fastvae.inference.load import load_file, read_model, views_of
 from fastvae.models import VAE
-from fastvae.train import checkpoint
+from fastvae.places import resolved
+from fastvae.train import checkpoint_files
 
 
 def load_views(path: str | Path, *, device: str = "cpu") -> dict[str, VAE]:
@@ -13,9 +14,13 @@ def load_views(path: str | Path, *, device: str = "cpu") -> dict[str, VAE]:
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    file, view = model_file(path)
-    name = Path(path).name
-    views = views_of(checkpoint.read_metadata(file)) if view is None else ()
+    path = resolved(path)
+    return read_model(path, lambda file, view: _vaes_of(path, file, view, device))
+
+
+def _vaes_of(path: Path, file: Path, view: str | None, device: str) -> dict[str, VAE]:
+    views = views_of(checkpoint_files.read_metadata(file)) if view is None else ()
     if not views:
-        return {f"{Path(path).parent.name}/{view}" if view else name: load_file(file, device=device, view=view)}
-    return {f"{name}/{view}": load_file(file, device=device, view=view) for view in views}
+        name = f"{path.parent.name}/{view}" if view else path.name
+        return {name: load_file(file, device=device, view=view)}
+    return {f"{path.name}/{view}": load_file(file, device=device, view=view) for view in views}

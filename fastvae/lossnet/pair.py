@@ -65,7 +65,8 @@ class _Pair(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor):
-        maps, weights = list(ctx.saved_tensors[: ctx.depth]), list(ctx.saved_tensors[ctx.depth :])
+        saved = ctx.saved_tensors  # asked for once: torch.utils.checkpoint computes them anew at that
+        maps, weights = list(saved[: ctx.depth]), list(saved[ctx.depth :])
         from_taps = list(gradients[len(gradients) // 2 :])
         g = None
         for layer in reversed(ctx.layers):
@@ -77,7 +78,7 @@ class _Pair(torch.autograd.Function):
                 g = from_taps.pop() if g is None else g + from_taps.pop()
             g = torch.where(y <= 0, 0, g)  # not y > 0, so that a NaN stays one
             g = conv2d_backward(g, maps[-1], weights.pop())
-        return None, None, g, *[None] * (len(ctx.saved_tensors) - ctx.depth) * 2
+        return None, None, g, *[None] * (len(saved) - ctx.depth) * 2
 
 
 def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def max_pool2d_backward(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Gradient in x of y = max_pool2d(x, 2), right where x is positive: below is a ReLU, which lets through no other.
 
-    It goes to the first maximum of each window, as torch's does. Rows and columns that no window covers get zero.
+    It goes to the first maximum of each window, as torch's does, and to a NaN, which is its window's maximum, so that a
+    gradient of NaN is lost nowhere. Rows and columns that no window covers get zero.
     """
     if grad.is_cuda:
         return _max_pool2d_backward_by_comparison(grad, x, y)
@@ -109,11 +111,16 @@ def _max_pool2d_backward_by_comparison(grad: Tensor, x: Tensor, y: Tensor) -> Te
     # move them into the forward pass, into kernels of their own, since their results are smaller than x.
     y = torch.where((grad == 0) | (y <= 0), -1, y)
     x = x[:, : 2 * h, : 2 * w]
-    a, b, c = (x[:, i::2, j::2] == y for i, j in ((0, 0), (0, 1), (1, 0)))
+    a, b, c = (_equal(x[:, i::2, j::2], y) for i, j in ((0, 0), (0, 1), (1, 0)))
     # An axis of rows and one of columns in each window, [B, h, 2, w, 2, C]. Not if a place before has the maximum too.
     row, column = (torch.arange(2, device=x.device).view(shape) == 1 for shape in ((2, 1, 1, 1), (2, 1)))
     a, b, c, y, grad = (t[:, :, None, :, None] for t in (a, b, c, y, grad))
     before = (a & (row | column)) | (b & row) | (c & row & column)
-    here = (x.unflatten(2, (w, 2)).unflatten(1, (h, 2)) == y) & ~before
+    here = _equal(x.unflatten(2, (w, 2)).unflatten(1, (h, 2)), y) & ~before
     found = torch.where(here, grad, 0).flatten(3, 4).flatten(1, 2)
     return F.pad(found.permute(0, 3, 1, 2), (0, width - 2 * w, 0, height - 2 * h))
+
+
+def _equal(x: Tensor, y: Tensor) -> Tensor:
+    """Whether they are, a NaN to a NaN too."""
+    return (x == y) | ((x != x) & (y != y))

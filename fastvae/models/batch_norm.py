@@ -74,7 +74,8 @@ class _NormaliseParts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x, mean, inverse, weight = ctx.saved_tensors
+        x, mean, inverse, weight = ctx.saved_tensors  # once: torch.utils.checkpoint computes them anew at that
+        dtype = x.dtype
         grad, x = (t.to(mean.dtype) for t in (grad, x))
         normalised = (x - mean) * inverse
         count = x.numel() // mean.numel()
@@ -84,4 +85,4 @@ class _NormaliseParts(torch.autograd.Function):
         first, *others = [[along[part].flatten(), total[part].flatten()] for part in range(len(x))]
         for other in others:
             first = torch._foreach_add(first, other)  # both in one launch
-        return dx.to(ctx.saved_tensors[0].dtype), None, None, *first, None
+        return dx.to(dtype), None, None, *first, None

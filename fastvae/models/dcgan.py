@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
+from fastvae.models.transposed_conv import TransposedConv2d
 
 if TYPE_CHECKING:
     from fastvae.inference.run_summary import RunSummary
@@ -37,7 +38,7 @@ class DcganGenerator(nn.Module):
         check_image_size(image_size)
         self.image_size, self.width, self.latent = image_size, width, latent
         first, *others = reversed(stage_widths(width))
-        layers = [nn.ConvTranspose2d(latent, first, image_size // 16, bias=False), BatchNorm2d(first), nn.ReLU()]
+        layers = [TransposedConv2d(latent, first, image_size // 16, bias=False), BatchNorm2d(first), nn.ReLU()]
         for inputs, outputs in zip((first, *others[:-1]), others, strict=True):
             layers += [_upsampling(inputs, outputs), BatchNorm2d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers, _upsampling(others[-1], 3), nn.Tanh())
@@ -89,8 +90,8 @@ class DcganDiscriminator(nn.Module):
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-def _upsampling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=outputs == 3)
+def _upsampling(inputs: int, outputs: int) -> TransposedConv2d:
+    return TransposedConv2d(inputs, outputs, 4, stride=2, padding=1, bias=outputs == 3)
 
 
 def _draw_weights(module: nn.Module) -> None:

@@ -101,7 +101,8 @@ class VAE(nn.Module):
             in bfloat16 and float16.
 
         Raises:
-            FastvaeError: an argument is not one of those above, or there is no such device.
+            FastvaeError: an argument is not one of those above, there is no such device, or a weight is NaN or infinite
+                (names it).
         """
         from fastvae.inference.accelerated import accelerate  # downstream of the models, and only wanted here
 

@@ -179,8 +179,8 @@ class Engine:
         Args:
             layers: as the functions above returned them.
             source: the map that takes x; its border is zero.
-            x: [B, channels, height, width] of `source`, any strides: float32 as it is, or uint8, whose 0..255 become
-                -1..1.
+            x: [B, channels, height, width] of `source`, any strides, in memory as it is (no lazily negated view):
+                float32 as it is, or uint8, whose 0..255 become -1..1.
             images: contiguous float32, what a last layer `add_to_image` writes.
             vectors: maps of one pixel and where their values go, contiguous float32 [B, channels].
             seconds: float64 [1 + layers], to which the times of reading x in and of each layer are added.
@@ -217,4 +217,5 @@ def _bytes(*maps: Map | None) -> int:
 
 
 def _floats(values: Tensor) -> Tensor:
-    return values.to("cpu", torch.float32).contiguous()
+    """As the engine reads them from memory, in which a lazily negated view is not negated."""
+    return values.to("cpu", torch.float32).resolve_neg().contiguous()

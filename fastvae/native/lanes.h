@@ -37,12 +37,13 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes v) { std::memcpy(to, &v, sizeof v); }
 
+// The second where either is NaN: callers put their values there, so that a NaN stays one.
 inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }
 inline Lanes minimum(Lanes a, Lanes b) { return a < b ? a : b; }
 
 // tanh x = 1 - 2 / (e^{2x} + 1), to 2e-7: 2x = n ln 2 + r, e^r by its series, 2^n by its bits.
 inline Lanes hyperbolic_tangent(Lanes x) {
-    const Lanes y = 2.0f * minimum(maximum(x, Lanes{} - 10.0f), Lanes{} + 10.0f);
+    const Lanes y = 2.0f * minimum(Lanes{} + 10.0f, maximum(Lanes{} - 10.0f, x));
     const Lanes shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the fraction is rounded away
     const Lanes n = shifted - 12582912.0f;
     const Lanes r = y - n * 0.693145752f - n * 1.42860677e-6f;

@@ -25,7 +25,7 @@ struct Map {
 
 inline Lanes activated(Lanes v, Activation activation, float slope) {
     if (activation == NONE) return v;
-    return maximum(v, activation == RELU ? Lanes{} : v * slope);
+    return maximum(activation == RELU ? Lanes{} : v * slope, v);
 }
 
 // Up to OUTPUTS channels of one pixel, and of the border pixels that repeat it.

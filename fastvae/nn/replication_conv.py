@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.kernels import replicate_conv2d
@@ -41,8 +42,12 @@ class ReplicationConv2d(nn.Conv2d):
 
     A drop-in for `torch.nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")`: same arguments
     in the same order, same initial values from the same seed, same `state_dict` keys. Kernel size, padding and
-    padding mode may be left out, since there is one choice. It is differentiable once: a gradient penalty, which
-    differentiates twice, needs torch's own class.
+    padding mode may be left out, since there is one choice.
+
+    Exported (torch.export, ONNX, torch.jit) it is written down in torch's own operations, and under torch.func's
+    transforms it runs in them; a compiled transform, `torch.compile(torch.func.grad(...))`, raises. Otherwise it is
+    differentiable once, in reverse: a gradient penalty, which differentiates twice, and torch.autograd.forward_ad need
+    torch's own class.
 
     Args:
         in_channels, out_channels: channel counts, > 0.
@@ -102,7 +107,10 @@ class ReplicationConv2d(nn.Conv2d):
         This and not `forward`, because code that computes a weight of its own (low-rank adapters, equalised learning
         rates) calls this method of a convolution with it.
         """
-        return _convolve(input, weight, bias, self.upsample)
+        if torch.jit.is_scripting():
+            return _scripted(input, weight, bias, self.upsample)
+        else:  # in so many words, or torch.jit.script would compile this too
+            return _convolve(input, weight, bias, self.upsample)
 
     def extra_repr(self) -> str:
         upsample = f", upsample={self.upsample}" if self.upsample != 1 else ""
@@ -115,3 +123,10 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> 
     if x.dim() == 3 and upsample == 1:
         return replicate_conv2d(x.unsqueeze(0), weight, bias).squeeze(0)
     return replicate_conv2d(x, weight, bias, upsample=upsample)
+
+
+def _scripted(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
+    """The same in what torch.jit.script compiles."""
+    if upsample == 2:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.conv2d(F.pad(x, [1, 1, 1, 1], mode="replicate"), weight, bias)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 
 from fastvae.config import Config
+from fastvae.data.dataset import EMBEDDED
 from fastvae.data.training_set import TrainingSet, open_training_set
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
+from fastvae.places import resolved
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
 
@@ -23,7 +25,7 @@ class Training(NamedTuple):
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
-    """Replaces "auto" by what this machine gives, so that resuming decides the same.
+    """Replaces "auto" by what this machine gives, so that resuming decides the same, and makes paths absolute.
 
     Two are left: `loader`, which depends on the data (`Trainer` replaces it), and `resident`, which changes no result.
 
@@ -41,8 +43,18 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
         compile=compiled.value,
         cuda_graph=graph.value,
     )
+    config = _with_absolute_paths(config)
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
     return replace(config, train=train), reasons
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """The config as another working directory understands it, from which the run may be resumed."""
+    data = config.data if config.data == EMBEDDED else str(resolved(config.data))
+    vgg = getattr(config.objective, "vgg", None)
+    if vgg is None or not resolved(vgg).is_file():  # or a name: caffe, random
+        return replace(config, data=data)
+    return replace(config, data=data, objective=replace(config.objective, vgg=str(resolved(vgg))))
 
 
 def open_data(config: Config) -> tuple[TrainingSet, BatchOrder]:

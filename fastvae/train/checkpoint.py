@@ -1,41 +1,58 @@
-"""Checkpoints: safetensors for tensors, JSON for the rest, nothing pickled.
-
-A checkpoint is a folder `step-00000500` with
-
-    model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
-    optimizer.safetensors   the optimisers' state and the state of the noise generator
-    state.json              step, format version, seconds of training
-
-It is written under another name and renamed when it is whole, so that a folder of that name is always complete.
-"""
+"""Saving a run's state as a checkpoint, and going on from one. See `checkpoint_files` for what it consists of."""
 
 import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.objectives import Objective, Update
+from fastvae.train.checkpoint_files import (
+    FORMAT,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    checkpoints,
+    damaged,
+    name_of,
+    prune,
+    read_like,
+    read_metadata,
+    read_state,
+    remove,
+    step_of,
+    tensor_shapes,
+)
 
-FORMAT = 1
-_PREFIX = "step-"
+# The CPU's generator has 5,056 bytes, a GPU's 16.
+_LARGEST_GENERATOR = 65536
 _logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where a checkpoint was taken: `step` steps were done."""
+class State:
+    """What state.json holds.
 
+    Attributes:
+        format: version of the checkpoint's form.
+        step: steps done.
+        seconds: of training.
+        data: the identity of the images that it was trained on (`TrainingSet.identity`); None in checkpoints of
+            versions that did not keep it.
+    """
+
+    format: int
     step: int
     seconds: float
+    data: dict[str, Any] | None = None
 
 
 def save(
@@ -43,6 +60,7 @@ def save(
     *,
     step: int,
     seconds: float,
+    data: dict[str, Any],
     config: dict[str, Any],
     objective: Objective,
     updates: dict[str, Update],
@@ -54,28 +72,22 @@ def save(
     Raises:
         FastvaeError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
-    target = folder / f"{_PREFIX}{step:08d}"
+    target = folder / name_of(step)
     temporary = folder / f".{target.name}.part"
+    metadata = {"fastvae": json.dumps({"format": FORMAT, "step": step, "config": config})}
+    state = State(FORMAT, step, seconds, data)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        metadata = {"fastvae": json.dumps({"format": FORMAT, "step": step, "config": config})}
-        save_file(_network_tensors(objective), temporary / "model.safetensors", metadata)
-        tensors = {"noise": noise.get_state()}
-        for name, update in updates.items():
-            for index, state in update.optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}.{index}.{key}": value.contiguous() for key, value in state.items()}
-        save_file(tensors, temporary / "optimizer.safetensors")
-        state = {"format": FORMAT, "step": step, "seconds": seconds}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1))
-        for file in (*temporary.iterdir(), temporary):
-            _flush(file)
-        old = temporary.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
+        # Written by Python, since safetensors takes no file names that are not UTF-8.
+        (temporary / MODEL).write_bytes(to_bytes(_network_tensors(objective), metadata))
+        (temporary / OPTIMIZER).write_bytes(to_bytes(_optimizer_tensors(updates, noise)))
+        (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        remove(target)
         temporary.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = checkpoints(folder)
@@ -84,40 +96,8 @@ def save(
             f"could not save the checkpoint of step {step} in {folder} ({error}); {last}. "
             "Free some space or choose another folder, then continue with --resume"
         ) from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, keep)
     return target
-
-
-def _flush(path: Path) -> None:
-    # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """All complete checkpoints of a folder, oldest first."""
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir()) if folder.is_dir() else []
-
-
-def latest(run: Path) -> Path:
-    """The newest checkpoint of a run folder.
-
-    Raises:
-        FastvaeError: there is no such folder, or no checkpoint in it.
-    """
-    if not run.is_dir():
-        raise FastvaeError(f"there is no run folder {run}; `fastvae train demo --out {run}` would make one")
-    found = checkpoints(run / "checkpoints")
-    if not found:
-        raise FastvaeError(
-            f"{run} holds no checkpoint: the run stopped before its first one. Remove the folder and train "
-            "again, with a smaller --checkpoint-every to have one sooner"
-        )
-    return found[-1]
 
 
 def restore(
@@ -127,75 +107,63 @@ def restore(
     objective: Objective,
     updates: dict[str, Update],
     noise: torch.Generator,
-) -> Resumed:
+) -> State:
     """Loads a checkpoint into the objective's networks, the optimisers and the noise generator, in place.
 
     Raises:
         FastvaeError: a file is missing, damaged, or of another architecture; nothing has been changed then.
     """
-    state = _read_state(checkpoint)
-    tensors = read_tensors(checkpoint / "model.safetensors")
-    optimizer_tensors = read_tensors(checkpoint / "optimizer.safetensors")
-    check_same(checkpoint, tensors, _network_tensors(objective))
-    saved = read_metadata(checkpoint / "model.safetensors")["config"]["objective"]
-    if saved != json.loads(json.dumps(config))["objective"]:
+    state = read_state(checkpoint, State)
+    metadata = read_metadata(checkpoint / MODEL)
+    if not state.step == metadata["step"] == step_of(checkpoint) or not state.seconds >= 0:
+        raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
+    if _without_places(metadata["config"].get("objective")) != _without_places(config["objective"]):
         raise FastvaeError(
             f"{checkpoint} was made with other options of the objective than config.json has: has it been edited?"
         )
+    tensors = read_like(checkpoint / MODEL, _network_tensors(objective))
+    saved_noise, states = _read_optimizers(checkpoint / OPTIMIZER, updates, noise)
+    if saved_noise is not None:
+        try:
+            noise.set_state(saved_noise)
+        except RuntimeError as error:
+            raise damaged(checkpoint / OPTIMIZER, error) from error
     for name, network in objective.networks.items():
         network.load_state_dict(_below(tensors, name))
     for name, update in updates.items():
-        states: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(optimizer_tensors, name).items():
-            index, _, field = key.partition(".")
-            states.setdefault(int(index), {})[field] = value
         groups = update.optimizer.state_dict()["param_groups"]
-        update.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    if len(optimizer_tensors["noise"]) == len(noise.get_state()):
-        noise.set_state(optimizer_tensors["noise"])
-    else:
-        noise.manual_seed(noise.initial_seed() + state["step"])
+        update.optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+    if saved_noise is None:
+        noise.manual_seed(noise.initial_seed() + state.step)
         _logger.warning(
-            "%s is from another kind of device, whose noise cannot go on here: it is drawn anew", checkpoint
+            "%s is from another kind of device, whose random number generator cannot go on here: reseeding", checkpoint
         )
-    return Resumed(step=state["step"], seconds=state["seconds"])
+    return state
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        FastvaeError: the file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save` wrote into model.safetensors beside the tensors: format, step, config.
-
-    Raises:
-        FastvaeError: the file is missing, damaged, or not one of fastvae's.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-    if "fastvae" not in metadata:
-        raise FastvaeError(f"{path} is a safetensors file, but not one of fastvae's: it carries no config")
-    try:
-        values = json.loads(metadata["fastvae"])
-        found, _ = values["format"], values["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FastvaeError(f"the config in {path} cannot be read ({error!r}): has the file been edited?") from error
-    if found != FORMAT:
-        raise FastvaeError(
-            f"{path} has checkpoint format {found}; this version reads {FORMAT}. Use the one that wrote it"
-        )
-    return values
+def _read_optimizers(
+    path: Path, updates: dict[str, Update], noise: torch.Generator
+) -> tuple[Tensor | None, dict[str, dict[int, dict[str, Tensor]]]]:
+    """The state of the noise generator, None if it is another kind of device's, and of each update's parameters."""
+    shapes = tensor_shapes(path)
+    size = shapes.get("noise", [])
+    if len(size) != 1 or size[0] > _LARGEST_GENERATOR:
+        raise damaged(path, ValueError("it holds no state of a random number generator"))
+    expected = {"noise": torch.empty(size, dtype=torch.uint8)}
+    for name, update in updates.items():
+        parameters = [p for group in update.optimizer.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            fields = {f"{name}.{index}.{k}": v for k, v in update.optimizer.initial_state(parameter).items()}
+            # A parameter that has not moved yet has no state.
+            if shapes.keys() & fields.keys():
+                expected |= fields
+    tensors = read_like(path, expected)
+    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in updates}
+    for name, of_update in states.items():
+        for key, value in _below(tensors, name).items():
+            index, _, field = key.partition(".")
+            of_update.setdefault(int(index), {})[field] = value
+    return tensors["noise"] if size == list(noise.get_state().shape) else None, states
 
 
 def _network_tensors(objective: Objective) -> dict[str, Tensor]:
@@ -206,38 +174,30 @@ def _network_tensors(objective: Objective) -> dict[str, Tensor]:
     }
 
 
+def _optimizer_tensors(updates: dict[str, Update], noise: torch.Generator) -> dict[str, Tensor]:
+    tensors = {"noise": noise.get_state()}
+    for name, update in updates.items():
+        for index, state in update.optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value.contiguous() for key, value in state.items()}
+    return tensors
+
+
 def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
-def check_same(checkpoint: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raises FastvaeError, with the first difference, unless both hold the same names with the same shapes."""
-    differing = sorted(found.keys() ^ expected.keys()) or [k for k in expected if found[k].shape != expected[k].shape]
-    if differing:
-        key = differing[0]
-        has, wants = (list(t[key].shape) if key in t else "nothing" for t in (found, expected))
-        raise FastvaeError(
-            f"{checkpoint} is of another architecture: {key} is {has} there and {wants} here. "
-            "Has its config.json been edited?"
-        )
+def _without_places(objective: Any) -> Any:
+    """The options without where the loss network's weights lie, which may have moved."""
+    return {k: v for k, v in objective.items() if k != "vgg"} if isinstance(objective, dict) else objective
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / "state.json"
+def _flush(path: Path) -> None:
+    # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        state = json.loads(path.read_text())
-        if state["format"] != FORMAT:
-            raise FastvaeError(f"{path} has checkpoint format {state['format']}; this version reads {FORMAT}")
-        return state
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> FastvaeError:
-    older = [c for c in checkpoints(path.parent.parent) if c.name < path.parent.name]
-    advice = (
-        f"remove the folder {path.parent} to go on from {older[-1].name}"
-        if older
-        else "there is no older checkpoint beside it"
-    )
-    return FastvaeError(f"{path} is missing or damaged ({error}); {advice}")
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)

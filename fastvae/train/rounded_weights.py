@@ -43,8 +43,9 @@ class RoundedWeights(nn.Module):
     """A function of some networks' outputs, called while their weights are rounded.
 
     Args:
-        networks: whose convolutions' and linear layers' weights are rounded. Biases are not, whose gradients are sums
-            that the compiler keeps in float32, nor replication-padded convolutions, which sum taps in float32 first.
+        networks: whose weights are rounded: those of convolutions, transposed convolutions and linear layers. Biases
+            are not, whose gradients are sums that the compiler keeps in float32, nor replication-padded convolutions,
+            which sum taps in float32 first.
         function: uses the networks.
     """
 
@@ -55,7 +56,8 @@ class RoundedWeights(nn.Module):
         self._names = tuple(
             f"{name}.weight"
             for name, module in self.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, ReplicationConv2d)
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+            and not isinstance(module, ReplicationConv2d)
         )
 
     def forward(self, *args):
@@ -64,6 +66,8 @@ class RoundedWeights(nn.Module):
 
     def rounded(self, *args):
         """`function(*args)` with weights in bfloat16."""
+        if not self._names:  # torch's operations on lists want one tensor at least
+            return self(*args)
         parameters = dict(self.named_parameters())
         rounded = _cast_all_op([parameters[name] for name in self._names], torch.bfloat16)
         return functional_call(self, dict(zip(self._names, rounded, strict=True)), args)

@@ -2,17 +2,24 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastvae import __version__
+from fastvae import __version__, locks, reading
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.whole_file import remove_abandoned, whole_file, write_whole
+
+# Locked by the process that writes into the folder; holds who that is.
+_LOCK = ".lock"
+_ADVICE = "free some space or check the permissions, then continue with --resume"
 
 
 class RunFolder:
@@ -30,53 +37,80 @@ class RunFolder:
         self.path = path
         self.checkpoints, self.pictures = path / "checkpoints", path / "pictures"
         self._events = None
+        self._lock: int | None = None
 
     def create(self, config: dict[str, Any]) -> None:
-        """Makes the folder and writes config.json and environment.json.
+        """Makes the folder, keeps other processes from writing into it, and writes config.json and environment.json.
 
         Raises:
             UsageError: the folder exists and is not empty.
-            FastvaeError: it cannot be written.
+            FastvaeError: it cannot be written, or another process is about to.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UsageError(
-                f"{self.path} exists already: choose another --out, or continue that run with --resume {self.path} "
-                "if it has a checkpoint"
-            )
+        self._refuse_used()
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
+        self.hold()
+        try:
+            self._refuse_used()  # again: another process may have been as fast
             self._write_json("config.json", config)
             self._write_json("environment.json", {**environment(), "command": sys.argv})
+        except BaseException:
+            self.close()
+            raise
+
+    def hold(self) -> None:
+        """Keeps other processes from writing into the folder until `close`, or until this process ends.
+
+        Raises:
+            FastvaeError: another process holds it.
+        """
+        path = self.path / _LOCK
+        with self.writing():
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not locks.try_lock(descriptor):
+            with os.fdopen(descriptor, "rb") as file:
+                holder = file.read(1000).decode("utf-8", "replace").strip() or "another process"
+            raise FastvaeError(
+                f"{self.path} is being written by {holder}: wait until that run ends, or stop it; it saves what it has"
+            )
+        self._lock = descriptor
+        with self.writing():
+            os.ftruncate(descriptor, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {since}\n".encode())
+        remove_abandoned(self.path)
+        remove_abandoned(self.pictures)
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Writes the config of a run that goes on, so that its next continuation knows the new flags."""
-        with self.writing():
-            self._write_json("config.json", config)
+        self._write_json("config.json", config)
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self) -> Any:
         """What `create` wrote.
 
         Raises:
             FastvaeError: it is missing or damaged.
         """
-        path = self.path / "config.json"
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise FastvaeError(f"{path} cannot be read ({error}): is {self.path} the folder of a run?") from error
+            return reading.read_json(self.path / "config.json")
+        except FastvaeError as error:
+            raise FastvaeError(f"{error}: is {self.path} the folder of a run?") from error
 
     def forget_after(self, step: int) -> None:
-        """Drops the lines of stats.jsonl after a step, which a resumed run will write again."""
+        """Drops the lines of stats.jsonl after a step, which a resumed run will write again, and damaged ones."""
         path = self.path / "stats.jsonl"
-        if path.exists():
-            with self.writing():
-                lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-                self._replace(path.name, "".join(f"{line}\n" for line in lines))
+        if path.is_file():
+            with whole_file(path, advice=_ADVICE) as temporary, temporary.open("w") as file:
+                for line in reading.read_json_lines(path):
+                    if isinstance(at := line.get("step"), int) and at <= step:
+                        file.write(json.dumps(line) + "\n")
 
     def append(self, stats: dict[str, Any]) -> None:
-        """Adds a line to stats.jsonl, and its numbers to TensorBoard."""
+        """Adds a line to stats.jsonl, and its numbers to TensorBoard; numbers that are not finite become null."""
+        stats = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in stats.items()}
         with self.writing(), (self.path / "stats.jsonl").open("a") as file:
-            file.write(json.dumps(stats) + "\n")
+            file.write(json.dumps(stats, allow_nan=False) + "\n")
+        with self.writing():
             if (events := self._writer(stats["step"])) is not None:
                 for name, value in stats.items():
                     if name != "step" and isinstance(value, (int, float)):
@@ -88,25 +122,33 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise FastvaeError(
-                f"could not write to {self.path} ({error.strerror or error}): free some space or check the "
-                "permissions, then continue with --resume"
-            ) from error
+            raise FastvaeError(f"could not write to {self.path} ({error.strerror or error}): {_ADVICE}") from error
 
     def close(self) -> None:
-        """Flushes TensorBoard's events."""
+        """Flushes TensorBoard's events and lets others write into the folder."""
         if self._events:
             with contextlib.suppress(OSError):  # a full disk has been reported already, or cost events only
                 self._events.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _refuse_used(self) -> None:
+        """Raises UsageError unless the folder is missing or empty."""
+        try:
+            used = not self.path.is_dir() or any(entry.name != _LOCK for entry in self.path.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be looked into ({error.strerror}): choose another --out") from error
+        if used and os.path.lexists(self.path):
+            raise UsageError(
+                f"{self.path} exists already: choose another --out, or continue that run with --resume {self.path} "
+                "if it is one"
+            )
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        self._replace(name, json.dumps(values, indent=1) + "\n")
-
-    def _replace(self, name: str, text: str) -> None:
-        # Under another name first, so that a full disk leaves the old file whole.
-        temporary = self.path / f".{name}.part"
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, json.dumps(values, indent=1) + "\n", advice=_ADVICE)
 
     def _writer(self, first_step: int):
         if self._events is None:
@@ -114,7 +156,8 @@ class RunFolder:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
-            except ImportError:
+            # UnicodeError: TensorBoard takes no folder whose name is not UTF-8.
+            except (ImportError, UnicodeError):
                 self._events = False
         return self._events or None
 
@@ -146,10 +189,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _step_of(line: str) -> int:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return sys.maxsize  # the half-written last line of a run that was killed

@@ -6,6 +6,7 @@ generator inside a graph needs two launches before each replay, for its seed and
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class Runner:
         self._generator = noise
         self.noise = torch.zeros(feed.order.batch_size, step.objective.noise_size, device=step.device)
         self._graphs: dict[tuple[str, ...], tuple[torch.cuda.CUDAGraph, tuple[str, ...], Tensor]] = {}
+        self._warm: set[tuple[str, ...]] = set()
         self._pixels: Tensor | None = None
 
     @property
@@ -46,17 +48,22 @@ class Runner:
         return self._pixels
 
     def __call__(self, number: int) -> None:
-        """Runs step `number`, from 0; on a GPU without waiting for it."""
+        """Runs step `number`, from 0; on a GPU without waiting for it.
+
+        Raises:
+            FastvaeError: as `warm_up`.
+        """
         phase = self._phase(number)
-        if self.capture and phase not in self._graphs:
+        if self._prepares() and phase not in self._warm:
             self.warm_up(number)
         self.feed.ready(number)
-        self.noise.normal_(generator=self._generator)
-        if self.capture:
-            graph, names, self._pixels = self._graphs[phase]
-            graph.replay()
-        else:
-            names, self._pixels = self._body(number)
+        with self._explained(f"step {number + 1} failed"):
+            self.noise.normal_(generator=self._generator)
+            if self.capture:
+                graph, names, self._pixels = self._graphs[phase]
+                graph.replay()
+            else:
+                names, self._pixels = self._body(number)
         self.meter.count(names)
 
     def warm_up(self, number: int) -> float:
@@ -66,27 +73,43 @@ class Runner:
             The seconds that it took.
 
         Raises:
-            FastvaeError: the step cannot be compiled or captured, or the GPU's memory is too small for it.
+            FastvaeError: the step cannot be compiled or captured, or the memory is too small for it.
         """
         start = time.perf_counter()
         before = _State(self)
-        try:
+        how = f" while it was being {' and '.join(self._prepares())}" if self._prepares() else ""
+        if not self.capture:
+            self.feed.ready(number)
+        with self._explained(f"step {number + 1} failed{how}"):
             if self.capture:
                 self._capture(number, before)
             else:
-                self.feed.ready(number)
                 self._rehearse(number, before)
-        except torch.OutOfMemoryError as error:
-            raise FastvaeError(
-                f"the GPU's memory is too small for the step ({str(error).splitlines()[0]}): give a smaller "
-                "--batch-size, or --resident off"
-            ) from error
-        except RuntimeError as error:
-            raise FastvaeError(
-                f"the step failed before training began ({str(error).strip().splitlines()[0]}): --compile off or "
-                "--cuda-graph off may get round it"
-            ) from error
+        self._warm.add(self._phase(number))
         return time.perf_counter() - start
+
+    def _prepares(self) -> dict[str, str]:
+        """What happens to a step before it can run, and the flag that leaves it out."""
+        compiled = {"compiled": "--compile off"} if self.step.compile_passes else {}
+        return compiled | ({"captured": "--cuda-graph off"} if self.capture else {})
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FastvaeError:
+            raise
+        except Exception as error:  # the compiler raises whatever its parts raise, AssertionError among them
+            if _is_out_of_memory(error):
+                resident = ", or --resident off" if self.step.device.type == "cuda" else ""
+                raise FastvaeError(
+                    f"{what}: the memory is too small for it ({_summary(error)}); give a smaller --batch-size{resident}"
+                ) from error
+            if not self._prepares():
+                raise
+            raise FastvaeError(
+                f"{what} ({_summary(error)}): {' or '.join(self._prepares().values())} may get round it"
+            ) from error
 
     def _rehearse(self, number: int, before: "_State") -> None:
         try:
@@ -120,6 +143,18 @@ class Runner:
 
     def _phase(self, number: int) -> tuple[str, ...]:
         return tuple(part.name for part in self.step.objective.passes(number))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has no class of its own for the CPU's.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _summary(error: Exception) -> str:
+    """The error's class and the first line of it that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    said = next((line for line in lines if line and not line.endswith("raised:")), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 class _State:

@@ -1,15 +1,18 @@
 """The training loop: batches in, steps, and everything that is written on the way."""
 
+import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastvae import pictures
 from fastvae.config import Config, to_json
 from fastvae.errors import FastvaeError
-from fastvae.train import checkpoint
+from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
@@ -22,54 +25,102 @@ from fastvae.train.step import to_images
 from fastvae.train.stopping import StopSignal
 
 _PICTURED = 32
+_logger = logging.getLogger("fastvae")
+
+
+class Diverged(FastvaeError):
+    """A loss, a weight or a measure was not finite: what has been trained since the last checkpoint is of no use."""
 
 
 class Trainer:
-    """Trains one run, from its beginning or from its newest checkpoint.
+    """Trains one run, from its beginning or from a checkpoint. Until `fit` ends no other process may write its folder.
 
     Args:
         config: resolved (`build.resolve`).
         folder: where the run is written; created, unless `resume`.
-        resume: continue from the newest checkpoint in `folder`.
+        resume: go on from the newest checkpoint in `folder`, or from the beginning if it has none.
+        checkpoint: go on from this one of `folder` instead; later ones are kept under other names.
+        other_data: go on although the images are others than those that the checkpoint was trained on.
+
+    Attributes:
+        done: steps done.
+        total: steps of the complete run.
 
     Raises:
-        FastvaeError: the data, the loss network's weights or the checkpoint cannot be had.
+        FastvaeError: the data, the loss network's weights or the checkpoint cannot be had, the images are others, or
+            another process is training this run.
         UsageError: the folder is in use, or a flag contradicts the data.
     """
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool = False):
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        resume: bool = False,
+        checkpoint: Path | None = None,
+        other_data: bool = False,
+    ):
         self.run = RunFolder(folder)
+        if resume:
+            self.run.hold()
+        try:
+            self._open(config, resume, checkpoint, other_data)
+        except BaseException:
+            self.run.close()
+            raise
+
+    def _open(self, config: Config, resume: bool, named: Path | None, other_data: bool) -> None:
         device = torch.device(config.train.device)
         images, self.order = open_data(config)
         # Another loader could leave out other pictures, and so another order, when the run goes on.
         config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
-        self.held_out = images.held_out(self.train.held_out)
+        self.held_out, self.data = images.held_out(self.train.held_out), getattr(images, "identity", {})
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds = 0, 0.0
         if resume:
-            resumed = checkpoint.restore(
-                checkpoint.latest(folder),
-                config=to_json(config),
-                objective=self.objective,
-                updates=self.updates,
-                noise=self.noise,
-            )
-            self.done, self.seconds = resumed.step, resumed.seconds
-            self.run.forget_after(self.done)
-            self.run.update_config(to_json(config))
+            self._go_on(named, other_data)
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
-        self.meter = Meter(self.train.log_every, device)
+        self.meter = Meter(min(self.train.log_every, self.total), device)
         self.feed, where = choose_feed(
             images.loader, images.train, self.order, device=device, resident=self.train.resident
         )
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
-        self._saved = self.done if resume else None
+        self._saved = self.done if self.done else None
+        # Whether networks, optimisers and noise are those after `done` steps.
+        self._between_steps = True
+
+    def _go_on(self, named: Path | None, other_data: bool) -> None:
+        """Restores a checkpoint, if there is one."""
+        checkpoint_files.tidy(self.run.checkpoints)
+        found = checkpoint_files.checkpoints(self.run.checkpoints)
+        if found:
+            newest = named or found[-1]
+            state = checkpoint.restore(
+                newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
+            )
+            self._check_data(newest, state.data, other_data)
+            checkpoint_files.set_aside_after(newest)
+            self.done, self.seconds = state.step, state.seconds
+        self.run.forget_after(self.done if found else -1)
+        self.run.update_config(to_json(self.config))
+
+    def _check_data(self, newest: Path, before: dict[str, Any] | None, other_data: bool) -> None:
+        if before is None or before == self.data:
+            return
+        words = f"{self.config.data} holds other images than those that {newest} was trained on"
+        counts = f" ({self.data.get('train')} training images, {before.get('train')} then)"
+        if not other_data:
+            raise FastvaeError(
+                f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
+            )
+        _logger.warning("%s%s: going on with these, as asked", words, counts)
 
     def fit(self) -> int | None:
         """Trains to the end, or until a signal or the time limit; saves in every case.
@@ -78,26 +129,51 @@ class Trainer:
             The number of the signal that stopped it, or None.
 
         Raises:
-            FastvaeError: a loss is not finite, or something cannot be written.
+            Diverged: something was not finite.
+            FastvaeError: images cannot be read any more, or something cannot be written. The steps until then are
+                saved, if that is possible.
         """
         try:
             with StopSignal() as stop:
-                if self.done == 0:
-                    self._evaluate()
-                if self.done < self.total:
-                    self._warm_up()
-                self._loop(stop)
-                self._close_window()
-                if self._saved != self.done:
-                    self._save()
-                if stop.received is None:
-                    self._evaluate()
-                    self._pictures()
+                try:
+                    self._fit(stop)
+                except Diverged:
+                    raise
+                except Exception as error:
+                    raise self._saved_after(error) from error
             return stop.received
         finally:
             self.feed.close()
             self.progress.close()
             self.run.close()
+
+    def _fit(self, stop: StopSignal) -> None:
+        if self.done == 0:
+            self._evaluate()
+        if self.done < self.total:
+            self._warm_up()
+        self._loop(stop)
+        self._close_window()
+        if self._saved != self.done:
+            self._save()
+        if stop.received is None:
+            self._evaluate()
+            self._pictures()
+
+    def _saved_after(self, error: Exception) -> Exception:
+        """Saves the steps done so far, unless the error left them half done, and says so."""
+        if self._saved == self.done or not self._between_steps:
+            return error
+        try:
+            self._close_window()
+            self._save()
+        except Exception as another:
+            return another if isinstance(another, Diverged) else error
+        if not isinstance(error, FastvaeError):
+            return error
+        return FastvaeError(
+            f"{error}. The {self.done} steps until then are saved; go on with: fastvae train --resume {self.run.path}"
+        )
 
     def _warm_up(self) -> None:
         what = [w for w, on in (("compiled", self.step.compile_passes), ("captured", self.runner.capture)) if on]
@@ -113,13 +189,26 @@ class Trainer:
                 break
             start = time.perf_counter()
             self.rates.set_epoch(self.done // self.order.steps_per_epoch)
+            self._read_images()
+            self._between_steps = False
             self.runner(self.done)
             self.done += 1
+            self._between_steps = True
             balance = self._balance() if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
             self.seconds += time.perf_counter() - start
             self._write_what_is_due()
+
+    def _read_images(self) -> None:
+        # Apart from the step, so that images that cannot be read cost no step that is done.
+        try:
+            self.feed.ready(self.done)
+        except FastvaeError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FastvaeError(f"the images of step {self.done + 1} cannot be read ({reason})") from error
 
     def _write_what_is_due(self) -> None:
         train = self.train
@@ -156,7 +245,7 @@ class Trainer:
             step = self.done - reading.steps + index + 1
             raise self._diverged(f"the loss term {name!r} was {value} at step {step}")
         now = time.perf_counter()
-        images_per_s = reading.steps * self.train.batch_size / (now - self._log_start)
+        images_per_s = reading.steps * self.train.batch_size / max(now - self._log_start, 1e-9)
         self._log_start = now
         self.run.append(
             {
@@ -174,12 +263,13 @@ class Trainer:
             left = min(left, max(0.0, 60 * self.train.minutes - self.seconds))
         self.progress.show(self.done, images_per_s, reading.means | (extra or {}), left)
 
-    def _diverged(self, what: str) -> FastvaeError:
-        saved = checkpoint.checkpoints(self.run.checkpoints)
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been saved yet"
-        return FastvaeError(
-            f"{what}, so training stopped; {last}. Continue with --resume {self.run.path} and a smaller --lr, or "
-            "train again with other settings"
+    def _diverged(self, what: str) -> Diverged:
+        saved = checkpoint_files.checkpoints(self.run.checkpoints)
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        whence = "from there" if saved else "from its beginning"
+        return Diverged(
+            f"{what}, so training stopped; {last}. `fastvae train --resume {self.run.path} --lr {self.train.lr / 2:g}` "
+            f"goes on {whence} at half the learning rate"
         )
 
     def _save(self) -> None:
@@ -191,6 +281,7 @@ class Trainer:
             self.run.checkpoints,
             step=self.done,
             seconds=self.seconds,
+            data=self.data,
             config=to_json(self.config),
             objective=self.objective,
             updates=self.updates,
@@ -204,6 +295,8 @@ class Trainer:
             found = evaluate(part, self.step, self.held_out)
             if not found:
                 continue
+            if bad := next((k for k, v in found.items() if not math.isfinite(v)), None):
+                raise self._diverged(f"the held-out images' {bad} was {found[bad]} after step {self.done}")
             words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             of = f"{name}, held-out images" if name else "held-out images"
             self.progress.note(f"{of} after {self.done} steps: {words}")

@@ -1,5 +1,6 @@
 """`fastvae export`: files that other programs run, with the module's results."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,39 @@ def test_three_onnx_files_with_any_batch(exported, model):
         assert "in [-1, 1]" in {p.key: p.value for p in file.metadata_props}["images"]
         # Folded: nothing is left of the normalisations, nor of the upsampling.
         assert not {"BatchNormalization", "Resize", "Upsample"} & {node.op_type for node in file.graph.node}
+
+
+def test_nan_is_an_error(model, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    vae = fastvae.load(model)
+    vae.decoder.stages[1][3].conv1.weight.data[0, 0] = float("nan")
+    vae.save_pretrained(tmp_path / "nan")
+    assert fastvae.load(tmp_path / "nan").reconstruct(torch.zeros(1, 3, 16, 16)).isnan().any()
+    assert main(["export", str(tmp_path / "nan"), "--out", str(tmp_path / "out")]) == 1
+    assert "decoder.stages.1.3.conv1.weight holds NaN" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2], ids=["first batch", "second", "last"])
+@pytest.mark.parametrize("value, wrong", [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_one_wrong_value_in_any_batch_is_an_error(model, broken, value, wrong):
+    (part,) = parts_of(fastvae.load(model), ("decoder",))
+    calls = iter(range(3))
+
+    def run(x):
+        y = part.plain(x)[0].detach().clone()
+        if next(calls) == broken:
+            y[0, 0, 0, 0] = value
+        return [y]
+
+    assert str(worst_error(part, run)) == wrong
+
+
+def test_zeros_agree_with_zeros_and_with_nothing_else(model):
+    (part,) = parts_of(fastvae.load(model), ("decoder",))
+    part = dataclasses.replace(part, plain=lambda x: [torch.zeros(len(x))])
+    assert worst_error(part, part.plain) == 0
+    assert worst_error(part, lambda x: [torch.full((len(x),), 1e-30)]) == float("inf")
 
 
 def test_what_is_wrong_is_not_kept(model, tmp_path, monkeypatch, capsys):

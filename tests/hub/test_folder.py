@@ -95,8 +95,8 @@ def test_a_full_disk_leaves_the_old_weights(run, small_disk):
         ({"format": 99, "config": {}}, "has checkpoint format 99; this version reads 1"),
         ("not JSON", "cannot be read"),
         ({"config": {}}, "cannot be read"),
-        ({"format": 1, "config": {}}, "says nothing of the model"),
-        ({"format": 1, "config": {"model": {"image_size": 32, "depth": 3}}}, "unknown field 'depth'"),
+        ({"format": 1, "config": {}}, "does not say how to build the model"),
+        ({"format": 1, "config": {"model": {"image_size": 32, "depth": 3}}}, "another architecture"),
         ({"format": 1, "config": {"model": {"image_size": 64, "width": 2, "latent": 4}}}, "another architecture"),
     ],
 )

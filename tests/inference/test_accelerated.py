@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 import multiprocessing
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -119,6 +120,42 @@ def test_empty_batches(small):
         assert fast.sample(0).shape == (0, 3, 16, 16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda f: pickle.loads(pickle.dumps(f))])
+def test_copies_compute_the_same(small, copied, dtype):
+    fast, state = small.accelerate(dtype, batch_sizes=(1, 4)), torch.get_rng_state()
+    twin = copied(fast)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert repr(twin) == repr(fast) and twin._batch_sizes == (1, 4) and twin._run is not fast._run
+    assert torch.equal(twin.reconstruct(of(small, 3)), fast.reconstruct(of(small, 3)))
+    del fast  # and nothing of its memory is used
+    assert twin.sample(2).isfinite().all()
+
+
+def reconstruct_elsewhere(fast, pixels, results) -> None:
+    results.put(fast.reconstruct(pixels).numpy())
+
+
+def test_a_spawned_process_takes_it(small):
+    fast, pixels = small.accelerate(), of(small, 2)
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    process = context.Process(target=reconstruct_elsewhere, args=(fast, pixels, results))
+    process.start()
+    found = results.get()
+    process.join()
+    assert process.exitcode == 0
+    assert torch.equal(torch.from_numpy(found), fast.reconstruct(pixels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_that_are_not_finite_are_refused(small, dtype):
+    vae = copy.deepcopy(small)
+    vae.encoder.mean.weight.data[0, 0] = float("nan")
+    with pytest.raises(FastvaeError, match=r"encoder\.mean\.weight holds NaN"):
+        vae.accelerate(dtype)
+
+
 def test_samples_are_the_plain_module_s(small):
     draws = [v.sample(3, generator=torch.Generator().manual_seed(5)) for v in (small, small.accelerate())]
     assert (draws[0] - draws[1]).abs().max() <= 1e-5
@@ -195,6 +232,12 @@ def test_bad_input_is_one_error(small, given):
             verb(given)
     with pytest.raises(FastvaeError, match="expected z"):
         fast.decode(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("arguments", [(-1,), (1.5,), ("3",)])
+def test_bad_counts(small, arguments):
+    with pytest.raises(FastvaeError, match="0 or more; got"):
+        small.accelerate().sample(*arguments)
 
 
 def test_a_batch_that_is_too_large(small):

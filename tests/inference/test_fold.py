@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.errors import FastvaeError
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, require_finite
 from fastvae.models import VAE
 
 
@@ -62,3 +63,43 @@ def test_no_parameter_and_nothing_shared(vae):
         theirs = {t.data_ptr() for t in (*vae.parameters(), *vae.buffers())}
         assert not theirs & {t.data_ptr() for t in (*part.parameters(), *part.buffers())}
         assert not any(isinstance(module, nn.BatchNorm2d) for module in part.modules())
+
+
+BAD = {
+    "a filter": ("decoder.stages.1.3.conv1.weight", float("nan"), "decoder.stages.1.3.conv1.weight holds NaN"),
+    "a linear layer": ("encoder.mean.bias", float("-inf"), "encoder.mean.bias holds NaN or infinite"),
+    "a statistic": ("encoder.stages.0.1.running_mean", float("nan"), "encoder.stages.0.1.running_mean holds"),
+    "a variance below zero": ("encoder.stages.0.1.running_var", -1.0, "encoder.stages.0.conv.weight becomes NaN"),
+    "overflow": ("decoder.stages.0.1.weight", 1e300, "in float32: decoder.stages.0.conv.weight becomes NaN or inf"),
+}
+
+
+@pytest.mark.parametrize("key, value, words", BAD.values(), ids=BAD.keys())
+def test_what_is_not_finite_is_named(vae, key, value, words):
+    other = copy.deepcopy(vae)
+    other.state_dict()[key].view(-1)[0] = value
+    with pytest.raises(FastvaeError, match=words):
+        require_finite(other, torch.float32)
+
+
+def test_half_precision_overflows_sooner(vae):
+    other = copy.deepcopy(vae)
+    other.decoder.linear.weight.data[0, 0] = 1e5
+    require_finite(other, torch.float32)
+    require_finite(other, torch.bfloat16)
+    with pytest.raises(FastvaeError, match=r"in float16: decoder.linear.weight becomes .* values above 6.55e\+04"):
+        require_finite(other, torch.float16)
+
+
+def test_lazily_negated_weights_are_folded_negated(vae, images):
+    other = copy.deepcopy(vae)
+    for module in other.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, t in tensors.items():
+                if t is not None and t.is_floating_point():
+                    negated = torch._neg_view(-t.detach())
+                    tensors[name] = nn.Parameter(negated) if tensors is module._parameters else negated
+    assert other.decoder.linear.weight.is_neg()
+    both = FoldedReconstruction(FoldedEncoder(other), FoldedDecoder(other))
+    assert not any(t.is_neg() for t in both.state_dict().values())
+    assert torch.equal(both(images), FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae))(images))

@@ -1,5 +1,7 @@
 """What may be handed in as images, and what is said of the rest."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,30 @@ def test_floats_of_every_kind(dtype):
     assert torch.equal(as_batch(FLOATS.double().numpy(), 16), FLOATS)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch._neg_view(-FLOATS),
+        torch.complex(FLOATS, -FLOATS).conj().imag,
+        FLOATS.as_subclass(type("Photograph", (torch.Tensor,), {})),
+        torch.nn.Parameter(FLOATS),
+        FLOATS.repeat(1, 1, 1, 2)[..., ::2] * 0 + FLOATS,
+    ],
+    ids=["negated", "conjugated", "subclass", "parameter", "gaps"],
+)
+def test_float_tensors_of_every_kind(given):
+    batch = as_batch(given, 16)
+    assert torch.equal(batch, FLOATS) and type(batch) is torch.Tensor and not batch.is_neg() and not batch.requires_grad
+    z = as_latents(torch._neg_view(-torch.ones(2, 5)), 5)
+    assert not z.is_neg() and torch.equal(z, torch.ones(2, 5))
+
+
+def test_fields_of_records():
+    records = np.zeros((2, 3, 16, 16), dtype=[("picture", "f4"), ("label", "u1")])
+    records["picture"] = FLOATS
+    assert torch.equal(as_batch(records["picture"], 16), FLOATS)
+
+
 def test_float_tensors_are_not_copied():
     assert as_batch(FLOATS, 16).data_ptr() == FLOATS.data_ptr()
 
@@ -59,6 +85,12 @@ def test_empty_batches():
     assert as_batch(PIXELS[:0], 16).shape == (0, 3, 16, 16)
     assert as_batch(FLOATS[:0], 16).shape == (0, 3, 16, 16)
     assert as_latents(torch.zeros(0, 5), 5).shape == (0, 5)
+
+
+def cut_file() -> Image.Image:
+    whole = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(whole, "png")
+    return Image.open(io.BytesIO(whole.getvalue()[:300]))
 
 
 BAD = {
@@ -80,6 +112,14 @@ BAD = {
     "one NaN": (FLOATS.clone().index_fill_(3, torch.tensor([7]), float("nan")), "hold NaN"),
     "infinite": (torch.full((1, 3, 16, 16), float("inf")), "from inf to inf"),
     "0 to 255": ((FLOATS + 1) * 127.5, r"look like 0..255: pass them as uint8, or images / 127.5 - 1"),
+    "sparse": (FLOATS.to_sparse(), "expected a dense tensor"),
+    "nested": (torch.nested.nested_tensor(list(FLOATS), layout=torch.jagged), "expected a dense tensor"),
+    "meta": (FLOATS.to("meta"), "numbers in memory; got a Tensor on meta"),
+    "zeros of no memory": (torch._efficientzerotensor(2, 3, 16, 16), "numbers in memory"),
+    "complex": (FLOATS.to(torch.complex64), "got values of torch.complex64"),
+    "mask": (np.ma.masked_array(FLOATS.numpy(), FLOATS.numpy() > 0), r"array.filled\(...\)"),
+    "a cut file": (cut_file(), "PIL image cannot be read: image file is truncated"),
+    "no axes": (torch.tensor(1.0), r"got \[\]"),
     "standardised": (FLOATS * 2.5, "scale or clamp them first"),
     "a little out": (FLOATS * 1.01, "got values from -1.01 to 1.01"),
 }
@@ -103,6 +143,8 @@ def test_rounding_over_the_edge_is_let_through():
         (torch.zeros(2, 5, dtype=torch.int32), "int32"),
         ([[0.0] * 5], "got a list"),
         (torch.tensor([[0.0, 1, 2, 3, float("nan")]]), "NaN or infinite"),
+        (torch.zeros(2, 5).to_sparse(), "dense"),
+        (torch.zeros(2, 5, device="meta"), "numbers in memory"),
     ],
 )
 def test_wrong_latents(given, words):

@@ -7,7 +7,7 @@ from PIL import Image
 
 import fastvae
 from fastvae.cli import main
-from fastvae.train.checkpoint import latest
+from fastvae.train.checkpoint_files import latest
 from fastvae.train.step import to_images
 
 

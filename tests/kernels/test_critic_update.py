@@ -55,6 +55,14 @@ def test_nothing_to_update():
     rmsprop_clip_([], [], [], lr=0.1, **RMSPROP)
 
 
+def test_what_is_lazily_negated_is_not_updated_in_place():
+    p, g, v = torch._neg_view(torch.ones(3)), torch.ones(3), torch.zeros(3)
+    with pytest.raises(ValueError, match="no lazily negated views"):
+        rmsprop_clip_([p], [g], [v], lr=0.1, **RMSPROP)
+    with pytest.raises(ValueError, match="no lazily negated views"):
+        adam_clip_([g], [g], [v], [torch._neg_view(v)], [torch.zeros(())], lr=0.1, **ADAM)
+
+
 def test_nan_is_not_clipped_away():
     p, g = torch.zeros(3), torch.tensor([1.0, float("nan"), 1.0])
     adam_clip_([p], [g], [torch.zeros(3)], [torch.zeros(3)], [torch.zeros(())], lr=1.0, clip=0.1, **ADAM)

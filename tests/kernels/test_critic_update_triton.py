@@ -98,6 +98,18 @@ def test_several_steps(optimizer, clip):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_gradients_and_rates_that_are_lazily_negated(optimizer):
+    sets, twin = Sets(optimizer), Sets(optimizer)
+    lr = torch._neg_view(torch.tensor(-0.01))
+    with interpreted():
+        for _ in range(2):
+            sets.update([torch._neg_view(-g) for g in sets.gradients()], lr=lr, clip=None)
+            twin.update(twin.gradients(), lr=0.01, clip=None)
+    for ours, expected in zip(sets.ours, twin.ours, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_learning_rate_as_a_tensor(optimizer, dtype):
     with interpreted():

@@ -68,6 +68,22 @@ def check(shape, out_channels, dtype, upsample, slope, device="cpu", bias=True):
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
+def test_lazily_negated_views_are_read_negated(upsample):
+    """float32, as of `x.conj().imag`: the sign is a bit of the tensor, which its memory knows nothing of."""
+    plain = [torch.randn(shape) for shape in ((1, 3, 4, 4), (4, 3, 3, 3), (4,), (1, 4, 4 * upsample, 4 * upsample))]
+    negated = [torch._neg_view(-t) for t in plain]
+    assert all(t.is_neg() for t in negated)
+    with interpreted():
+        results = []
+        for *inputs, grad in (plain, negated):
+            inputs = [t.requires_grad_() for t in inputs]
+            y = replicate_conv2d(*inputs, upsample=upsample, negative_slope=0.2)
+            results.append([y.detach(), *torch.autograd.grad(y, inputs, grad)])
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
 @pytest.mark.parametrize(("shape", "out_channels"), ODD, ids=str)
 def test_odd_shapes(shape, out_channels, upsample):
     with interpreted():

@@ -147,6 +147,15 @@ def test_pooling_breaks_ties_as_torch_does(backward, shape):
     assert torch.equal(torch.where(x > 0, found, 0), torch.where(x > 0, expected, 0))
 
 
+@pytest.mark.parametrize("backward", [max_pool2d_backward, _max_pool2d_backward_by_comparison])
+def test_pooling_loses_no_nan(backward):
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0], [float("nan"), 5.0, 6.0, 7.0]])[None, None]
+    grad = torch.tensor([float("nan"), 2.0])[None, None, None]
+    found = backward(grad, x, F.max_pool2d(x, 2))
+    assert found[0, 0, :, :2].isnan().sum() == 1 and found[0, 0, 1, 0].isnan()
+    assert found[0, 0, :, 2:].tolist() == [[0, 0], [0, 2]]
+
+
 def test_pooling_by_comparison_masks_as_the_relu_does():
     x, y = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)
     assert torch.equal(_max_pool2d_backward_by_comparison(torch.ones(1, 1, 1, 1), x, y), x)

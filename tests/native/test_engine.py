@@ -139,6 +139,30 @@ def test_tanh_over_its_range(lanes):
     assert (images - torch.tanh(x.double())).abs().max() <= 3e-7
 
 
+@LANES
+@pytest.mark.parametrize("activation", Activation)
+def test_nan_stays_nan_and_nothing_else_becomes_one(lanes, activation):
+    """Through every activation, Winograd's tiles and tanh; images of a batch do not touch each other."""
+    net = engine(lanes)
+    x = random(3, 32, 4, 4)
+    x[1, 5, 2, 1] = float("nan")
+    source, third = net.add_map(4, 4, 32), net.add_map(4, 4, 32, replicate=True)
+    options = {"activation": activation, "slope": SLOPE}
+    last = net.add_to_image("a layer", third, torch.ones(2, 2, 3, 2, 2, 32), torch.zeros(3))
+    eye = torch.eye(32)[:, None, None]
+    direct = net.add_direct(
+        "a layer", source, third, [(eye, torch.zeros(32), (0, 0), (0, 0))], positions=(4, 4), **options
+    )
+    winograd = net.add_winograd("a layer", source, third, random(32, 3, 3, 32), random(32), tile=4, **options)
+    for layer in (direct, winograd):
+        images = torch.empty(3, 3, 8, 8)
+        net.run([layer, last], source, x, images=images)
+        assert images[1].isnan().any() and not images[::2].isnan().any()
+        one = torch.empty(1, 3, 8, 8)
+        net.run([layer, last], source, torch.full((1, 32, 4, 4), float("nan")), images=one)
+        assert one.isnan().all()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("images_at_a_time", [1, 8])
 def test_threads_and_pieces_change_nothing(threads, images_at_a_time):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fastvae.cli import main
-from fastvae.train.checkpoint import checkpoints, latest
+from fastvae.train.checkpoint_files import checkpoints, latest
 
 
 @pytest.fixture
@@ -56,14 +56,21 @@ def test_unknown_weights(fails, packed, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
-        ("--batch-size", "1", "2 or more"),
+        ("--batch-size", "1", "from 2 to"),
         ("--lr", "-1", "more than 0"),
         ("--lr", "nan", "more than 0"),
         ("--lr-decay", "1.5", "at most 1"),
         ("--image-size", "40", "multiple of 16"),
-        ("--width", "0", "1 or more"),
-        ("--epochs", "0", "1 or more"),
-        ("--seed", "-1", "0 or more"),
+        ("--width", "0", "from 1 to"),
+        ("--width", "100000", "from 1 to 1024"),
+        ("--epochs", "0", "from 1 to"),
+        ("--seed", "-1", "from 0 to"),
+        ("--seed", str(2**64), "from 0 to"),
+        ("--steps", str(10**18), "from 1 to"),
+        ("--log-every", str(10**12), "from 1 to"),
+        ("--latent", str(10**12), "from 1 to"),
+        ("--image-size", str(2**40), "multiple of 16 up to 1024"),
+        ("--minutes", "inf", "more than 0"),
         ("--beta", "-0.5", "0 or more"),
         ("--clip", "0", "more than 0"),
         ("--label-scale", "-10", "0 or more"),
@@ -117,11 +124,17 @@ def test_a_folder_in_use_is_not_touched(fails, packed, tmp_path):
     assert [p.name for p in run.iterdir()] == ["precious.txt"]
 
 
-def test_runs_without_a_checkpoint(fails, tmp_path):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+def test_what_is_not_a_run(fails, trained, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "face.jpg").touch()
     for command in (["train", "--resume"], ["generate"]):
-        fails(1, ["holds no checkpoint"], *command, str(tmp_path / "run"))
+        fails(1, ["is not the folder of a run", "check the path"], *command, str(photos))
         fails(1, ["there is no run folder"], *command, str(tmp_path / "nothing"))
+        fails(1, ["is a file"], *command, str(photos / "face.jpg"))
+    fails(2, ["a path is empty"], "train", "--resume", "")
+    shutil.rmtree(trained / "checkpoints")
+    fails(1, ["holds no checkpoint", f"fastvae train --resume {trained}"], "generate", str(trained))
     fails(1, ["there is no run folder"], "reconstruct", str(tmp_path / "nothing"), "face.jpg")
 
 
@@ -129,7 +142,7 @@ def test_runs_without_a_checkpoint(fails, tmp_path):
 def test_a_truncated_checkpoint_names_the_one_before(fails, trained, name):
     file = latest(trained) / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    words = [str(file), "step-00000002", "remove the folder"]
+    words = [str(file), "missing or damaged", f"fastvae train --resume {trained}/checkpoints/step-00000002"]
     fails(1, words, "train", "--resume", str(trained), "--steps", "6")
     if name == "model.safetensors":
         fails(1, words, "generate", str(trained))
@@ -168,7 +181,7 @@ def test_a_checkpoint_of_another_version(fails, trained):
 
 
 def test_resuming_as_another_run_is_refused(fails, trained):
-    fails(2, ["keeps its data, model", "--steps"], "train", "--resume", str(trained), "--beta", "9")
+    fails(2, ["keeps its model", "--steps"], "train", "--resume", str(trained), "--beta", "9")
     fails(2, ["--out does not go with --resume"], "train", "--resume", str(trained), "--out", "elsewhere")
     fails(2, ["is a run of celeba64"], "train", "demo", "--resume", str(trained))
 
@@ -226,4 +239,4 @@ def test_a_folder_with_broken_pictures_trains_on_the_rest(fails, tmp_path, caplo
 
 def test_a_picture_that_cannot_be_written(fails, trained, tmp_path):
     (tmp_path / "file").write_text("")
-    fails(1, ["could not write the picture"], "generate", str(trained), "--out", str(tmp_path / "file" / "x.png"))
+    fails(1, ["file is not a folder"], "generate", str(trained), "--out", str(tmp_path / "file" / "x.png"))

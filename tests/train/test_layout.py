@@ -11,6 +11,7 @@ from fastvae.kernels.replicate_conv import _forward_aten
 from torch._dynamo.backends.common import aot_autograd
 
 from fastvae.config import Config, ModelConfig, TrainConfig
+from fastvae.objectives.dcgan import DcganOptions
 from fastvae.objectives.vae_wgan import VaeWganOptions
 from fastvae.train.build import build
 
@@ -20,9 +21,10 @@ BATCH = 3
 COPIES = ("aten.clone.", "aten._to_copy.", "aten.copy.", "aten.contiguous.")
 
 
-def graphs_of_a_step(device: str, precision: str) -> list[torch.fx.GraphModule]:
+def graphs_of_a_step(device: str, precision: str, options, image_size: int = 32) -> list[torch.fx.GraphModule]:
+    """Of the last pass of a step, forward and backward."""
     train = TrainConfig(device=device, precision=precision, compile="off", batch_size=BATCH)
-    config = Config("test", VaeWganOptions(vgg="random"), model=ModelConfig(image_size=32, width=8), train=train)
+    config = Config("test", options, model=ModelConfig(image_size=image_size, width=8), train=train)
     objective, _, step, _ = build(config)
     found = []
 
@@ -31,9 +33,9 @@ def graphs_of_a_step(device: str, precision: str) -> list[torch.fx.GraphModule]:
         return graph.forward
 
     torch._dynamo.reset()
-    (part,) = objective.passes(0)
+    part = objective.passes(0)[-1]
     loss = torch.compile(step._loss(part), fullgraph=True, dynamic=False, backend=aot_autograd(fw_compiler=keep))
-    pixels = torch.zeros(BATCH, 32, 32, 3, dtype=torch.uint8, device=device)
+    pixels = torch.zeros(BATCH, image_size, image_size, 3, dtype=torch.uint8, device=device)
     with step.precision():
         total, _ = loss(pixels, torch.zeros(BATCH, objective.noise_size, device=device))
     total.backward()
@@ -62,7 +64,7 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
     # What a CPU does with maps as small as this test's, but not as a recipe's.
     monkeypatch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 0)
     convolutions, flips = 0, []
-    for graph in graphs_of_a_step(device, precision):
+    for graph in graphs_of_a_step(device, precision, VaeWganOptions(vgg="random")):
         for node in graph.graph.nodes:
             if node.op != "call_function" or "val" not in node.meta:
                 continue
@@ -80,3 +82,23 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
     assert convolutions > 80
     vectors = (BATCH, 8 * 8, 2, 2)  # what the linear layers see
     assert set(flips) == {vectors} and len(flips) <= 4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("image_size", [16, 32])
+def test_no_transposed_convolution_of_a_generator_is_of_a_single_pixel(device, precision, image_size):
+    # Its strides are predicted otherwise than cuDNN returns them, so that compiled training would fail on a GPU.
+    maps_in, transposed = [], 0
+    for graph in graphs_of_a_step(device, precision, DcganOptions(), image_size):
+        for node in graph.graph.nodes:
+            name = str(node.target)
+            if node.op != "call_function" or not name.startswith(("aten.convolution.", "aten.convolution_backward.")):
+                continue
+            backward = name.startswith("aten.convolution_backward")
+            image = node.args[1 if backward else 0].meta["val"]
+            if node.args[7 if backward else 6]:
+                transposed += 1
+                maps_in.append(image)
+    assert transposed == 2 * (4 if image_size > 16 else 3)
+    assert all(is_map(image) and is_channels_last(image) for image in maps_in)

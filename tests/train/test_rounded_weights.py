@@ -16,10 +16,12 @@ class Net(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
         self.norm = nn.BatchNorm2d(4)
         self.replicated = ReplicationConv2d(4, 4, upsample=2)
+        self.transposed = nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1)
         self.linear = nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.linear(self.replicated(self.norm(self.conv(x)).relu()).mean((2, 3)))
+        x = self.replicated(self.norm(self.conv(x)).relu())
+        return self.linear(self.transposed(x).mean((2, 3)))
 
 
 def gradients(net: Net, function, x) -> list[torch.Tensor]:
@@ -55,8 +57,19 @@ def test_only_what_autocast_rounds_is_rounded():
 
     RoundedWeights([net], look).rounded()
     narrow = {name for name, dtype in seen.items() if dtype == torch.bfloat16}
-    assert narrow == {"conv.weight", "linear.weight"}
+    assert narrow == {"conv.weight", "transposed.weight", "linear.weight"}
     assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("networks", [[], [nn.BatchNorm2d(3)]], ids=["no_network", "nothing_to_round"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_there_may_be_nothing_to_round(networks, compiled):
+    def double(x):
+        return 2 * x
+
+    rounded = RoundedWeights(networks, double).rounded
+    rounded = torch.compile(rounded, fullgraph=True, backend="aot_eager") if compiled else rounded
+    assert torch.equal(rounded(torch.ones(2)), torch.full((2,), 2.0))
 
 
 def test_the_op_is_a_proper_one():

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.data.load_packed import PackedLoader
 from fastvae.errors import FastvaeError
 from fastvae.objectives.vae_wgan import VaeWganOptions
+from fastvae.objectives.wgan import WganOptions
 from fastvae.train.build import build
 from fastvae.train.device_feed import ResidentFeed, StreamFeed
 from fastvae.train.feed import HostFeed
@@ -24,11 +26,21 @@ class Training:
     """A runner and all that it changes."""
 
     def __init__(
-        self, packed, device: str, *, capture: bool = False, feed=ResidentFeed, compiled="off", log_every=64, **options
+        self,
+        packed,
+        device: str,
+        *,
+        capture: bool = False,
+        feed=ResidentFeed,
+        compiled="off",
+        log_every=64,
+        config=None,
+        **options,
     ):
-        train = TrainConfig(device=device, precision="fp32", compile=compiled, batch_size=BATCH)
-        objective = VaeWganOptions(vgg="random", layers=("relu1_1", "relu2_1"), **options)
-        config = Config("test", objective, model=ModelConfig(image_size=32, width=2, latent=4), train=train)
+        if config is None:
+            train = TrainConfig(device=device, precision="fp32", compile=compiled, batch_size=BATCH)
+            objective = VaeWganOptions(vgg="random", layers=("relu1_1", "relu2_1"), **options)
+            config = Config("test", objective, model=ModelConfig(image_size=32, width=2, latent=4), train=train)
         self.objective, self.updates, step, noise = build(config)
         indices = packed.indices("train")
         order = BatchOrder(len(indices), BATCH, seed=1)
@@ -81,18 +93,81 @@ def test_warming_up_needs_no_more_of_the_meter_than_a_step(packed):
     assert training.run(range(1, 2)).keys() == {"kl", "rec", "critic"}
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("compiler")])
-def test_a_warm_up_that_fails_leaves_no_trace(packed, monkeypatch, error):
-    plain, training = (Training(packed, "cpu") for _ in range(2))
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """torch.compile changes nothing, so that a runner believes its steps compiled."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried.*smaller --batch-size$"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "memory is too small.*--batch-size$"),
+        (MemoryError(), r"\(MemoryError\); give a smaller --batch-size$"),
+        (RuntimeError("\n  a compiler\nat length"), r"\(RuntimeError: a compiler\): --compile off may"),
+        (BackendCompilerFailed(len, ValueError("no such op"), None), r"ValueError: no such op\): --compile off"),
+        (AssertionError(), r"\(AssertionError\): --compile off"),
+        (AssertionError("expected size 1==1, stride 1==16"), r"stride 1==16\): --compile off"),
+    ],
+    ids=["gpu_memory", "cpu_memory", "pythons_memory", "runtime", "backend", "bare_assertion", "assertion"],
+)
+def test_a_warm_up_that_fails_leaves_no_trace_and_names_the_step(packed, monkeypatch, uncompiled, error, words):
+    plain, training = Training(packed, "cpu"), Training(packed, "cpu", compiled="on")
+    assert plain.run(range(2)) == training.run(range(2))
 
     def fail(terms):
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(training.meter, "record", fail)
-        with pytest.raises(FastvaeError, match=r"smaller --batch-size|compiler.*--compile off"):
-            training.runner.warm_up(0)
-    assert plain.run(range(2)) == training.run(range(2)) and same(plain.tensors(), training.tensors())
+        with pytest.raises(FastvaeError, match=rf"^step 3 failed while it was being compiled.*{words}") as said:
+            training.runner.warm_up(2)
+        assert len(str(said.value).splitlines()) == 1
+    assert plain.run(range(2, 4)) == training.run(range(2, 4)) and same(plain.tensors(), training.tensors())
+
+
+def test_a_later_phase_that_cannot_be_compiled_leaves_no_trace_and_names_the_step(packed, monkeypatch, uncompiled):
+    train = TrainConfig(device="cpu", precision="fp32", compile="on", batch_size=BATCH)
+    objective = WganOptions(first_long=1, long_round=3)
+    config = Config("test", objective, model=ModelConfig(image_size=32, width=2, latent=4), train=train)
+    plain, training = (Training(packed, "cpu", config=config) for _ in range(2))
+
+    def fail(images, noise):
+        raise AssertionError("another stride")
+
+    assert plain.run(range(2)) == training.run(range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.objective, "generator_loss", fail)
+        with pytest.raises(FastvaeError, match=r"^step 3 failed while it was being compiled \(AssertionError: another"):
+            training.runner(2)
+    assert same(plain.tensors(), training.tensors())
+    training.runner.step._losses.clear()
+    assert plain.run(range(2, 5)) == training.run(range(2, 5)) and same(plain.tensors(), training.tensors())
+
+
+@pytest.mark.parametrize("compiled", ["on", "off"])
+def test_an_error_of_a_running_step_is_not_taken_for_the_compilers(packed, monkeypatch, uncompiled, compiled):
+    training = Training(packed, "cpu", compiled=compiled)
+    training.run(range(1))
+
+    def fail(terms):
+        raise error
+
+    monkeypatch.setattr(training.meter, "record", fail)
+    error = torch.OutOfMemoryError("out of memory")
+    with pytest.raises(FastvaeError, match=r"^step 2 failed: .*smaller --batch-size"):
+        training.runner(1)
+    error = ZeroDivisionError("by zero")
+    expected, words = {
+        "on": (FastvaeError, r"^step 2 failed \(ZeroDivisionError: by zero"),
+        "off": (ZeroDivisionError, "^by zero"),
+    }[compiled]
+    with pytest.raises(expected, match=words):
+        training.runner(1)
+    error = FastvaeError("a broken picture")
+    with pytest.raises(FastvaeError, match=r"^a broken picture$"):
+        training.runner(1)
 
 
 class Waits(TorchDispatchMode):

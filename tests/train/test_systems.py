@@ -7,16 +7,52 @@ import pytest
 import torch
 
 from fastvae.cli import main
-from fastvae.config import ModelConfig
+from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.data import faces
 from fastvae.data.packed import PackedImages, PackedWriter
 from fastvae.inference.sampler import load_sampler
 from fastvae.objectives import OBJECTIVES
 from fastvae.recipes import RECIPES
+from fastvae.train.build import Training, build
 
 SYSTEMS = ("plain", "dfc-123", "vae-gan", "dcgan", "wgan", "lsgan")
-ADVERSARIAL = ("vae_gan", "wgan", "lsgan")
-STEPS = 24
+ADVERSARIAL = ("vae_gan", "dcgan", "wgan", "lsgan")
+PRECISIONS = ("fp32", "bf16")
+# Fewer in bfloat16, which a processor without instructions for it computes ten times as slowly.
+STEPS = {"fp32": 24, "bf16": 8}
+
+
+def training(name: str, precision: str, *, image_size: int = 32) -> Training:
+    """The smallest one of an objective, on the CPU; every step of a WGAN moves its generator."""
+    options_class = OBJECTIVES[name][0]
+    options = {"first_long": 1, "long_round": 1, "critic_steps": 1} if name == "wgan" else {}
+    if hasattr(options_class, "vgg"):
+        options = {"vgg": "random", "layers": ("relu1_1", "relu2_1")}
+    train = TrainConfig(device="cpu", precision=precision, compile="off", batch_size=4)
+    model = ModelConfig(image_size=image_size, width=2, latent=5)
+    return build(Config("test", options_class(**options), model=model, train=train))
+
+
+def batch(of: Training, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.randint(0, 256, (4, size, size, 3), dtype=torch.uint8)
+    return pixels, torch.randn(4, of.objective.noise_size)
+
+
+@pytest.mark.parametrize("image_size", [16, 32])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains_in_either_precision(name, precision, image_size):
+    of = training(name, precision, image_size=image_size)
+    networks = of.objective.networks
+    before = {n: {k: p.detach().clone() for k, p in net.named_parameters()} for n, net in networks.items()}
+    for number in range(3):
+        terms = of.step(*batch(of, image_size), number)
+        assert terms and all(torch.isfinite(value) for value in terms.values()), terms
+    for n, network in networks.items():
+        for key, p in network.named_parameters():
+            assert p.dtype == torch.float32 and torch.isfinite(p).all()
+            # A bias may have no say: the WGAN's last one cancels between real and generated images.
+            assert key.endswith("bias") or not torch.equal(p, before[n][key]), f"{n}.{key} has not moved"
 
 
 @pytest.fixture(scope="module")
@@ -29,28 +65,26 @@ def drawn(tmp_path_factory) -> PackedImages:
     return PackedImages.open(path)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system):
+def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system, precision):
     run = tmp_path / "run"
     flags = ["--image-size", "32", "--width", "4", "--latent", "8", "--batch-size", "16", "--log-every", "1"]
+    flags += ["--precision", precision, "--device", "cpu"]
     if system.startswith("dfc"):
         flags += ["--vgg", "random"]
     if system == "wgan":  # several of the generator's steps within these few
         flags += ["--first-long", "1", "--long-round", "4"]
-    assert (
-        main(
-            ["train", f"cifar10-{system}", "--data", str(drawn.path), "--steps", str(STEPS), "--out", str(run), *flags]
-        )
-        == 0
-    )
+    flags += ["--data", str(drawn.path), "--steps", str(STEPS[precision]), "--out", str(run)]
+    assert main(["train", f"cifar10-{system}", *flags]) == 0
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "images_per_s" in line]
-    assert len(logged) == STEPS and all(np.isfinite(v) for line in logged for v in line.values())
+    assert len(logged) == STEPS[precision] and all(np.isfinite(v) for line in logged for v in line.values())
     sampler = load_sampler(run)
     images = sampler.sample(16, generator=torch.Generator().manual_seed(1))
     assert images.shape == (16, 3, 32, 32) and images.abs().max() <= 1
     # Pictures, and not the same one: neither saturated nor collapsed.
-    assert images.abs().mean() < 0.95 and images.std(0).mean() > 1e-5
+    assert images.abs().mean() < 0.95 and images.std(0).mean() > 1e-3 * images.abs().mean() > 0
     assert main(["generate", str(run), "--count", "4", "--out", str(tmp_path / "samples.png")]) == 0
     if system in ("dcgan", "wgan", "lsgan"):
         assert any("generator" in line for line in logged)
@@ -60,28 +94,40 @@ def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system):
         assert logged[-1][term] < 0.9 * logged[0][term]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_its_passes_are_one_graph_each(name):
-    options, objective_class = OBJECTIVES[name]
-    torch.manual_seed(0)
-    objective = objective_class(options(), ModelConfig(image_size=16, width=2, latent=5))
-    objective.train()
-    images, noise = torch.rand(4, 3, 16, 16) * 2 - 1, torch.randn(4, objective.noise_size)
-    passes = {part.name: part for step in range(6) for part in objective.passes(99 - step)}
-    for part in passes.values():
-        state = {n: {k: v.clone() for k, v in net.state_dict().items()} for n, net in objective.networks.items()}
-        found = []
+def test_its_passes_are_one_graph_each(name, precision):
+    of = training(name, precision)
+    for part in of.objective.passes(0):
         # Traced whole, forward and backward, and then run operation by operation: all but the code generation.
-        for loss in (part.loss, torch.compile(part.loss, fullgraph=True, backend="aot_eager")):
-            for n, network in objective.networks.items():
-                network.load_state_dict(state[n])
-                network.zero_grad(set_to_none=True)
-            total, terms = loss(images, noise)
-            total.backward()
-            grads = [p.grad for net in objective.networks.values() for p in net.parameters() if p.grad is not None]
-            found.append([total.detach(), *terms.values(), *grads])
-        for eager, compiled in zip(*found, strict=True):
-            assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5)
+        loss = of.step._loss(part)
+        assert_same_results(of, precision, loss, torch.compile(loss, fullgraph=True, backend="aot_eager"))
+
+
+def test_a_generators_pass_compiles():
+    of = training("dcgan", "bf16")
+    loss = of.step._loss(of.objective.passes(0)[-1])
+    assert_same_results(of, "bf16", loss, torch.compile(loss, fullgraph=True, dynamic=False))
+
+
+def assert_same_results(of: Training, precision: str, *losses) -> None:
+    """Of both losses the value, the terms and each network's gradient are the same, from the same state and batch."""
+    networks = of.objective.networks
+    state = {n: {k: v.clone() for k, v in net.state_dict().items()} for n, net in networks.items()}
+    given, found = batch(of, 32), []
+    for loss in losses:
+        for n, network in networks.items():
+            network.load_state_dict(state[n])
+            network.zero_grad(set_to_none=True)
+        with of.step.precision():
+            total, terms = loss(*given)
+        total.backward()
+        grads = [[p.grad.flatten() for p in net.parameters() if p.grad is not None] for net in networks.values()]
+        found.append([total.detach(), *terms.values(), *(torch.cat(g) for g in grads if g)])
+    # Rounding to bfloat16 happens at other places where operations are fused.
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    for eager, compiled in zip(*found, strict=True):
+        assert (eager - compiled).norm() <= tolerance * eager.norm() + 1e-5
 
 
 @pytest.mark.gpu

@@ -2,11 +2,6 @@
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastvae.cli import main
 from fastvae.objectives.vae_wgan import VaeWgan
-from fastvae.train.checkpoint import checkpoints, latest
+from fastvae.train.checkpoint_files import checkpoints, latest
 
 
 def stats(run: Path) -> list[dict]:
@@ -124,33 +119,6 @@ def test_measuring_the_balance_changes_nothing(train, tmp_path):
         assert train("--steps", "4", "--out", str(run), "--balance-every", every) == 0
     first, second = map(tensors, runs)
     assert all(torch.equal(first[k], second[k]) for k in first)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_stops(packed, tmp_path, number, code):
-    from tests.train.conftest import SMALL
-
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "fastvae", "train", "celeba64", "--data", str(packed.path), "--out", str(run)]
-    process = subprocess.Popen(
-        [*command, *SMALL, "--steps", "1000000", "--lr-decay", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while not (run / "stats.jsonl").exists() or len((run / "stats.jsonl").read_text().splitlines()) < 4:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert f"fastvae train --resume {run}" in out
-    done = json.loads((latest(run) / "state.json").read_text())["step"]
-    assert stats(run)[-1]["step"] == done
-    assert main(["train", "--resume", str(run), "--steps", str(done + 2)]) == 0
-    assert stats(run)[-1]["step"] == done + 2
 
 
 def test_a_continuation_is_continued_with_its_own_flags(train, tmp_path):
