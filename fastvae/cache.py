@@ -1,5 +1,6 @@
 """Where files that can be made again are kept: downloads, the compiled engine, prepared data sets."""
 
+import contextlib
 import logging
 import os
 import stat
@@ -28,14 +29,29 @@ def cache_folder() -> Path:
             raise FastvaeError(f"the cache folder {folder} {why}: name another one in FASTVAE_CACHE")
         return folder
     try:
-        shared = os.environ.get("XDG_CACHE_HOME")
-        folder = (resolved(shared) if shared else resolved("~/.cache")) / "fastvae"
+        folder = _usual_folder()
         why = _obstacle(folder)
     except UsageError as error:
         folder, why = None, str(error)
     if why is None:
         return folder
     return _instead_of(str(folder or "~/.cache/fastvae"), why)
+
+
+def kept_file(name: str) -> Path | None:
+    """A file that the cache holds already, also one that can be read only; None if there is none.
+
+    Args:
+        name: of the file, in the cache folder.
+    """
+    own = os.environ.get("FASTVAE_CACHE")
+    # The second one is where that of the first can only be read, and holds other files, or cannot be had.
+    for folder in (lambda: resolved(own) if own else _usual_folder(), cache_folder):
+        with contextlib.suppress(FastvaeError):
+            path = folder() / name
+            if os.path.isfile(path):  # noqa: PTH113  (pathlib's own raises where a folder may not be looked into)
+                return path
+    return None
 
 
 def temporary_cache() -> Path:
@@ -60,6 +76,11 @@ def temporary_cache() -> Path:
     if (why := _obstacle(folder)) is not None:
         raise FastvaeError(f"{folder} {why}: name another one in FASTVAE_CACHE")
     return folder
+
+
+def _usual_folder() -> Path:
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (resolved(shared) if shared else resolved("~/.cache")) / "fastvae"
 
 
 def _obstacle(folder: Path) -> str | None:

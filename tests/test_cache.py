@@ -45,6 +45,15 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert cache.cache_folder() == tmp_path / "weights"
 
 
+def test_a_kept_file_is_found_where_nothing_can_be_written(tmp_path, temporary, monkeypatch):
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "own"))
+    assert cache.kept_file("weights.bin") is None
+    (tmp_path / "own" / "weights.bin").touch()
+    monkeypatch.setattr(cache, "_obstacle", lambda folder: "cannot be written")
+    assert cache.kept_file("weights.bin") == tmp_path / "own" / "weights.bin"
+    assert cache.kept_file("others.bin") is None
+
+
 def test_a_named_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "file" / "cache"))

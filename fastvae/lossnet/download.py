@@ -1,19 +1,25 @@
 """Fetching VGG-19's weights once, checked, cut to the layers that a loss network can use."""
 
 import dataclasses
+import hashlib
 import logging
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
-from fastvae.cache import cache_folder
-from fastvae.downloads import DownloadError, download, sha256_of
+from fastvae.cache import cache_folder, kept_file
+from fastvae.downloads import DownloadError, check_digest, described, download, sha256_of
 from fastvae.errors import FastvaeError
 from fastvae.lossnet.formats import read_weights
 from fastvae.lossnet.network import conv_layers
+from fastvae.whole_file import temporary_beside, whole_file
 
 logger = logging.getLogger("fastvae")
+
+_ADVICE = "free some space, or name another folder in FASTVAE_CACHE"
+_DIGEST = "sha256 of the tensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,37 +58,33 @@ SOURCES = {
 def fetch(name: str, source: Source, *, progress: bool) -> Path:
     """The cached `.safetensors` file of a source, downloaded if it is not there: 575 MB, 51 of them kept.
 
-    A `.pth` file that someone put into the cache folder by hand is checked and used instead of a download.
+    A cached file that is damaged is fetched again. A `.pth` file that someone put into the cache folder by hand is
+    checked and used instead of a download.
 
     Raises:
-        FastvaeError: no network, an error of the server, or a file with another checksum (which is deleted
-            again).
+        FastvaeError: no network, an error of the server, a cache that cannot be written, or a file with another
+            checksum (which is deleted again).
     """
-    folder = cache_folder()
-    kept = folder / Path(source.file_name).with_suffix(".safetensors").name
-    if kept.is_file():
-        return kept
-    by_hand = folder / source.file_name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if by_hand.is_file():
-            _verify(by_hand, sha256_of(by_hand), source)
-            _convert(by_hand, kept, source)
-            logger.info("%s is converted to %s and can be deleted", by_hand, kept)
+    name_kept = Path(source.file_name).with_suffix(".safetensors").name
+    if (kept := kept_file(name_kept)) is not None:
+        if _is_intact(kept):
             return kept
-        # Another process may be downloading the same file.
-        partial = by_hand.with_name(f"{by_hand.stem}.{os.getpid()}.partial.pth")
-        try:
-            _verify(source.url, download(source.url, partial, progress=progress), source)
+        logger.warning("%s is damaged: it is made again", kept)
+    kept, by_hand = cache_folder() / name_kept, kept_file(source.file_name)
+    if by_hand is not None:
+        check_digest(by_hand, sha256_of(by_hand), source.sha256)
+        _convert(by_hand, kept, source)
+        logger.info("%s is converted to %s and can be deleted", by_hand, kept)
+        return kept
+    try:
+        with temporary_beside(kept.with_name(source.file_name)) as (partial, _):
+            check_digest(source.url, download(source.url, partial, show=progress), source.sha256)
             _convert(partial, kept, source)
-        finally:
-            partial.unlink(missing_ok=True)
     except DownloadError as error:
         raise FastvaeError(_offline_message(name, source, error)) from error
     except OSError as error:
         raise FastvaeError(
-            f"the cache folder {folder} cannot be written ({error}). Free some space, or set "
-            f"FASTVAE_CACHE to another folder."
+            f"{source.url} cannot be kept in the cache folder {kept.parent} ({error.strerror or error}): {_ADVICE}"
         ) from error
     return kept
 
@@ -93,30 +95,33 @@ def _offline_message(name: str, source: Source, error: DownloadError) -> str:
         f"One can:\n"
         f"  1. give a local file: --vgg PATH, with VGG-19 as .safetensors, .pth or .pt (torchvision's keys "
         f"features.N.weight) or .h5 or .npz (Keras's layer names);\n"
-        f"  2. download {source.url} (SHA-256 {_described(source)}) on another machine and put it at "
+        f"  2. download {source.url} (whose SHA-256 {described(source.sha256)}) on another machine and put it at "
         f"{cache_folder() / source.file_name};\n"
         f"  3. try things out with --vgg random, a stand-in of random filters that needs no file."
     )
 
 
-def _described(source: Source) -> str:
-    return source.sha256 if len(source.sha256) == 64 else f"begins with {source.sha256}"
-
-
-def _verify(what: object, sha256: str, source: Source) -> None:
-    if not sha256.startswith(source.sha256):
-        raise FastvaeError(
-            f"{what} is not the file it should be: expected a SHA-256 that is or {_described(source)}, got "
-            f"{sha256}. It is not used. Try again, or get the file from {source.url} another way."
-        )
-
-
 def _convert(downloaded: Path, kept: Path, source: Source) -> None:
-    """Keeps the convolutions alone, as float32, under a name that appears only when the file is whole."""
+    """Keeps the convolutions alone, as float32."""
     tensors, _ = read_weights(downloaded, set(conv_layers()))
-    partial = kept.with_name(f"{kept.stem}.{os.getpid()}.partial")
+    metadata = {"convention": source.convention, "source": source.url, _DIGEST: _digest(tensors)}
+    with whole_file(kept, advice=_ADVICE) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def _is_intact(kept: Path) -> bool:
+    """Whether a file of `_convert` still holds what it was given."""
     try:
-        save_file(tensors, partial, metadata={"convention": source.convention, "source": source.url})
-        partial.replace(kept)
-    finally:
-        partial.unlink(missing_ok=True)
+        tensors, metadata = read_weights(kept, set(conv_layers()))
+    except FastvaeError:
+        return False
+    # Files of earlier versions have no digest.
+    return metadata.get(_DIGEST) in (None, _digest(tensors))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f"{key} {list(tensors[key].shape)} ".encode())
+        digest.update(tensors[key].contiguous().numpy())
+    return digest.hexdigest()

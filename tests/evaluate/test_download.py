@@ -31,22 +31,23 @@ def server(classifier, monkeypatch):
 def test_once_and_whole(server, classifier, monkeypatch):
     path = download.fetch()
     assert path.parent == cache_folder() and path.read_bytes() == classifier.read_bytes()
-    monkeypatch.setattr(download, "download", None)  # not asked for again
+    monkeypatch.setattr(download, "fetch_file", None)  # not asked for again
     assert download.fetch() == path and len(list(path.parent.iterdir())) == 1
 
 
 def test_another_file_is_not_kept(server, monkeypatch):
     monkeypatch.setattr(download, "SHA256", "0" * 64)
-    with pytest.raises(FastvaeError, match=r"expected the SHA-256 0000.*is not run"):
+    with pytest.raises(FastvaeError, match=r"expected a SHA-256 that is 0000.*is not used"):
         download.fetch()
     assert list(cache_folder().iterdir()) == []
 
 
-def test_a_damaged_file_in_the_cache_is_not_run(server):
+@pytest.mark.parametrize("damaged", [b"changed", b""])
+def test_a_damaged_file_in_the_cache_is_not_run_but_fetched_again(server, classifier, damaged, caplog):
     path = download.fetch()
-    path.write_bytes(b"changed")
-    with pytest.raises(FastvaeError, match=f"{path.name} is not the file it should be"):
-        download.fetch()
+    path.write_bytes(damaged)
+    assert download.fetch() == path and path.read_bytes() == classifier.read_bytes()
+    assert "it is not run" in caplog.text
 
 
 def test_without_a_network_it_says_what_to_do(monkeypatch):

@@ -3,10 +3,12 @@
 import hashlib
 import http.server
 import io
+import os
 import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fastvae.errors import FastvaeError
 from fastvae.lossnet import download, load_loss_network
@@ -83,7 +85,7 @@ def test_another_checksum_is_refused_and_nothing_is_kept(cache, serve):
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("nowhere.pth", "404"), ("short.pth", "IncompleteRead")], ids=["404", "truncated"]
+    ("path", "reason"), [("nowhere.pth", "404"), ("short.pth", "1,000 of ")], ids=["404", "truncated"]
 )
 def test_errors_of_the_server_name_the_three_ways_out(path, reason, cache, serve):
     source = Source(f"{serve[0]}/{path}", "d01eb7cb", "caffe")
@@ -118,6 +120,46 @@ def test_a_file_put_into_the_cache_by_hand_is_used(cache, small_file):
     source = Source(url, hashlib.sha256(small_file).hexdigest(), "caffe")
     assert fetch("caffe", source, progress=False).name == "vgg19.safetensors"
     assert (cache / "vgg19.pth").exists(), "what someone else put there is not ours to delete"
+
+
+def damage(path):
+    """One bit of the last tensor."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [damage, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.write_bytes(b"")],
+    ids=["changed", "cut", "empty"],
+)
+def test_a_damaged_file_in_the_cache_is_fetched_again(spoil, cache, serve, small_file, caplog):
+    source = Source(f"{serve[0]}/vgg19.pth", hashlib.sha256(small_file).hexdigest(), "caffe")
+    kept = fetch("caffe", source, progress=False)
+    whole = {key: value.clone() for key, value in load_file(kept).items()}  # not a map of the file
+    spoil(kept)
+    assert fetch("caffe", source, progress=False) == kept
+    assert all(torch.equal(value, whole[key]) for key, value in load_file(kept).items())
+    assert "is damaged" in caplog.text and len(serve[1]) == 2
+
+
+def test_a_file_of_an_earlier_version_is_used(cache, serve, small_file):
+    source = Source(f"{serve[0]}/vgg19.pth", hashlib.sha256(small_file).hexdigest(), "caffe")
+    kept = fetch("caffe", source, progress=False)
+    save_file(load_file(kept), kept, metadata={"convention": "caffe"})
+    assert fetch("caffe", source, progress=False) == kept and len(serve[1]) == 1
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_can_only_be_read_is_used(cache, serve, small_file):
+    source = Source(f"{serve[0]}/vgg19.pth", hashlib.sha256(small_file).hexdigest(), "caffe")
+    kept = fetch("caffe", source, progress=False)
+    cache.chmod(0o500)
+    try:
+        assert fetch("caffe", source, progress=False) == kept
+    finally:
+        cache.chmod(0o700)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
