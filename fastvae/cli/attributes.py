@@ -12,7 +12,7 @@ import tyro
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
 from fastvae.config import at_least, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import shown, resolved
+from fastvae.places import resolved, shown
 from fastvae.whole_file import check_writable, write_whole
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")

@@ -5,12 +5,12 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastvae import pictures
 from fastvae.config import Config, to_json
+from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
@@ -76,7 +76,7 @@ class Trainer:
         # Another loader could leave out other pictures, and so another order, when the run goes on.
         config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
-        self.held_out, self.data = images.held_out(self.train.held_out), getattr(images, "identity", {})
+        self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
@@ -111,11 +111,11 @@ class Trainer:
         self.run.forget_after(self.done if found else -1)
         self.run.update_config(to_json(self.config))
 
-    def _check_data(self, newest: Path, before: dict[str, Any] | None, other_data: bool) -> None:
+    def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:
         if before is None or before == self.data:
             return
         words = f"{self.config.data} holds other images than those that {newest} was trained on"
-        counts = f" ({self.data.get('train')} training images, {before.get('train')} then)"
+        counts = f" ({self.data.train} training images, {before.train} then)"
         if not other_data:
             raise FastvaeError(
                 f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
