@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
 
 
@@ -29,6 +30,32 @@ def _own_cache(tmp_path_factory):
 def _one_thread():
     """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _precision_is_named():
+    """Fails a test whose precision would follow from the processor that it happens to run on."""
+
+    def refuse():
+        pytest.fail("name the precision (--precision, TrainConfig.precision) or the instructions (fixture `processor`)")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "processor_instructions", refuse)
+        yield
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """processor("avx512_bf16", ...) -> None; from then on the CPU seems to have these instructions and no others."""
+
+    def seems(*instructions: str, torch_uses: str = "AVX512", onednn: bool = True) -> None:
+        monkeypatch.setattr(machine, "processor_instructions", lambda: frozenset(instructions))
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    return seems
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +89,7 @@ def run(packed, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3"]
+    flags += ["--precision", "fp32", "--device", "cpu"]
     assert main(["train", "celeba64-plain", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
     return folder
 

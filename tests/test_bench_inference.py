@@ -9,6 +9,11 @@ from bench import bench_inference, inference_contenders
 from bench.inference_contenders import BASE, VERBS, Form, Job, caller, inputs_of, model_of, plain_vae, trained_vae
 
 
+@pytest.fixture(autouse=True)
+def _processor(processor):
+    processor()
+
+
 @pytest.fixture(scope="module")
 def vae():
     return trained_vae(2)

@@ -14,6 +14,11 @@ from bench.step_contenders import BASE, Built, Contender, loss_network, referenc
 LAYERS = ("relu1_1", "relu2_1")
 
 
+@pytest.fixture(autouse=True)
+def _processor(processor):
+    processor()
+
+
 @pytest.fixture
 def batch():
     return torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8), torch.randn(4, 100)
@@ -60,7 +65,9 @@ def test_the_same_step_on_the_gpu(tiny):
     check_same_step(loss_network(chosen.layers), pixels, torch.randn(4, 100, device="cuda"))
 
 
-def test_a_run_leaves_a_record(tmp_path, capsys):
+@pytest.mark.parametrize("instructions", [[], ["avx512_bf16"]], ids=["fp32", "bf16"])
+def test_a_run_leaves_a_record(tmp_path, capsys, processor, instructions):
+    processor(*instructions)
     status, record = run(tmp_path, "--batch", "3", "--rounds", "2")
     assert status == 0 and record["settings"]["batch"] == 3
     names = [row["contender"] for row in record["rows"]]

@@ -6,22 +6,9 @@ import torch
 from fastvae import machine
 from fastvae.cli import main
 from fastvae.errors import UsageError
+from fastvae.machine import processor_instructions  # itself, and not what the tests' machine seems to have
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def processor(monkeypatch):
-    """processor("avx512_bf16", ...): what this machine then seems to have."""
-
-    def seems(*instructions: str, torch_uses: str = "AVX512", onednn: bool = True) -> None:
-        monkeypatch.setattr(machine, "processor_instructions", lambda: frozenset(instructions))
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
-
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        monkeypatch.delenv(name, raising=False)
-    return seems
 
 
 @pytest.mark.parametrize(
@@ -83,11 +70,11 @@ def test_instructions_are_read_from_torch_of_either_age(monkeypatch, has):
     told = {"avx512_bf16": has, "amx_bf16": False, "architecture": "x86_64"}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
     expected = {"avx512_bf16"} if has else set()
-    assert machine.processor_instructions() == expected
+    assert processor_instructions() == expected
     monkeypatch.setattr(torch.cpu, "get_capabilities", None)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert machine.processor_instructions() == expected
+    assert processor_instructions() == expected
 
 
 def test_info_names_the_instruction_that_decided(processor, monkeypatch, capsys):

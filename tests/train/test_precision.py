@@ -4,24 +4,22 @@ import json
 
 import pytest
 
-from fastvae import machine
 from fastvae.cli import main
 
 TINY = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--held-out", "8"]
 
 
-@pytest.mark.parametrize(("here", "elsewhere"), [("bf16", "fp32"), ("fp32", "bf16")])
-def test_it_is_logged_and_kept_on_another_machine(packed, tmp_path, monkeypatch, capsys, here, elsewhere):
-    def on_a_machine_for(precision: str) -> None:
-        choice = machine.Choice(precision, f"the processor is made for {precision}")
-        monkeypatch.setattr(machine, "_cpu_precision", lambda: choice)
+INSTRUCTIONS = {"fp32": [], "bf16": ["avx512_bf16"]}
 
+
+@pytest.mark.parametrize(("here", "elsewhere"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_it_is_logged_and_kept_on_another_machine(packed, tmp_path, processor, capsys, here, elsewhere):
     run = tmp_path / "run"
     flags = ["--device", "cpu", "--precision", "auto", *TINY]
-    on_a_machine_for(here)
+    processor(*INSTRUCTIONS[here])
     assert main(["train", "celeba64-plain", "--data", str(packed.path), "--out", str(run), "--steps", "2", *flags]) == 0
-    assert f"precision {here}: the processor is made for {here}\n" in capsys.readouterr().err
-    on_a_machine_for(elsewhere)
+    assert f"precision {here}: the processor has " in capsys.readouterr().err
+    processor(*INSTRUCTIONS[elsewhere])
     assert main(["train", "--resume", str(run), "--steps", "4"]) == 0
     assert f"precision {here}: as asked, or as the run began\n" in capsys.readouterr().err
     assert json.loads((run / "config.json").read_text())["train"]["precision"] == here
