@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastvae.data.celeba_lists import ATTRIBUTES_LIST, SPLITS_LIST, find_list, read_attributes, read_splits
+from fastvae.data.celeba_lists import ATTRIBUTES_LIST, SPLITS_LIST, find_list, read_attributes, read_splits, stem_of
 from fastvae.data.crop import CELEBA_SIZE
 from fastvae.data.listing import SUFFIXES, list_pictures
 from fastvae.data.source import Source
@@ -24,10 +24,10 @@ def is_celeba(root: Path) -> bool:
     if find_list(root, SPLITS_LIST) is None or find_list(root, ATTRIBUTES_LIST) is None:
         return False
     try:
-        files = list(_images_folder(root).iterdir())
+        files = _images_folder(root).iterdir()
+        return any(_NAME.fullmatch(file.stem) and file.suffix.lower() in SUFFIXES for file in files)
     except OSError:
         return False
-    return any(_NAME.fullmatch(file.stem) and file.suffix.lower() in SUFFIXES for file in files)
 
 
 def looks_like_celeba(source: Source) -> bool:
@@ -73,7 +73,7 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
         lists[name] = found
     folder = _images_folder(root)
     listing = list_pictures(folder)
-    stems = [Path(name).stem for name in listing.names]
+    stems = [stem_of(name.rpartition("/")[2]) for name in listing.names]
     wanted = set(stems)
     attribute_names, attributes = read_attributes(lists[ATTRIBUTES_LIST], wanted)
     splits = read_splits(lists[SPLITS_LIST], wanted)

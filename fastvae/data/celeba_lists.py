@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def find_list(root: Path, name: str, annotations: Path | None = None) -> Path | 
     if annotations is not None:
         folders = [annotations]
     else:
-        starts = (resolved(root), root.resolve())
+        starts = (resolved(root), Path(os.path.realpath(root)))
         folders = dict.fromkeys(folder for start in starts for folder in (start, *start.parents[:2]))
     candidates = (folder / inner / f"{name}{e}" for folder in folders for inner in _INNER_FOLDERS for e in _ENDINGS)
     return next(filter(is_file, candidates), None)
@@ -51,7 +52,7 @@ def read_attributes(file: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict
         raise FastvaeError(f"{shown(file)} is damaged: it names no attributes; download it again")
     table = {}
     for number, (name, *values) in rows:
-        if (stem := _stem(name)) in wanted:
+        if (stem := stem_of(name)) in wanted:
             if len(values) != len(names) or not {"-1", "1", "0"}.issuperset(values):
                 raise FastvaeError(f"{shown(file)}, line {number}: expected a name and {len(names)} times 1 or -1")
             table[stem] = np.frombuffer(bytes(map("1".__eq__, values)), np.uint8)
@@ -68,7 +69,7 @@ def read_splits(file: Path, wanted: set[str]) -> dict[str, int]:
     """
     table = {}
     for number, (name, *values) in _rows(file):
-        if (stem := _stem(name)) in wanted:
+        if (stem := stem_of(name)) in wanted:
             if len(values) != 1 or values[0] not in _CODES:
                 row = shown(" ".join((name, *values))[:80])
                 raise FastvaeError(f"{shown(file)}, line {number}: expected a name and 0, 1 or 2; got {row!r}")
@@ -78,6 +79,7 @@ def read_splits(file: Path, wanted: set[str]) -> dict[str, int]:
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and fields; lines without any are left out."""
+    is_text = file.suffix == ".txt"
     try:
         # One line at a time: a damaged file may be of any size, and hold nothing but line breaks.
         with open_regular(file) as data:
@@ -88,7 +90,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
                 if not (line := data.readline(_LONGEST_LINE)):
                     return
                 text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff" if number == 1 else "")
-                fields = text.split() if file.suffix == ".txt" else _comma_separated(text)
+                fields = text.split() if is_text else _comma_separated(text)
                 if fields:
                     yield number, fields
     except OSError as error:
@@ -102,6 +104,6 @@ def _comma_separated(line: str) -> list[str]:
     return [field.strip() for field in fields]
 
 
-def _stem(name: str) -> str:
-    # By stem, so that CelebA's PNG edition finds itself in lists that say .jpg.
+def stem_of(name: str) -> str:
+    """A name without its ending, by which CelebA's PNG edition finds itself in lists that say .jpg."""
     return name.rpartition(".")[0] or name

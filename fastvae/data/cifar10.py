@@ -91,7 +91,10 @@ def _read_binary(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
         file = folder / f"{name}.bin"
         try:
             with open_regular(file) as binary:
-                data = np.frombuffer(binary.read(_MOST_ROWS * (1 + _PIXEL_BYTES) + 1), np.uint8)
+                if binary.seek(0, 2) > _MOST_ROWS * (1 + _PIXEL_BYTES):
+                    raise FastvaeError(f"{shown(file)} is larger than any batch of CIFAR-10; unpack the archive again")
+                binary.seek(0)
+                data = np.frombuffer(binary.read(), np.uint8)
         except OSError as error:
             raise FastvaeError(f"{shown(file)} cannot be read ({error.strerror or shown(str(error))})") from error
         if not data.size or data.size % (1 + _PIXEL_BYTES):
