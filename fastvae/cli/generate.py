@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, between, parse
-from fastvae.config import at_least, require
+from fastvae.cli.parsing import LARGEST_SEED, RunName, parse
+from fastvae.config import at_least, between, require
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_local_folders_need_no_hub(run, tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FastvaeError, match=r"could not be saved in .*: free some space, or choose another folder"):
+    with pytest.raises(FastvaeError, match=r"could not be written .*: free some space, or choose another folder"):
         fastvae.load(run).save_pretrained(tmp_path / "file" / "model")
 
 

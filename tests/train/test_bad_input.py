@@ -239,4 +239,4 @@ def test_a_folder_with_broken_pictures_trains_on_the_rest(fails, tmp_path, caplo
 
 def test_a_picture_that_cannot_be_written(fails, trained, tmp_path):
     (tmp_path / "file").write_text("")
-    fails(1, ["file is not a folder"], "generate", str(trained), "--out", str(tmp_path / "file" / "x.png"))
+    fails(2, ["file is not a folder"], "generate", str(trained), "--out", str(tmp_path / "file" / "x.png"))
