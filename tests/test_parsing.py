@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastvae.cli.parsing import RunName, between, parse
-from fastvae.config import require
+from fastvae.cli.parsing import RunName, parse
+from fastvae.config import between, require
 from fastvae.errors import UsageError
 
 
@@ -53,6 +53,6 @@ def test_what_leads_nowhere_is_refused(flag, given):
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63), "1" + 400 * "0"])
 def test_a_number_out_of_its_range(seed):
-    with pytest.raises(UsageError, match="seed must be 0 to 9223372036854775807; got") as error:
+    with pytest.raises(UsageError, match="seed must be from 0 to 9223372036854775807; got") as error:
         parsed("--seed", seed)
     assert len(str(error.value)) < 120

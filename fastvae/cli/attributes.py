@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
-from fastvae.config import at_least, require
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
+from fastvae.config import at_least, between, require
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.places import resolved, shown
 from fastvae.whole_file import check_writable, write_whole

@@ -6,8 +6,8 @@ from typing import Literal
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunNames, between, parse
-from fastvae.config import require
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
+from fastvae.config import between, require
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.places import resolved
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from fastvae.cli.parsing import RunName, between, parse
-from fastvae.config import require
+from fastvae.cli.parsing import RunName, parse
+from fastvae.config import between, require
 
 
 def _has_display() -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, between, parse, up_to
-from fastvae.config import at_least, require, suggest
+from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, parse, up_to
+from fastvae.config import at_least, between, require, suggest
 from fastvae.errors import UsageError
 
 _Runs = tyro.conf.Positional[RunNames]

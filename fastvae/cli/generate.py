@@ -5,8 +5,10 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, between, parse
-from fastvae.config import at_least, require
+from fastvae.cli.parsing import LARGEST_SEED, RunName, parse
+from fastvae.config import between, require
+
+_NUMBERS = between(1, 2**31)
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class _Command:
     seed: int = 0  # of the draws, 0 to 2^63 - 1
 
     def __post_init__(self) -> None:
-        require(self, count=at_least(1), columns=at_least(1), seed=between(0, LARGEST_SEED))
+        require(self, count=_NUMBERS, columns=_NUMBERS, seed=between(0, LARGEST_SEED))
 
 
 def run(argv: list[str]) -> int:

@@ -60,11 +60,6 @@ def _path(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-def between(low: int, high: int):
-    """A range for `require`: low <= value <= high."""
-    return (lambda value: low <= value <= high), f"{low} to {high}"
-
-
 def up_to(high: float):
     """A range for `require`: 0 < value <= high."""
     return (lambda value: 0 < value <= high), f"more than 0 and at most {high}"

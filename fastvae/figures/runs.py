@@ -88,7 +88,8 @@ def open_vae(path: str | Path) -> Run:
 
 
 def _view(runs: Sequence[Run]) -> str:
-    return runs[0].model.run.config["objective"]["layers"][0] if runs[0].model.run else "relu1_1"
+    layers = runs[0].model.run.config["objective"].get("layers") if runs[0].model.run else None
+    return layers[0] if layers else "relu1_1"
 
 
 def _names(models: Sequence[tuple[str, RunSummary | None]]) -> list[str]:

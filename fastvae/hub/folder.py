@@ -1,20 +1,29 @@
 """A folder with all that somebody else needs: weights, config, model card, picture."""
 
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from fastvae.errors import FastvaeError
 from fastvae.hub.model_card import model_card
+from fastvae.places import resolved
+from fastvae.reading import open_regular, read_json
+from fastvae.whole_file import write_whole
 
 if TYPE_CHECKING:
     from fastvae.models import VAE
 
 PICTURE = "reconstructions.png"
+_CONFIG, _CARD = "config.json", "README.md"
+_TYPE = "fastvae"
+_ADVICE = "free some space, or choose another folder"
+_LARGEST_PICTURE = 1 << 28
 
 
-def write(vae: "VAE", folder: Path, *, license: str | None = None) -> None:
+def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None:
     """Writes what `fastvae.load` and the Hub read.
 
     model.safetensors     the weights, and in its metadata the config and what is known of the training run
@@ -23,31 +32,75 @@ def write(vae: "VAE", folder: Path, *, license: str | None = None) -> None:
     reconstructions.png   held-out images and their reconstructions, if the run left any
 
     Raises:
-        FastvaeError: it cannot be written.
+        UsageError: the path leads nowhere.
+        FastvaeError: a weight is not finite, the folder holds another model or a run's files, or it cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from fastvae.train.checkpoint_files import FORMAT
+    from fastvae.train.checkpoint_files import FORMAT, MODEL
 
+    folder = resolved(folder)
+    _check_folder(folder)
     model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent}
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}
     if vae.run is not None:
-        metadata |= {"step": vae.run.step, "config": vae.run.config, "run": vae.run.as_json()}
+        config = {**vae.run.config, "model": {**vae.run.config.get("model", {}), **model}}
+        metadata |= {"step": vae.run.step, "config": config, "run": vae.run.as_json()}
     tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
-    picture = vae.run.picture if vae.run else None
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise FastvaeError(f"{name} holds NaN or infinity, so the model is not saved: did its training diverge?")
+    picture = _read_picture(vae)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".model.safetensors.part"
-        save_file(tensors, temporary, {"fastvae": json.dumps(metadata), "format": "pt"})
-        temporary.replace(folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"model_type": "fastvae", **model}, indent=2) + "\n")
-        if picture is not None and picture.resolve() != (folder / PICTURE).resolve():
-            shutil.copyfile(picture, folder / PICTURE)
-        if not (folder / "README.md").exists():
-            card = model_card(vae, picture=PICTURE if picture else None, license=license)
-            (folder / "README.md").write_text(card)
-    except (OSError, SafetensorError) as error:
-        raise FastvaeError(
-            f"the model could not be saved in {folder} ({error}): free some space, or choose another folder"
-        ) from error
+        # As bytes, since safetensors takes no file names that are not UTF-8.
+        data = save(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
+    except SafetensorError as error:
+        raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
+    write_whole(folder / MODEL, data, advice=_ADVICE)
+    write_whole(folder / _CONFIG, json.dumps({"model_type": _TYPE, **model}, indent=2) + "\n", advice=_ADVICE)
+    if picture is not None and not _same(vae.run.picture, folder / PICTURE):
+        write_whole(folder / PICTURE, picture, advice=_ADVICE)
+    if not os.path.lexists(folder / _CARD):
+        card = model_card(vae, picture=None if picture is None else PICTURE, license=license)
+        write_whole(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises FastvaeError where the files that would be overwritten are not those of a saved VAE."""
+    from fastvae.train.checkpoint_files import MODEL, OPTIMIZER, STATE, read_metadata
+
+    if any(os.path.lexists(folder / name) for name in (STATE, OPTIMIZER)):
+        raise FastvaeError(f"{folder} is a checkpoint of a run, which would lose it: choose another folder")
+    config, weights = folder / _CONFIG, folder / MODEL
+    try:
+        if os.path.lexists(config):
+            values = read_json(config)
+            ours = isinstance(values, dict) and values.get("model_type") == _TYPE
+        elif os.path.lexists(weights):
+            ours = bool(read_metadata(weights))
+        else:
+            return
+    except FastvaeError as error:
+        raise FastvaeError(f"{error}; as {folder} may hold another model, choose another folder") from error
+    if not ours:
+        raise FastvaeError(f"{config} is not one of a saved VAE, and would be lost: choose another folder")
+
+
+def _read_picture(vae: "VAE") -> bytes | None:
+    """The run's reconstructions, None if it has left none or they are gone."""
+    if vae.run is None or vae.run.picture is None:
+        return None
+    try:
+        with open_regular(vae.run.picture) as file:
+            data = file.read(_LARGEST_PICTURE + 1)
+    except OSError:
+        return None
+    return data if len(data) <= _LARGEST_PICTURE else None
+
+
+def _same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

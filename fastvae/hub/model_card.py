@@ -1,6 +1,9 @@
 """The model card: what somebody needs to know before using the weights, written from the training run."""
 
+import math
 from typing import TYPE_CHECKING, Any
+
+from fastvae.places import shown
 
 if TYPE_CHECKING:
     from fastvae.inference.run_summary import RunSummary
@@ -74,24 +77,29 @@ fast = vae.accelerate()  # the same, faster; takes uint8 arrays and PIL images, 
 
 def _training(run: "RunSummary") -> list[str]:
     config, train, objective = run.config, run.config["train"], run.config["objective"]
-    per_epoch = "" if train["lr_decay"] == 1 else f", times {train['lr_decay']:g} after every epoch"
-    seen = run.step * train["batch_size"]
-    epochs = f", {run.losses['epoch']:.2f} epochs" if "epoch" in run.losses else ""
+    batch_size, lr, decay = (_number(train.get(name)) for name in ("batch_size", "lr", "lr_decay"))
+    epoch, seconds = _number(run.losses.get("epoch")), _number(run.losses.get("seconds"))
     rows = {
-        "system": _SYSTEMS.get(objective["name"], objective["name"]),
-        "recipe": config["recipe"],
-        "data": _DATA.get(config["data"], f"`{config['data']}`"),
-        "schedule": f"{run.step:,} steps of {train['batch_size']} images ({seen:,} images{epochs})",
-        "learning rate": f"{train['lr']:g}{per_epoch}",
-        "precision": train["precision"],
-        "fastvae": run.version or "unknown version",
+        "system": _SYSTEMS.get(objective["name"], _words(objective["name"])),
+        "recipe": _words(config["recipe"]),
+        "data": _DATA.get(config["data"], f"`{_words(config['data'])}`"),
+        "schedule": f"{run.step:,} steps",
+        "precision": _words(train.get("precision", "unknown")),
+        "fastvae": _words(run.version or "unknown version"),
     }
-    if "seconds" in run.losses:
-        rows["time"] = f"{run.losses['seconds'] / 60:.1f} minutes"
-    options = ", ".join(f"`{k}={_shown(v)}`" for k, v in objective.items() if k != "name" and v is not None)
-    parts = ["## Training\n\n" + _table(rows), f"Options of the objective: {options}."]
-    numbers = {f"{words}, training": run.losses.get(key) for key, words in _LOSSES.items()}
-    numbers |= {f"{words}, held out": run.held_out.get(key) for key, words in _HELD_OUT.items()}
+    if batch_size is not None:
+        epochs = "" if epoch is None else f", {epoch:.2f} epochs"
+        rows["schedule"] += f" of {batch_size:g} images ({run.step * batch_size:,.0f} images{epochs})"
+    if lr is not None:
+        rows["learning rate"] = f"{lr:g}" + ("" if decay in (None, 1) else f", times {decay:g} after every epoch")
+    if seconds is not None:
+        rows["time"] = f"{seconds / 60:.1f} minutes"
+    options = {_words(k): _shown(v) for k, v in objective.items() if k != "name" and v is not None}
+    parts = ["## Training\n\n" + _table(rows)]
+    if options:
+        parts.append("Options of the objective: " + ", ".join(f"`{k}={v}`" for k, v in options.items()) + ".")
+    numbers = {f"{name}, training": _number(run.losses.get(key)) for key, name in _LOSSES.items()}
+    numbers |= {f"{name}, held out": _number(run.held_out.get(key)) for key, name in _HELD_OUT.items()}
     numbers = {name: f"{value:.4g}" for name, value in numbers.items() if value is not None}
     if numbers:
         parts.append(f"At step {run.step:,}:\n\n" + _table(numbers))
@@ -107,10 +115,10 @@ def _limits(run: "RunSummary") -> list[str]:
             "The feature loss used a stand-in for VGG-19 with random weights: reconstructions are blurrier than with "
             "the trained network, and the reconstruction loss cannot be compared with the paper's."
         )
-    epochs = run.losses.get("epoch")
+    epochs = _number(run.losses.get("epoch"))
     if epochs is not None and epochs < 5:
         found.append(f"It saw its data {epochs:.2f} times; the paper trains for 5 epochs.")
-    if (kl := run.losses.get("kl")) is not None and kl < 20:
+    if (kl := _number(run.losses.get("kl"))) is not None and kl < 20:
         found.append(
             f"The KL divergence is {kl:.1f} nats: the latent holds little of each image, so reconstructions share much "
             "of what they show."
@@ -119,9 +127,19 @@ def _limits(run: "RunSummary") -> list[str]:
     return found
 
 
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf else None
+
+
+def _words(value: Any) -> str:
+    """Text from a file, for a line of a table."""
+    return " ".join(shown(" ".join(str(value).split())).replace("|", "\\|").replace("`", "'").split())
+
+
 def _table(rows: dict[str, str]) -> str:
     return "\n".join(["|  |  |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def _shown(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return _words("+".join(map(str, value)) if isinstance(value, (list, tuple)) else value)

@@ -1,5 +1,7 @@
 """A trained VAE from a run folder, a checkpoint, a saved folder, its model file, or the Hugging Face Hub."""
 
+import contextlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from fastvae import locks
 from fastvae.config import ModelConfig, model_from_json, suggest
 from fastvae.errors import FastvaeError
 from fastvae.inference.run_summary import of_checkpoint
@@ -18,6 +21,8 @@ from fastvae.train import checkpoint_files
 
 # What a GAN's tensors begin with.
 GENERATOR = "generator."
+# As the Hub names them: neither part begins with a dot.
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -103,23 +108,47 @@ def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> 
     Raises:
         FastvaeError: there is no such file, and what `read` raises.
     """
-    given, path = str(path), resolved(path)
-    if not path.exists() and checkpoint_files.checkpoints(path.parent / "checkpoints"):
-        return _read_model(path.parent, path.name, read)
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given):
-        from fastvae.hub.download import fetch
+    given, path = os.fspath(path), resolved(path)
+    if not _exists(path):
+        if checkpoint_files.checkpoints(path.parent / "checkpoints"):
+            return _read_model(path.parent, path.name, read)
+        if _REPOSITORY.fullmatch(given):
+            from fastvae.hub.download import fetch
 
-        path = fetch(given)
+            path = fetch(given)
     return _read_model(path, None, read)
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is something of this name.
+
+    Raises:
+        FastvaeError: that cannot be told.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise FastvaeError(f"{path} cannot be read ({error.strerror or error})") from error
+    return True
+
+
 def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
-    if path.suffix == ".safetensors":
-        return read(path, view)
+    if path.suffix == ".safetensors" and not path.is_dir():
+        return _read_kept(path, view, read)
     if (path / checkpoint_files.MODEL).exists():
-        return read(path / checkpoint_files.MODEL, view)
+        return _read_kept(path / checkpoint_files.MODEL, view, read)
     run, _ = checkpoint_files.named_run(path)
     return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
+
+
+def _read_kept(file: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
+    """`read`, while the file's folder, if it is a checkpoint's, is not removed."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(locks.reading(file.parent))
+        return read(file, view)
 
 
 def name_of(run: str | Path) -> str:

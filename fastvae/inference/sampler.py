@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvae.config import model_from_json
 from fastvae.errors import FastvaeError
-from fastvae.inference.load import GENERATOR, filled, load_file, read_model, which_view
+from fastvae.inference.load import GENERATOR, filled, load_file, name_of, read_model, which_view
 from fastvae.inference.run_summary import RunSummary, of_checkpoint
 from fastvae.inference.views import load_views
 from fastvae.models import VAE
@@ -88,6 +88,6 @@ def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler
         return dict(load_views(path, device=device))
     except FastvaeError as no_vae:
         try:
-            return {Path(path).name: load_sampler(path, device=device)}
+            return {name_of(path): load_sampler(path, device=device)}
         except FastvaeError:
             raise no_vae from None

@@ -1,5 +1,6 @@
 """The trained VAE as its users meet it: encoder and decoder behind four verbs."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fastvae.models.decoder import Decoder
 from fastvae.models.encoder import Encoder
+from fastvae.places import resolved
 
 if TYPE_CHECKING:
     from fastvae.inference.accelerated import AcceleratedVAE
@@ -116,15 +118,16 @@ class VAE(nn.Module):
         README.md that is there already stays.
 
         Args:
-            folder: made where needed.
+            folder: made where needed; "~" is expanded. An earlier saved VAE in it is replaced, and nothing else.
             license: of the weights, for the card, as the Hub spells it ("cc-by-4.0"); None says nothing.
 
         Raises:
-            FastvaeError: it cannot be written.
+            FastvaeError: a weight is NaN or infinite, the folder holds another model or a run's files, or it cannot be
+                written.
         """
         from fastvae.hub import folder as hub_folder  # downstream of the models, as all that follows
 
-        hub_folder.write(self, Path(folder), license=license)
+        hub_folder.write(self, folder, license=license)
 
     def push_to_hub(self, repo_id: str, *, license: str | None = None, **options) -> str:
         """Uploads what `save_pretrained` writes to the Hugging Face Hub; needs `pip install 'fastvae[hub]'`.
@@ -159,7 +162,7 @@ class VAE(nn.Module):
         """
         from fastvae.inference import load
 
-        if options and not Path(path).expanduser().exists():
+        if options and not os.path.exists(resolved(path)):  # noqa: PTH110  (pathlib's own may raise)
             from fastvae.hub.download import fetch
 
             path = fetch(str(path), **options)

@@ -229,7 +229,8 @@ def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[
         slices = {plain: file.get_slice(name) for plain, name in stored.items()}
         found = {plain: (list(part.get_shape()), str(part.get_dtype())) for plain, part in slices.items()}
         _check_same(path, found, expected)
-        return {plain: file.get_tensor(stored[plain]).to(like.dtype) for plain, like in expected.items()}
+        # Copies: what safetensors gives is a map of the file, which changes, or ends the process, as the file does.
+        return {plain: file.get_tensor(stored[plain]).to(like.dtype, copy=True) for plain, like in expected.items()}
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 import fastvae
 from fastvae.errors import FastvaeError
 from fastvae.hub import folder as hub_folder
+from fastvae.train.checkpoint_files import latest
 
 
 def same(first: fastvae.VAE, second: fastvae.VAE) -> bool:
@@ -76,7 +77,7 @@ def test_local_folders_need_no_hub(run, tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FastvaeError, match=r"could not be saved in .*: free some space, or choose another folder"):
+    with pytest.raises(FastvaeError, match=r"could not be written .*: free some space, or choose another folder"):
         fastvae.load(run).save_pretrained(tmp_path / "file" / "model")
 
 
@@ -148,3 +149,49 @@ def test_lazily_negated_weights_are_saved_negated(tmp_path):
     vae.encoder.mean.weight = torch.nn.Parameter(torch._neg_view(-expected))
     vae.save_pretrained(tmp_path)
     assert torch.equal(fastvae.load(tmp_path).encoder.mean.weight, expected)
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fastvae.VAE(32, width=2, latent=4).save_pretrained("~/model")
+    assert (tmp_path / "model" / "model.safetensors").is_file() and not (tmp_path / "~").exists()
+    for nowhere in ("", "~nobody-of-this-name/model"):
+        with pytest.raises(FastvaeError):
+            fastvae.VAE(32, width=2, latent=4).save_pretrained(nowhere)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
+    vae = fastvae.VAE(32, width=2, latent=4)
+    with torch.no_grad():
+        vae.decoder.linear.weight[0, 0] = value
+    with pytest.raises(FastvaeError, match=r"decoder.linear.weight holds NaN or infinity"):
+        vae.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_other_models_and_runs_keep_their_files(run, tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "weights").mkdir()
+    save_file({"x": torch.zeros(1)}, tmp_path / "weights" / "model.safetensors")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    vae = fastvae.load(run)
+    folders = [tmp_path / "bert", tmp_path / "weights", tmp_path / "broken", run, latest(run)]
+    before = {path: path.read_bytes() for folder in folders for path in folder.iterdir() if path.is_file()}
+    for folder in folders:
+        with pytest.raises(FastvaeError, match="choose another folder") as error:
+            vae.save_pretrained(folder)
+        assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for folder in folders for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_saved_model_is_replaced(tmp_path):
+    fastvae.VAE(32, width=2, latent=4).save_pretrained(tmp_path)
+    vae = fastvae.VAE(48, width=3, latent=5)
+    vae.save_pretrained(tmp_path)
+    assert same(fastvae.load(tmp_path), vae) and {path.name[0] for path in tmp_path.iterdir()}.isdisjoint(".")

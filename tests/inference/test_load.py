@@ -1,12 +1,19 @@
 """`fastvae.load`: what comes back from a run, a checkpoint and a file."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import fastvae
+from fastvae import locks
 from fastvae.cli import main
+from fastvae.errors import FastvaeError
+from fastvae.inference.load import read_model
 from fastvae.train.checkpoint_files import latest
 from fastvae.train.step import to_images
 
@@ -59,3 +66,59 @@ def test_generate_and_reconstruct(run, tmp_path, capsys):
 def test_attributes_of_the_package():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fastvae.nothing
+
+
+def test_places_where_there_is_no_model(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "text.safetensors").write_text("words")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    places = ["", " ", "photos", "photos/a.jpg", "text.safetensors", "pipe.safetensors", "other.safetensors", "x" * 300]
+    for place in [*places, "..", "~nobody-of-this-name/run", "a\x00b", "/", str(run / "pictures")]:
+        with pytest.raises(FastvaeError) as error:
+            fastvae.load(place)
+        said = str(error.value)
+        assert "\n" not in said and "remove" not in said.lower() and "is damaged" not in said, place
+
+
+def test_home_is_expanded(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert fastvae.load(f"~/{run.name}").latent == fastvae.VAE.from_pretrained(f"~/{run.name}").latent == 4
+
+
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "{}"])
+def test_names_that_wrappers_gave_the_weights(run, tmp_path, wrap):
+    source = latest(run) / "model.safetensors"
+    with safe_open(source, "pt") as file:
+        metadata, tensors = file.metadata(), {wrap.format(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    inner = {name.replace("decoder.", "decoder._orig_mod.", 1): value for name, value in tensors.items()}
+    for number, stored in enumerate((tensors, inner)):
+        save_file(stored, tmp_path / f"{number}.safetensors", metadata)
+        vae = fastvae.load(tmp_path / f"{number}.safetensors")
+        assert torch.equal(vae.decoder.linear.weight, fastvae.load(run).decoder.linear.weight)
+
+
+def test_weights_do_not_change_with_their_file(run, tmp_path):
+    path = tmp_path / "copy.safetensors"
+    path.write_bytes((latest(run) / "model.safetensors").read_bytes())
+    vae = fastvae.load(path)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\x7f" * 4096)
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+
+
+def test_a_checkpoint_that_is_read_is_not_removed(run, monkeypatch):
+    newest = latest(run)
+    seen = []
+
+    def read(file, view):
+        with locks.removing(newest) as free:
+            seen.append(free)
+
+    for place in (run, newest, newest / "model.safetensors"):
+        read_model(place, read)
+    assert seen == [not locks.AVAILABLE] * 3
