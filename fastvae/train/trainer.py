@@ -80,7 +80,7 @@ class Trainer:
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         if resume:
             self._go_on(named, other_data)
         else:
@@ -108,7 +108,7 @@ class Trainer:
             self._check_data(newest, state.data, other_data)
             checkpoint_files.set_aside_after(newest)
             self.done, self.seconds = state.step, state.seconds
-        self.run.forget_after(self.done if found else -1)
+        self._evaluates_first = self.run.forget_after(self.done if found else -1)
         self.run.update_config(to_json(self.config))
 
     def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:
@@ -148,7 +148,7 @@ class Trainer:
             self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
-        if self.done == 0:
+        if self.done == 0 or (self._evaluates_first and self.done < self.total):
             self._evaluate()
         if self.done < self.total:
             self._warm_up()

@@ -106,22 +106,26 @@ def kill_training(folder: Path, data: Path, kills: int, numbers: random.Random) 
                 break
             kills, killed = kills - 1, killed + 1
             places[place_of_kill(run)] += 1
-        assert outcome(run) == expected, f"{run} was killed {killed} times and ended differently"
+        found = outcome(run)
+        differing = [key for key in expected if found.get(key) != expected[key]] + sorted(
+            found.keys() - expected.keys()
+        )
+        assert not differing, f"{run} was killed {killed} times; {differing[0]}: {found.get(differing[0])!r:.300}"
         left = [path.name for path in run.rglob("*") if path.name.endswith((".part", ".old")) or ".part" in path.name]
         assert not left, f"{run} still holds {left}"
     return places
 
 
-def outcome(run: Path) -> tuple:
-    """The bytes of the newest checkpoint, and every logged loss by step."""
+def outcome(run: Path) -> dict[str, object]:
+    """The bytes of the newest checkpoint, and every logged line by its number."""
     newest = checkpoint_files.latest(run)
     assert checkpoint_files.step_of(newest) == STEPS, f"{run} ended at {newest.name}"
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     timed = ("seconds", "images_per_s")
-    return (
-        [(newest / name).read_bytes() for name in _FILES],
-        [{key: value for key, value in line.items() if key not in timed} for line in lines],
-    )
+    logged = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    return {f"line {number}": line for number, line in enumerate(logged)} | {
+        name: (newest / name).read_bytes() for name in _FILES
+    }
 
 
 def kill_preparation(folder: Path, kills: int, numbers: random.Random) -> Counter:
