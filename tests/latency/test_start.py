@@ -28,7 +28,7 @@ def test_a_start_by_parts(tmp_path):
     (cache / "fastvae").symlink_to(cache_folder())  # warm, if other tests compiled there
     found = start.measure_start("accelerated, warm cache", tmp_path / "model", 3, "cpu", cache)
     parts = (found.import_s, found.load_s, found.accelerate_s, found.first_call_s)
-    assert min(parts) > 0 and found.import_s > 0.1 and found.total_s == pytest.approx(sum(parts), abs=0.01)
+    assert min(parts) >= 0 and found.import_s > 0 and found.total_s == pytest.approx(sum(parts), abs=0.01)
     assert (found.name, found.batch, found.peak_gpu_mib) == ("accelerated, warm cache", 3, None)
     assert found.peak_mib > 100
 
