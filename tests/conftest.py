@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.exact_float32 import exact_float32
 from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
 
@@ -30,6 +31,13 @@ def _own_cache(tmp_path_factory):
 def _one_thread():
     """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_tf32():
+    """float32 is float32 on a GPU too: in TF32, torch's default, there is no rule how an operation may round."""
+    with exact_float32():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,8 @@
 """Percentiles, and results that are wrong or do not fit."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -14,13 +17,15 @@ def test_percentiles_of_known_samples():
     assert found == Latency(p50_ms=51.0, p95_ms=96.0, p99_ms=100.0, images_per_s=78.4, calls=101)
 
 
-def test_every_verb_at_every_batch_size():
+def test_every_verb_at_every_batch_size(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     vae = fastvae.VAE(16, width=2, latent=4).eval()
     cells = list(measuring.measure(vae, vae.accelerate(), ("decode", "encode"), (1, 3), 0.001))
     assert [(cell.verb, cell.batch) for cell in cells] == [(v, b) for v in ("decode", "encode") for b in (1, 3)]
     for cell in cells:
         assert cell.error <= 1e-5 and cell.accelerated.calls == cell.plain.calls >= 10
-        assert cell.speedup == cell.plain.p50_ms / cell.accelerated.p50_ms
+        assert cell.speedup == 1.0
 
 
 def test_the_two_take_turns_and_first_calls_of_a_turn_are_not_counted():
