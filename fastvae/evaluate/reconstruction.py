@@ -51,12 +51,19 @@ def structural_similarity() -> Callable[[np.ndarray, np.ndarray], float]:
 
 @torch.inference_mode()
 def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images and their reconstructions, both float32 [B, 3, H, W] in [-1, 1] on the VAE's device."""
+    """Batches of images and their reconstructions, both float32 [B, 3, H, W] in [-1, 1] on the VAE's device.
+
+    Raises:
+        FastvaeError: a reconstruction is not finite.
+    """
     device = vae.decoder.linear.weight.device
     for start in range(0, len(indices), _BATCH):
         batch = np.ascontiguousarray(images[indices[start : start + _BATCH]])
         originals = to_images(torch.from_numpy(batch).to(device))
-        yield originals, vae.reconstruct(originals).float().clamp(-1, 1)
+        fakes = vae.reconstruct(originals).float()
+        if not torch.isfinite(fakes).all():
+            raise FastvaeError("the model's reconstructions hold NaN or infinity: did its training diverge?")
+        yield originals, fakes.clamp(-1, 1)
 
 
 @torch.inference_mode()

@@ -118,7 +118,8 @@ def _call(model: VAE | AcceleratedVAE, verb: str, x: Tensor) -> Callable[[], lis
 def _error(found: list[Tensor], expected: list[Tensor]) -> float:
     pairs = zip(found, expected, strict=True)
     tiny = torch.finfo(torch.float32).tiny  # results that are zero all over
-    return max(float((y - e).abs().max() / e.abs().max().clamp_min(tiny)) for y, e in pairs)
+    errors = [(y - e).abs().max() / e.abs().max().clamp_min(tiny) for y, e in pairs]
+    return float(torch.stack(errors).max())  # NaN if one is, unlike Python's
 
 
 def _in_turns(calls: dict[str, Callable[[], list[Tensor]]], seconds: float) -> dict[str, list[float]]:
