@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastvae.errors import FastvaeError
 from fastvae.progress_bar import progress_bar
+from fastvae.reading import open_regular
 from fastvae.whole_file import whole_file
 
 # Also between two blocks of data. A machine without a network should say so at once.
@@ -70,8 +71,12 @@ def download(url: str, target: Path, *, show: bool | None = None) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    """Of a regular file, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a folder.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

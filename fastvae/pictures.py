@@ -76,6 +76,17 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def finite_pixels(images: Tensor) -> np.ndarray:
+    """`to_pixels` of what a model made.
+
+    Raises:
+        FastvaeError: a value is NaN or infinite, which would look like a colour.
+    """
+    if not torch.isfinite(images).all():
+        raise FastvaeError("the model's images hold NaN or infinity: did its training diverge? Take another checkpoint")
+    return to_pixels(images)
+
+
 class Sheet:
     """A white sheet with a place for each image, filled little by little: more than the sheet need not be in memory.
 

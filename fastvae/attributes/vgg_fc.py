@@ -6,7 +6,7 @@ Source: Simonyan and Zisserman 2015, Table 1, column E; Hou et al. 2017 (DFC-VAE
 baseline. It does not say which of the layers it is: this is the last one before the class scores, after its ReLU.
 """
 
-import pickle
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastvae.attributes.features import FeatureSource
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.convention import BY_NAME, TORCHVISION, Convention, recognise
 from fastvae.progress_bar import progress_bar
+from fastvae.reading import Malformed
+from fastvae.tensor_file import check_size, load_state_dict, open_safetensors
 
 _SIDE = 224
 _BATCH = 32
@@ -94,30 +95,26 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """float32 tensors under torchvision's keys, and the convention that the file states, if it does."""
     if path.suffix.lower() not in (".pth", ".pt", ".safetensors"):
         raise UsageError(f"--vgg-fc takes a .pth, .pt or .safetensors file of a whole VGG-19; got {path}")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
         raise FastvaeError(f"there is no file {path} with VGG-19's weights. Check the path.")
     stated = None
     try:
         if path.suffix.lower() == ".safetensors":
-            with safe_open(path, framework="pt") as file:
+            check_size(path.stat().st_size)
+            with open_safetensors(path) as file:
                 stated = (file.metadata() or {}).get("convention")
-                content = {key: file.get_tensor(key) for key in file.keys() if _KEY.search(key)}  # noqa: SIM118
+                # Copies: what is given is a map of the file, which changes with it.
+                content = {key: file.get_tensor(key).clone() for key in file.keys() if _KEY.search(key)}  # noqa: SIM118
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            content = load_state_dict(path)
+        return {match[1]: tensor.float() for key, tensor in content.items() if (match := _KEY.search(key))}, stated
+    except Malformed as error:
+        raise FastvaeError(f"{path} is not what it should be: {error}") from error
+    except Exception as error:  # what readers raise on damaged files is open-ended
         raise FastvaeError(
             f"{path} cannot be read as tensors alone ({type(error).__name__}): it is cut short, of another kind, or "
             "holds code, which is not run. Save a state dict, or download it again."
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise FastvaeError(f"{path} must hold a state dict (name -> tensor); got {type(content).__name__}")
-    tensors = {}
-    for key, tensor in content.items():
-        if isinstance(tensor, Tensor) and (match := _KEY.search(str(key))):
-            tensors[match[1]] = tensor.float()
-    return tensors, stated
 
 
 def _check(path: Path, weights: Mapping[str, Tensor]) -> None:

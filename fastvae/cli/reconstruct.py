@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
         piece = np.stack(originals[start : start + _PIECE])
         with torch.inference_mode():
             fakes = vae.reconstruct(to_images(torch.from_numpy(piece)))
-        sheet.put(piece, pictures.to_pixels(fakes), start)
+        sheet.put(piece, pictures.finite_pixels(fakes), start)
     pictures.save_picture(sheet.pixels, command.out)
     print(f"{len(originals)} images and their reconstructions below them in {command.out}")
     return 0

@@ -15,6 +15,7 @@ from torch import Tensor
 from fastvae.downloads import sha256_of
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import download
+from fastvae.reading import open_regular
 
 FEATURES = 2048
 CLASSES = 1008
@@ -33,6 +34,7 @@ class Inception:
         device: where it runs.
 
     Attributes:
+        device: where it runs.
         name: of the file.
         digest: its SHA-256.
         known: whether its numbers may be compared with others' FID.
@@ -44,17 +46,19 @@ class Inception:
     """
 
     def __init__(self, path: Path, device: torch.device):
-        self._device, self.name = device, path.name
+        self.device, self.name = device, path.name
         try:
             self.digest = sha256_of(path)
         except OSError as error:
-            raise FastvaeError(f"--inception {path} cannot be read: {error.strerror}") from error
+            raise FastvaeError(f"--inception {path} cannot be read: {error.strerror or error}") from error
         try:
             with warnings.catch_warnings():
                 # torch 2.13 would rather have torch.export; the standard file is what it is.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                module = torch.jit.load(path, map_location=device).eval()
-        except (RuntimeError, ValueError) as error:
+                # As bytes, since TorchScript takes no file names that are not UTF-8.
+                with open_regular(path) as file:
+                    module = torch.jit.load(file, map_location=device).eval()
+        except Exception as error:  # what the reader raises on damaged files is open-ended
             raise FastvaeError(
                 f"--inception {path} is not a TorchScript file (state dicts and pickled modules are not); "
                 "without --inception the standard one is downloaded"
@@ -107,7 +111,7 @@ class Inception:
         return features.cpu().numpy(), probabilities.float().cpu().numpy()
 
     def _input(self, pixels: Tensor) -> Tensor:
-        x = pixels.to(self._device).permute(0, 3, 1, 2).contiguous()
+        x = pixels.to(self.device).permute(0, 3, 1, 2).contiguous()
         return x if self._resizes else (enlarge(x.float(), _SIDE) - 128) / 128
 
     def _features(self, module: torch.jit.ScriptModule, x: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from fastvae.data.packed import PackedImages
 from fastvae.evaluate.frechet import frechet_distance
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.protocol import Protocol
-from fastvae.evaluate.reconstruction import closeness, finite, reconstructions
+from fastvae.evaluate.reconstruction import closeness, reconstructions
 from fastvae.evaluate.runs import Run
 from fastvae.evaluate.statistics import BATCH, Statistics, real_statistics, statistics
 from fastvae.inference.sampler import Sampler
 from fastvae.lossnet import LossNetwork
-from fastvae.pictures import to_pixels
+from fastvae.pictures import finite_pixels
 
 FLOOR = "real images"
 
@@ -86,7 +86,7 @@ def measure(
             found |= {"images": len(protocol.held_out), **vars(close)}
             if inception is not None and reconstruction_fid:
                 pairs = reconstructions(run.vae, packed.images, protocol.held_out)
-                batches = (to_pixels(fakes) for _, fakes in pairs)
+                batches = (finite_pixels(fakes) for _, fakes in pairs)
                 words = f"{run.name}, FID of reconstructions"
                 remade = statistics(inception, batches, len(protocol.held_out), words)
                 originals = reference if protocol.held_out is protocol.reference else floor
@@ -107,4 +107,4 @@ def _samples(sampler: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
     for start in range(0, count, BATCH):
         with torch.inference_mode():
             images = sampler.sample(min(BATCH, count - start), generator=generator)
-        yield to_pixels(finite(images, "samples"))
+        yield finite_pixels(images)

@@ -60,14 +60,10 @@ def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterat
     for start in range(0, len(indices), _BATCH):
         batch = np.ascontiguousarray(images[indices[start : start + _BATCH]])
         originals = to_images(torch.from_numpy(batch).to(device))
-        yield originals, finite(vae.reconstruct(originals), "reconstructions").float().clamp(-1, 1)
-
-
-def finite(images: Tensor, what: str) -> Tensor:
-    """The images, unless they hold NaN or infinite values, of which eight bits make black and white."""
-    if not bool(images.isfinite().all()):
-        raise FastvaeError(f"the {what} hold NaN or infinite values: did the training of the run diverge?")
-    return images
+        fakes = vae.reconstruct(originals).float()
+        if not torch.isfinite(fakes).all():
+            raise FastvaeError("the model's reconstructions hold NaN or infinity: did its training diverge?")
+        yield originals, fakes.clamp(-1, 1)
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from PIL import Image
 from fastvae.explore.requests import MOST_BYTES, STRONGEST, Refused, read_decode, read_seed, read_upload
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import AttributeVector
-from fastvae.pictures import to_pixels
+from fastvae.pictures import finite_pixels
 
 
 class Explorer:
@@ -74,7 +74,7 @@ class Explorer:
             if name not in self._sliders:
                 raise Refused(400, f"there is no slider {name[:50]!r}: reload the page")
             z = z + strength * self._sliders[name].direction
-        return _png(to_pixels(self._vae.decode(z[None].astype(np.float32)))[0])
+        return _png(finite_pixels(self._vae.decode(z[None].astype(np.float32)))[0])
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -13,7 +13,7 @@ from fastvae.figures.sheet import Panel, draw
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
-from fastvae.pictures import to_pixels
+from fastvae.pictures import finite_pixels
 
 STEPS = np.linspace(0, 1, 11)  # a
 
@@ -21,7 +21,7 @@ STEPS = np.linspace(0, 1, 11)  # a
 def decode_rows(vae: VAE | AcceleratedVAE, z: np.ndarray) -> np.ndarray:
     """float [R, C, latent] -> the images of these, uint8 [R, C, H, W, 3]."""
     with torch.inference_mode():
-        rows = [to_pixels(vae.decode(torch.from_numpy(row.astype(np.float32)))) for row in z]
+        rows = [finite_pixels(vae.decode(torch.from_numpy(row.astype(np.float32)))) for row in z]
     return np.stack(rows)
 
 

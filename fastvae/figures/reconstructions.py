@@ -8,14 +8,14 @@ import torch
 from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
-from fastvae.pictures import to_pixels
+from fastvae.pictures import finite_pixels
 from fastvae.train.step import to_images
 
 
 def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
     """decode(mean of q(z|x)) of uint8 images [N, H, W, 3], in the same form."""
     with torch.inference_mode():
-        return to_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
+        return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
 
 
 def psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from fastvae.inference.run_summary import RunSummary, of_checkpoint
 from fastvae.inference.views import load_views
 from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
-from fastvae.pictures import to_pixels
+from fastvae.pictures import finite_pixels
 from fastvae.train import checkpoint_files
 
 
@@ -54,7 +54,7 @@ def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
     for piece in z.split(_PIECE):
         with torch.inference_mode():
             images = decode(piece.to(weight))
-        yield to_pixels(images)
+        yield finite_pixels(images)
 
 
 def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:

@@ -1,23 +1,34 @@
 """Reading VGG-19's convolutions from the file formats in which its weights go round. No pickle is run."""
 
+import os
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.network import conv_layers
+from fastvae.reading import Malformed, open_regular
+from fastvae.tensor_file import load_state_dict, open_safetensors
 
 _TORCHVISION_KEY = re.compile(r"(?:^|\.)features\.(\d+)\.(weight|bias)$")
 # block1_conv1_W, block1_conv1/kernel:0, block1_conv1/block1_conv1/bias:0: Keras over the years.
 _KERAS_KEY = re.compile(r"block(\d)_conv(\d)")
 _INDICES = {name: index for index, (name, _, _) in conv_layers().items()}
+
+
+class Stored(NamedTuple):
+    """A tensor of a file, which is not read yet, under torchvision's key."""
+
+    key: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
 
 
 def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,10 +44,11 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
         safetensors).
 
     Raises:
-        FastvaeError: the file is missing, broken, refused, or lacks layers, or a layer has another shape.
+        FastvaeError: the file is missing, broken, refused, or lacks layers, or a layer has another shape. What
+            has another shape is not read.
         UsageError: the file's suffix is none of the above.
     """
-    readers: dict[str, Callable[[Path], Iterator[tuple[str, Tensor]]]] = {
+    readers: dict[str, Callable[[Path], Iterator[Stored]]] = {
         ".safetensors": _safetensors,
         ".pth": _torch_file,
         ".pt": _torch_file,
@@ -49,37 +61,55 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
             f"weights of the loss network must be a {', '.join(readers)} file; got {path}. Convert it, or "
             f"use --vgg caffe, torchvision or random."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
         raise FastvaeError(f"there is no file {path} with weights of the loss network. Check the path.")
-    wanted = {f"features.{index}.{kind}" for index in layers for kind in ("weight", "bias")}
-    tensors = {}
+    wanted, tensors = _wanted(layers), {}
     try:
         metadata = _metadata(path)
-        for key, tensor in reader(path):
-            if key in wanted:
-                tensors[key] = tensor.to(torch.float32)
-    except (
-        SafetensorError,
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+        for stored in reader(path):
+            if stored.key in wanted:
+                _check_shape(path, stored, wanted[stored.key])
+                tensors[stored.key] = stored.read().to(torch.float32)
+    except FastvaeError:
+        raise
+    except Exception as error:  # what readers raise on damaged files is open-ended
         raise FastvaeError(
             f"{path} cannot be read as a {path.suffix} file; it may be cut short or of another kind "
-            f"({type(error).__name__}: {error}). Copy or download it again."
+            f"({type(error).__name__}: {first_line(error)}). Copy or download it again."
         ) from error
     _check(path, tensors, layers)
     return tensors, metadata
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, cut to what a line of an error message can hold."""
+    return " ".join(str(error).split())[:200]
+
+
+def _wanted(layers: set[int]) -> dict[str, tuple[int, ...]]:
+    """Shapes by torchvision's keys."""
+    convs = conv_layers()
+    shapes = {}
+    for index in layers:
+        _, inputs, outputs = convs[index]
+        shapes |= {f"features.{index}.weight": (outputs, inputs, 3, 3), f"features.{index}.bias": (outputs,)}
+    return shapes
+
+
+def _check_shape(path: Path, stored: Stored, shape: tuple[int, ...]) -> None:
+    if stored.shape != shape:
+        index, kind = stored.key.split(".")[1:]
+        raise FastvaeError(
+            f"the {kind} of {conv_layers()[int(index)][0]} in {path} must be {shape}, as in VGG-19; got "
+            f"{stored.shape}. Give a file of VGG-19, not of another network."
+        )
+
+
 def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
     convs = conv_layers()
     for index in sorted(layers):
-        name, inputs, outputs = convs[index]
-        for kind, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
+        name = convs[index][0]
+        for kind in ("weight", "bias"):
             tensor = tensors.get(f"features.{index}.{kind}")
             if tensor is None:
                 keras = name.replace("_", "_conv").replace("conv", "block", 1)
@@ -87,11 +117,6 @@ def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
                     f"{path} has no {kind} of {name}: expected torchvision's key features.{index}.{kind} "
                     f"or Keras's layer {keras}. Give a file with VGG-19 up to {convs[max(layers)][0]}, or "
                     f"ask for fewer taps."
-                )
-            if tuple(tensor.shape) != shape:
-                raise FastvaeError(
-                    f"the {kind} of {name} in {path} must be {shape}, as in VGG-19; got "
-                    f"{tuple(tensor.shape)}. Give a file of VGG-19, not of another network."
                 )
             if not torch.isfinite(tensor).all():
                 raise FastvaeError(
@@ -102,42 +127,58 @@ def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
 def _metadata(path: Path) -> dict[str, str]:
     if path.suffix.lower() != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         return file.metadata() or {}
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    with safe_open(path, framework="pt") as file:
+def _safetensors(path: Path) -> Iterator[Stored]:
+    with open_safetensors(path) as file:
         for key in file.keys():  # noqa: SIM118 (not a dict: it cannot be iterated)
             if match := _TORCHVISION_KEY.search(key):
-                yield match[0].lstrip("."), file.get_tensor(key)
+                shape = tuple(file.get_slice(key).get_shape())
+                # A copy: what is given is a map of the file, which changes with it.
+                yield Stored(match[0].lstrip("."), shape, lambda key=key: file.get_tensor(key).clone())
 
 
-def _torch_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _torch_file(path: Path) -> Iterator[Stored]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_state_dict(path)
+    except Malformed as error:
+        raise FastvaeError(f"{path} is not what it should be: {error}") from error
     except pickle.UnpicklingError as error:
         raise FastvaeError(
             f"{path} holds more than tensors, or is broken or no PyTorch file. Loading it could run code, so "
             f"it is refused. Save its state dict alone, by torch.save(model.state_dict(), ...) or as "
             f".safetensors."
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise FastvaeError(f"{path} must hold a state dict (name -> tensor); got {type(content).__name__}.")
     for key, tensor in content.items():
-        if isinstance(tensor, Tensor) and (match := _TORCHVISION_KEY.search(str(key))):
-            yield match[0].lstrip("."), tensor
+        if match := _TORCHVISION_KEY.search(key):
+            yield Stored(match[0].lstrip("."), tuple(tensor.shape), lambda tensor=tensor: tensor)
 
 
-def _npz(path: Path) -> Iterator[tuple[str, Tensor]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            yield from _keras_layer(name, lambda name=name: arrays[name])
+def _npz(path: Path) -> Iterator[Stored]:
+    with open_regular(path) as file:
+        with zipfile.ZipFile(file) as archive:
+            shapes = {}
+            for name in archive.namelist():
+                if _keras_index(name) is not None:
+                    with archive.open(name) as member:
+                        shapes[name.removesuffix(".npy")] = _npy_shape(member)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            for name, shape in shapes.items():
+                yield _keras_layer(name, shape, lambda name=name: arrays[name])
 
 
-def _h5(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _npy_shape(file: IO[bytes]) -> tuple[int, ...]:
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in read:
+        raise ValueError(f"arrays of version {version} are not known")
+    return read[version](file)[0]
+
+
+def _h5(path: Path) -> Iterator[Stored]:
     try:
         import h5py
     except ImportError as error:
@@ -149,18 +190,23 @@ def _h5(path: Path) -> Iterator[tuple[str, Tensor]]:
     with h5py.File(path, "r") as file:
         file.visititems(lambda name, item: datasets.update({name: item}) if hasattr(item, "shape") else None)
         for name, dataset in datasets.items():
-            yield from _keras_layer(name, lambda dataset=dataset: dataset[()])
+            if _keras_index(name) is not None:
+                yield _keras_layer(name, tuple(dataset.shape), lambda dataset=dataset: dataset[()])
 
 
-def _keras_layer(name: str, read: Callable[[], np.ndarray]) -> Iterator[tuple[str, Tensor]]:
-    """One array under its torchvision key, if it belongs to a convolution that we know."""
+def _keras_index(name: str) -> int | None:
+    """torchvision's index of the convolution that an array of Keras's belongs to, None if we know none."""
     match = _KERAS_KEY.search(name)
-    index = _INDICES.get(f"conv{match[1]}_{match[2]}") if match else None
-    if index is None:
-        return
-    array = read()
-    kind = "weight" if array.ndim == 4 else "bias"
-    axes = (3, 2, 0, 1) if array.ndim == 4 else range(array.ndim)
-    # float32 already here, since numpy has types that torch has not: those of big-endian files, for one.
-    array = np.ascontiguousarray(array.transpose(*axes), dtype=np.float32)
-    yield f"features.{index}.{kind}", torch.from_numpy(array)
+    return _INDICES.get(f"conv{match[1]}_{match[2]}") if match else None
+
+
+def _keras_layer(name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> Stored:
+    """One of Keras's arrays, kernels [H, W, I, O], under its torchvision key, kernels [O, I, H, W]."""
+    kind = "weight" if len(shape) == 4 else "bias"
+    axes = (3, 2, 0, 1) if len(shape) == 4 else tuple(range(len(shape)))
+
+    def turned() -> Tensor:
+        # float32 already here, since numpy has types that torch has not: those of big-endian files, for one.
+        return torch.from_numpy(np.ascontiguousarray(read().transpose(*axes), dtype=np.float32))
+
+    return Stored(f"features.{_keras_index(name)}.{kind}", tuple(shape[axis] for axis in axes), turned)

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fastvae.lossnet.download import SOURCES, fetch
 from fastvae.lossnet.formats import read_weights
 from fastvae.lossnet.network import TAPS, LossNetwork, conv_layers, tap_indices
 from fastvae.lossnet.standin import stand_in
+from fastvae.places import resolved
 
 logger = logging.getLogger("fastvae")
 
@@ -88,8 +90,8 @@ def _convention(path: Path, conv1_1: Tensor, metadata: dict[str, str]) -> tuple[
 
 
 def _local_file(weights: str | Path) -> Path:
-    path = Path(weights).expanduser()
-    if not path.suffix and path.name == str(weights) and not path.exists():
+    path = resolved(weights)
+    if not path.suffix and path.name == str(weights) and not os.path.exists(path):  # noqa: PTH110
         names = ("caffe", "torchvision", "random")
         near = difflib.get_close_matches(str(weights).lower(), names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""

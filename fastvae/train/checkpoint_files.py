@@ -11,19 +11,19 @@ It is written and removed under another name, so that a folder of that name is a
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from fastvae import locks
 from fastvae.errors import FastvaeError
 from fastvae.reading import Malformed, conform, open_regular, parse_json
+from fastvae.tensor_file import open_safetensors
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -259,13 +259,8 @@ def damaged(path: Path, error: Exception) -> FastvaeError:
 @contextlib.contextmanager
 def _opened(path: Path):
     try:
-        # Opened here first: safetensors would wait for the writer of a pipe, and takes no name that is not UTF-8.
-        with open_regular(path) as opened:
-            name = os.fspath(path)
-            if name.encode("utf-8", "ignore") != os.fsencode(path):
-                name = f"/dev/fd/{opened.fileno()}"
-            with safe_open(name, framework="pt") as file:
-                yield file
+        with open_safetensors(path) as file:
+            yield file
     except FastvaeError:
         raise
     # The library's readers raise what they meet in a damaged file.

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,14 +48,14 @@ def gan(monkeypatch):
     views, sampler = loading.load_views, loading.load_sampler
 
     def no_encoder(path, **options):
-        if path.name == "second":
+        if Path(path).name == "second":
             raise FastvaeError("holds no VAE")
         return views(path, **options)
 
     def generator_alone(path, **options):
         whole = sampler(path, **options)
         parts = SimpleNamespace(image_size=32, latent=4, sample=whole.sample, parameters=whole.decoder.parameters)
-        return parts if path.name == "second" else whole
+        return parts if Path(path).name == "second" else whole
 
     monkeypatch.setattr(loading, "load_views", no_encoder)
     monkeypatch.setattr(loading, "load_sampler", generator_alone)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import fastvae
 from fastvae.cli import main
+from fastvae.data.packed import PackedWriter
 from fastvae.train.checkpoint_files import latest
 
 
@@ -139,3 +143,21 @@ def test_the_files_of_a_run_are_not_written_over(run, model, fails, photo, packe
         assert main(["generate", model, "--count", "1", "--out", str(run / "pictures" / "mine.png")]) == 0
     finally:
         (run / "pictures" / "mine.png").unlink()
+
+
+@pytest.mark.parametrize("command", ["generate", "reconstruct", "figures samples", "evaluate"])
+def test_nan_is_not_drawn_as_a_colour(model, command, photo, tmp_path, capsys):
+    with safe_open(Path(model) / "model.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["decoder.linear.weight"].view(-1)[0] = torch.nan
+    save_file(tensors, tmp_path / "nan.safetensors", metadata)
+    out = ["--out", tmp_path / "out.png"]
+    if command == "reconstruct":
+        out = [photo, *out]
+    if command == "evaluate":
+        data = tmp_path / "data.fvae"
+        with PackedWriter(data, image_size=16) as writer:
+            writer.append(np.zeros((30, 16, 16, 3), np.uint8), splits=(np.arange(30) >= 15).astype(np.uint8))
+        out = ["--data", data, "--inception", "none", "--vgg", "none", "--out", tmp_path / "out.json"]
+    assert main([*command.split(), str(tmp_path / "nan.safetensors"), *map(str, out)]) == 1
+    assert "NaN or infinity" in capsys.readouterr().err and not list(tmp_path.glob("out*"))

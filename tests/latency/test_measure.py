@@ -59,3 +59,11 @@ def test_a_batch_that_does_not_fit_is_said(monkeypatch):
     monkeypatch.setattr(vae, "encode", none)
     with pytest.raises(FastvaeError, match="encode of 2 does not fit into memory: measure smaller batches"):
         list(measuring.measure(vae, vae.accelerate(), ("encode",), (2,), 0.001))
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_nan_is_a_wrong_result_wherever_it_is(wrong):
+    right = [torch.ones(2, 3), torch.ones(2, 3)]
+    found = [value.clone() for value in right]
+    found[wrong][1, 2] = torch.nan
+    assert not measuring._error(found, right) <= 1e9 and measuring._error(right, right) == 0

@@ -1,6 +1,8 @@
 """Each file format gives the same weights back, and every broken file a message."""
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fastvae.attributes.vgg_fc import vgg_fc_source
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.formats import read_weights
 
@@ -91,7 +94,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(how, tmp_path, make_weights):
 
 def test_an_npz_of_objects_is_refused_and_not_run(tmp_path):
     path, trace = tmp_path / "vgg19.npz", tmp_path / "executed"
-    np.savez(path, block1_conv1_W=np.array([Malicious(trace)], dtype=object))
+    np.savez(path, block1_conv1_b=np.array([Malicious(trace)] * 64, dtype=object))
     with pytest.raises(FastvaeError, match="cannot be read"):
         read_weights(path, {0})
     assert not trace.exists()
@@ -106,6 +109,61 @@ def test_truncated_files_are_named(kind, keep, tmp_path, make_weights):
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(FastvaeError, match=path.name):
         read_weights(path, LAYERS)
+
+
+def claim(path, numbers):
+    """An array of so many numbers, in a file of a few bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("block1_conv1_W.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": numbers})
+
+
+HOSTILE = {
+    "text.safetensors": lambda path: path.write_text("words"),
+    "header.safetensors": lambda path: path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}"),
+    "claims.safetensors": lambda path: save_file({"features.0.weight": torch.zeros(1 << 16)}, path),
+    "views.pth": lambda path: torch.save({"features.0.bias": torch.zeros(1).expand(10**12)}, path),
+    "sparse.pth": lambda path: torch.save({"features.0.bias": torch.zeros(64).to_sparse()}, path),
+    "meta.pth": lambda path: torch.save({"features.0.bias": torch.zeros(64, device="meta")}, path),
+    "names.pth": lambda path: torch.save({3: torch.zeros(1), "state_dict": {"features.0.bias": "x"}}, path),
+    "claims.npz": lambda path: claim(path, (3, 3, 10**9, 10**9)),
+    "not-a-zip.npz": lambda path: path.write_bytes(b"\x93NUMPY"),
+    "text.h5": lambda path: path.write_text("words"),
+    "pipe.pth": os.mkfifo,
+    "pipe.safetensors": os.mkfifo,
+    "pipe.npz": os.mkfifo,
+    "folder.pth": Path.mkdir,
+    "folder.safetensors": Path.mkdir,
+    "large.pth": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+    "large.safetensors": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_in_a_line(name, tmp_path):
+    path = tmp_path / name
+    if name.endswith(".h5"):
+        pytest.importorskip("h5py")
+    HOSTILE[name](path)
+    for read in (lambda: read_weights(path, LAYERS), lambda: vgg_fc_source(path, torch.device("cpu"))):
+        with pytest.raises(FastvaeError) as error:
+            read()
+        assert "\n" not in str(error.value) and path.name in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_dataset_that_claims_more_than_the_file_has(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "claims.h5", "w") as file:
+        file.create_dataset("block1_conv1/kernel:0", (3, 3, 10**6, 10**6), chunks=(3, 3, 10, 10), dtype="f4")
+    with pytest.raises(FastvaeError, match=r"must be \(64, 3, 3, 3\)"):
+        read_weights(tmp_path / "claims.h5", LAYERS)
+
+
+def test_names_that_are_not_utf8(tmp_path, make_weights):
+    for ending in ("safetensors", "pth"):
+        plain = tmp_path / f"x.{ending}"
+        SAVE[ending](plain, make_weights())
+        path = plain.rename(tmp_path / os.fsdecode(b"\xfc." + ending.encode()))
+        assert read_weights(path, LAYERS)[0].keys() == make_weights().keys()
 
 
 def test_missing_and_unknown_files_are_named(tmp_path):
