@@ -71,7 +71,7 @@ def test_pictures_of_nan_are_not_measured():
     vae.decoder.to_image.bias.data[0] = float("nan")
     with pytest.raises(FastvaeError, match="reconstructions hold NaN"):
         closeness(vae, blobs(2, 32), np.arange(2), None, "words")
-    with pytest.raises(FastvaeError, match="samples hold NaN"):
+    with pytest.raises(FastvaeError, match="images hold NaN"):
         next(_samples(vae, 3, 0))
 
 
