@@ -72,7 +72,14 @@ class Trainer:
 
     def _open(self, config: Config, resume: bool, named: Path | None, other_data: bool) -> None:
         device = torch.device(config.train.device)
-        images, self.order = open_data(config)
+        try:
+            images, self.order = open_data(config)
+        except FastvaeError as error:
+            if not resume:
+                raise
+            raise type(error)(
+                f"{error}. If the images of this run have moved, say where they are with --data"
+            ) from error
         # Another loader could leave out other pictures, and so another order, when the run goes on.
         config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
