@@ -1,6 +1,7 @@
 """A folder with all that somebody else needs: weights, config, model card, picture."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ _CONFIG, _CARD = "config.json", "README.md"
 _TYPE = "fastvae"
 _ADVICE = "free some space, or choose another folder"
 _LARGEST_PICTURE = 1 << 28
+_logger = logging.getLogger("fastvae")
 
 
 def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None:
@@ -33,7 +35,7 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
 
     Raises:
         UsageError: the path leads nowhere.
-        FastvaeError: a weight is not finite, the folder holds another model or a run's files, or it cannot be written.
+        FastvaeError: the folder holds another model or a run's files, or it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save
@@ -48,9 +50,8 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
         config = {**vae.run.config, "model": {**vae.run.config.get("model", {}), **model}}
         metadata |= {"step": vae.run.step, "config": config, "run": vae.run.as_json()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise FastvaeError(f"{name} holds NaN or infinity, so the model is not saved: did its training diverge?")
+    if bad := next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None):
+        _logger.warning("%s holds NaN or infinity: the model in %s is of no use but to look at", bad, folder)
     picture = _read_picture(vae)
     try:
         # As bytes, since safetensors takes no file names that are not UTF-8.
