@@ -46,11 +46,13 @@ def run(argv: list[str]) -> int:
     import webbrowser
 
     from fastvae import load
+    from fastvae.cli.targets import places
     from fastvae.explore.explorer import Explorer
     from fastvae.explore.server import Server
     from fastvae.explore.sliders import NoSliders, make_sliders, trained_on
     from fastvae.inference.load import name_of
 
+    places(command.data)  # refuses what leads nowhere
     with Server(command.host, command.port) as server:  # before the work, which would be lost if the port is taken
         vae = load(command.run)
         fast, sliders, why = vae.accelerate(), [], ""

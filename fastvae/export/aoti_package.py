@@ -1,5 +1,6 @@
 """AOTInductor packages: compiled code and weights in one file, which torch alone loads, from Python or C++."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,13 @@ def write(part: Part, path: Path, device: torch.device) -> float:
         FastvaeError: it does not compile, is further off than `BOUND`, or cannot be written.
     """
     batch = torch.export.Dim("batch", min=1, max=2**20)
-    with whole_file(path) as temporary, warnings.catch_warnings():
+    with (
+        whole_file(path) as temporary,
+        # PyTorch takes no file names that are not UTF-8.
+        tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder,
+        warnings.catch_warnings(),
+    ):
+        package = Path(folder) / f"{part.name}.pt2"
         warnings.simplefilter("ignore")
         with torch.no_grad():
             exported = torch.export.export(part.module, (part.example(2, device),), dynamic_shapes=({0: batch},))
@@ -54,17 +61,18 @@ def write(part: Part, path: Path, device: torch.device) -> float:
                 # Only a name that ends in .pt2 is taken.
                 torch._inductor.aoti_compile_and_package(
                     exported,
-                    package_path=str(temporary),
+                    package_path=str(package),
                     inductor_configs={"aot_inductor.metadata": _metadata(part)},
                 )
             except RuntimeError as error:
                 said = str(error).strip().splitlines()
                 raise FastvaeError(f"{part.name} does not compile: {said[0] if said else error!r}") from error
-        error = worst_error(part, _elsewhere(temporary, part, device), device)
+        error = worst_error(part, _elsewhere(package, part, device), device)
         if not error <= BOUND:
             raise FastvaeError(
                 f"{path} is not written: its results are {error:.2g} of the largest value off, above {BOUND:g}"
             )
+        shutil.copyfile(package, temporary)
     return error
 
 
@@ -78,7 +86,7 @@ def _elsewhere(package: Path, part: Part, device: torch.device):
     with tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder:
         torch.save([part.example(batch, device) for batch in CHECKED_BATCHES], Path(folder) / "inputs.pt")
         done = subprocess.run(
-            [sys.executable, "-c", _CHECK, str(package.resolve()), folder], capture_output=True, text=True
+            [sys.executable, "-c", _CHECK, str(package), folder], capture_output=True, text=True, errors="replace"
         )
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:]

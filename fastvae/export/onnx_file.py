@@ -70,7 +70,8 @@ def runner(path: Path, part: Part):
     """A function from an input to the file's results, by onnxruntime on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    # As bytes, since onnxruntime takes no file names that are not UTF-8.
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> list[Tensor]:
         found = session.run(list(part.outputs), {part.input: x.cpu().numpy()})

@@ -35,7 +35,7 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
 
     Raises:
         UsageError: the path leads nowhere.
-        FastvaeError: a weight is not finite, the folder holds another model or a run's files, or it cannot be written.
+        FastvaeError: the folder holds another model or a run's files, or it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save

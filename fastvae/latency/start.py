@@ -79,7 +79,7 @@ def measure_start(name: str, run: str | Path, batch: int, device: str, cache: Pa
     kind = name.partition(",")[0]
     env = {**os.environ, **{variable: str(cache / folder) for variable, folder in _CACHES.items()}}
     arguments = [str(time.time()), str(run), str(batch), kind, device]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=env)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, errors="replace", env=env)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise FastvaeError(f"the process that should show how long a start takes ({name}, {batch}) failed: {said[-1]}")

@@ -122,8 +122,7 @@ class VAE(nn.Module):
             license: of the weights, for the card, as the Hub spells it ("cc-by-4.0"); None says nothing.
 
         Raises:
-            FastvaeError: a weight is NaN or infinite, the folder holds another model or a run's files, or it cannot be
-                written.
+            FastvaeError: the folder holds another model or a run's files, or it cannot be written.
         """
         from fastvae.hub import folder as hub_folder  # downstream of the models, as all that follows
 

@@ -1,6 +1,7 @@
 """`fastvae export`: files that other programs run, with the module's results."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_the_check_sees_wrong_shapes_and_values(model):
     assert worst_error(part, lambda x: [part.plain(x)[0][:, :, :8]]) == float("inf")
     # A file that ignores all but the first of a batch is found out.
     assert worst_error(part, lambda x: [part.plain(x)[0][:1].expand(len(x), -1, -1, -1)]) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["onnx", "aoti"])
+def test_names_that_are_not_utf8(model, tmp_path, kind):
+    if kind == "aoti" and compile_obstacle(torch.device("cpu")) is not None:
+        pytest.skip("needs a C++ compiler")
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    out = tmp_path / os.fsdecode(b"\xfc")
+    flags = ["--format", kind, "--parts", "decoder", "--device", "cpu", "--out", str(out)]
+    assert main(["export", str(model), *flags]) == 0
+    assert [path.stem for path in out.iterdir()] == ["decoder"]
 
 
 @pytest.mark.skipif(compile_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
