@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvae.cache import cache_folder
+from fastvae.cache import cache_folder, kept_file
 from fastvae.data import identity
 from fastvae.data.detect import read_source
 from fastvae.data.identity import Identity
@@ -68,9 +68,8 @@ def _embedded(image_size: int) -> PackedImages:
 
     # The drawing code is part of the name, so that a change to it never meets an old file.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
-    path = cache_folder() / f"faces-{EMBEDDED_COUNT}-{image_size}-{version}.fvae"
 
-    def draw() -> None:
+    def draw(path: Path) -> None:
         _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, shown(path))
         with PackedWriter(path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True) as writer:
             for start in range(0, EMBEDDED_COUNT, _CHUNK):
@@ -79,7 +78,7 @@ def _embedded(image_size: int) -> PackedImages:
                 writer.append(images, splits=held_out.astype(np.uint8), attributes=attributes)
             writer.info = {"kind": "faces", "source": "drawn by fastvae", "split_rule": "every 20th is validation"}
 
-    return _kept(path, image_size, draw)
+    return _kept(f"faces-{EMBEDDED_COUNT}-{image_size}-{version}.fvae", image_size, draw)
 
 
 def _drawing_files() -> list[Path]:
@@ -94,28 +93,28 @@ def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedIma
     name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)[:40]
     place = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:8]
     key = identity.cache_key(source, image_size=image_size, crop=_CROP)[:16]
-    path = cache_folder() / f"{name}-{image_size}-{place}-{key}.fvae"
 
-    def prepare() -> None:
+    def prepare(path: Path) -> None:
         _logger.info("preparing %s once, into %s", shown(folder), shown(path))
         prepare_source(source, path, image_size=image_size, crop=_CROP, overwrite=True)
         _remove_superseded(path)
 
-    return _kept(path, image_size, prepare)
+    return _kept(f"{name}-{image_size}-{place}-{key}.fvae", image_size, prepare)
 
 
-def _kept(path: Path, image_size: int, make: Callable[[], None]) -> PackedImages:
-    """The packed file, made where it is not there or is damaged."""
-    try:
-        images = PackedImages.open(path)
-        if images.images.shape[1:3] == (image_size, image_size):
-            return images
-        why = "it holds images of another size"
-    except FastvaeError as error:
-        why = str(error)
-    if os.path.lexists(path):
-        _logger.warning("%s is made again: %s", shown(path), why)
-    make()
+def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedImages:
+    """A packed file of the cache, which may be one that can only be read; made where it is not there or is damaged."""
+    if (kept := kept_file(name)) is not None:
+        try:
+            images = PackedImages.open(kept)
+            if images.images.shape[1:3] == (image_size, image_size):
+                return images
+            why = "it holds images of another size"
+        except FastvaeError as error:
+            why = str(error)
+        _logger.warning("%s is made again: %s", shown(kept), why)
+    path = cache_folder() / name
+    make(path)
     return PackedImages.open(path)
 
 

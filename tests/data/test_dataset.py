@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastvae import cache
 from fastvae.data import dataset, faces
 from fastvae.errors import FastvaeError, UsageError
 from tests.data.layouts import CELEBA_SPLITS, names_in, write_celeba_lists
@@ -31,6 +32,18 @@ def test_the_embedded_faces_are_drawn_once(own_cache, monkeypatch):
     assert len(images.indices("train")) == 38 and images.held_out().tolist() == [0, 20]
     monkeypatch.setattr(faces, "draw_faces", None)
     assert dataset.open_images("faces", 16).path == images.path
+
+
+def test_a_cache_that_can_only_be_read_is_read(own_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 40)
+    monkeypatch.setattr(dataset, "_CHUNK", 20)
+    folder = tmp_path / "pictures"
+    save_photos(folder, 20)
+    paths = [dataset.open_images(data, 16).path for data in ("faces", str(folder))]
+    monkeypatch.setattr(cache, "_obstacle", lambda folder: "cannot be written")
+    assert [dataset.open_images(data, 16).path for data in ("faces", str(folder))] == paths
+    with pytest.raises(FastvaeError, match="FASTVAE_CACHE"):
+        dataset.open_images("faces", 32)
 
 
 def test_a_folder_is_prepared_once_and_again_when_it_changes(own_cache, tmp_path, caplog):
