@@ -104,14 +104,15 @@ def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedIma
 
 def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedImages:
     """A packed file of the cache, which may be one that can only be read; made where it is not there or is damaged."""
-    if (kept := kept_file(name)) is not None:
-        try:
-            images = PackedImages.open(kept)
-            if images.images.shape[1:3] == (image_size, image_size):
-                return images
-            why = "it holds images of another size"
-        except FastvaeError as error:
-            why = str(error)
+    kept = kept_file(name) or cache_folder() / name
+    try:
+        images = PackedImages.open(kept)
+        if images.images.shape[1:3] == (image_size, image_size):
+            return images
+        why = "it holds images of another size"
+    except FastvaeError as error:
+        why = str(error)
+    if os.path.lexists(kept):
         _logger.warning("%s is made again: %s", shown(kept), why)
     path = cache_folder() / name
     make(path)

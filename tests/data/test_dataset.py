@@ -38,7 +38,7 @@ def test_a_cache_that_can_only_be_read_is_read(own_cache, tmp_path, monkeypatch)
     monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 40)
     monkeypatch.setattr(dataset, "_CHUNK", 20)
     folder = tmp_path / "pictures"
-    save_photos(folder, 20)
+    save_photos(folder, [f"{number}.png" for number in range(20)])
     paths = [dataset.open_images(data, 16).path for data in ("faces", str(folder))]
     monkeypatch.setattr(cache, "_obstacle", lambda folder: "cannot be written")
     assert [dataset.open_images(data, 16).path for data in ("faces", str(folder))] == paths
