@@ -1,9 +1,12 @@
 """Where a path that a person gave leads: the one place that expands and resolves them."""
 
 import os
+import re
 from pathlib import Path
 
 from fastvae.errors import UsageError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def resolved(given: str | os.PathLike[str]) -> Path:
@@ -32,4 +35,4 @@ def resolved(given: str | os.PathLike[str]) -> Path:
 
 def printable(text: str | os.PathLike[str]) -> str:
     """A path, or words with paths in them, as text that can be written in UTF-8: what is none in it becomes U+FFFD."""
-    return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _SURROGATE.sub("\ufffd", os.fspath(text))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.errors import UsageError
-from fastvae.places import resolved
+from fastvae.places import printable, resolved
 
 
 def test_home_is_expanded(monkeypatch):
@@ -43,3 +43,10 @@ def test_without_any_home_folder(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     with pytest.raises(UsageError, match="home"):
         resolved("~/x")
+
+
+@pytest.mark.parametrize("text", ["plain \u00fc", "\ud800x", os.fsdecode(b"lauf-\xfc"), Path("a") / "\udcfc"])
+def test_what_is_printed_can_be_written(text):
+    shown = printable(text)
+    shown.encode()
+    assert len(shown) == len(os.fspath(text)) and ("\ufffd" in shown) == (shown != os.fspath(text))
