@@ -9,6 +9,7 @@ float32 step does. Compile time is told apart. A time limit (SIGTERM) leaves wha
 
 import argparse
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ class Row:
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit status: 0, or 1 if our step computes something else than the plain one."""
+    """The command; returns its exit status: 0, or 1 if our step computes something else than the plain one or fails."""
     parser = argparse.ArgumentParser(
         prog="python -m bench step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,9 +95,9 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     status = 1
     try:
-        measure(chosen, notes.append, rows)
+        failed = measure(chosen, notes.append, rows)
         print(table(rows))
-        status = 0
+        status = 1 if failed else 0
     except AssertionError as error:
         notes.append(f"WRONG, not timed: {error}")
     finally:  # whatever ends it, what is known stays
@@ -109,13 +110,16 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> None:
+def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> list[str]:
     """Checks, then times.
 
     Args:
         chosen: what is run.
         note: told, in words, what is left out and why.
         rows: gets one for each contender that runs on this machine, whatever ends the run.
+
+    Returns:
+        Those of ours that could not be run; the others are timed all the same.
 
     Raises:
         AssertionError: our step computes something else than the plain one.
@@ -130,7 +134,7 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> N
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
     with tuned(chosen.device):
         taking_part = contenders(chosen, note)
-        calls, facts, stopped = _first_calls(chosen, taking_part, pixels, noise, note)
+        calls, facts, failed, stopped = _first_calls(chosen, taking_part, pixels, noise, note)
         if skips := counters["inductor"]["cudagraph_skips"]:
             note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
         samples = {name: [] for name in calls}
@@ -147,13 +151,14 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> N
             ]
     if stopped:
         raise stopped
+    return failed
 
 
 def _first_calls(
     chosen: Settings, taking_part: dict[str, Contender], pixels: Tensor, noise: Tensor, note: Callable[[str], None]
-) -> tuple[Contenders, dict[str, "_Facts"], SystemExit | None]:
-    """The contenders that are ready and right, what their first steps told, and what stopped the others, if it did."""
-    calls, facts = {}, {}
+) -> tuple[Contenders, dict[str, "_Facts"], list[str], SystemExit | None]:
+    """The contenders that are ready and right, what their first steps told, ours that failed, and what stopped it."""
+    calls, facts, failed = {}, {}, []
     names = list(taking_part)
     name = names[0]
     try:
@@ -162,10 +167,11 @@ def _first_calls(
             contender = taking_part[name]
             try:
                 call, found = _ready(chosen, contender, pixels, noise)
-            except Exception as error:  # a peer that cannot run here must not cost the others their numbers
+            except Exception as error:  # one that cannot run here must not cost the others their numbers
                 if name.startswith(OURS):
-                    raise
-                note(f"left out: {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+                    failed.append(name)
+                said = " ".join(str(error).strip().splitlines()[:1])
+                note(f"{'FAILED' if name in failed else 'left out'}: {name}: {type(error).__name__}: {said}")
                 continue
             if wrong := _difference(found, facts.get(BASE, found), right, contender.precision):
                 if name.startswith(OURS):
@@ -176,8 +182,8 @@ def _first_calls(
     except SystemExit as error:
         left_out = ", ".join(names[names.index(name) :])
         note(f"left out, since the time was over before they were ready: {left_out}")
-        return calls, facts, error
-    return calls, facts, None
+        return calls, facts, failed, error
+    return calls, facts, failed, None
 
 
 def _right_weights(chosen: Settings, pixels: Tensor, noise: Tensor) -> Weights:
@@ -258,8 +264,8 @@ def _difference(facts: _Facts, base: _Facts, right: Weights, precision: str) -> 
 
 def table(rows: list[Row]) -> str:
     """For people: a line for each contender, speeds as multiples of the eager float32 step's and of the best peer's."""
-    base = next(row.median_s for row in rows if row.contender == BASE)
-    best = min(row.median_s for row in rows if not row.is_ours)
+    base = next((row.median_s for row in rows if row.contender == BASE), math.nan)
+    best = min((row.median_s for row in rows if not row.is_ours), default=math.nan)
     lines = []
     for row in rows:
         low, high = (1e3 * value for value in row.quartiles_s)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench import ceilings, projection, record, step_table
 from bench.clock import interleaved, latencies, quartiles
+from bench.exact_float32 import exact_float32
 from bench.paper_findings import Findings, row
 from bench.projection import PAPERS_GPU
 from bench.real_steps import RealSteps, Window
@@ -93,16 +94,8 @@ def what_loading_is(data: str) -> str:
 @contextmanager
 def as_the_papers_gpu() -> Iterator[None]:
     """No Triton and no tensor cores: what a GPU of compute capability 6.1 can run."""
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [each.fp32_precision for each in settings]
-    try:
-        for each in settings:
-            each.fp32_precision = "ieee"
-        with force("aten"):
-            yield
-    finally:
-        for each, value in zip(settings, before, strict=True):
-            each.fp32_precision = value
+    with exact_float32(), force("aten"):
+        yield
 
 
 def _train(real: RealSteps, size: Size, how: str, found: Findings, factor: float | None = None) -> list[Window]:

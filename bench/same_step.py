@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.exact_float32 import exact_float32
 from bench.plain_step import PlainStep
 from fastvae.config import ModelConfig
 from fastvae.lossnet import LossNetwork
@@ -31,16 +32,13 @@ def check_same_step(loss_network: LossNetwork, pixels: Tensor, noise: Tensor) ->
     objective.to(device)
     take_weights(objective, plain)
     objective.train()
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    try:
+    with exact_float32():
         objective.loss(to_images(pixels), noise)[0].backward()
         plain(pixels, noise)
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = before
     for name in ("encoder", "decoder"):
         networks = getattr(plain, name), objective.networks[name]
         for (key, p), q in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+            assert p.grad.isfinite().all(), f"the plain step's gradient of {name}.{key} is not finite"
             same = torch.allclose(p.grad, q.grad, rtol=1e-2, atol=1e-2 * p.grad.abs().max().item())
             assert same, f"the gradient of {name}.{key} is not the plain step's"
 

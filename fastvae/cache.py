@@ -31,8 +31,8 @@ def cache_folder() -> Path:
     try:
         folder = _usual_folder()
         why = _obstacle(folder)
-    except UsageError as error:
-        folder, why = None, str(error)
+    except UsageError:
+        folder, why = None, "cannot be had, as no home folder is known"
     if why is None:
         return folder
     return _instead_of(str(folder or "~/.cache/fastvae"), why)

@@ -1,12 +1,9 @@
-"""Where a path that a person gave leads: the one place that expands and resolves them."""
+"""Where a path that a person gave leads, what lies there, and how a name is shown: the one place for each."""
 
 import os
-import re
 from pathlib import Path
 
 from fastvae.errors import UsageError
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def resolved(given: str | os.PathLike[str]) -> Path:
@@ -33,6 +30,25 @@ def resolved(given: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{text}: the working directory is gone; change into another one") from None
 
 
-def printable(text: str | os.PathLike[str]) -> str:
-    """A path, or words with paths in them, as text that can be written in UTF-8: what is none in it becomes U+FFFD."""
-    return _SURROGATE.sub("\ufffd", os.fspath(text))
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is there; False, not an error as of pathlib, where one may not look or a name is too long."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file is there, or a link to one; False, not an error, where one may not look."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    r"""A path or name as a message shows it: one line that every stream can take.
+
+    Line breaks and other control characters, and bytes that are not UTF-8, become escapes such as \n and \xfc.
+    """
+    text = os.fspath(name)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # Python's stand-ins for bytes that are not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

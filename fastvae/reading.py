@@ -23,11 +23,16 @@ _MIB = 1 << 20
 _LARGEST_JSON = 16 * _MIB
 _LONGEST_LINE = _MIB
 _LONGEST_TEXT = 65536
+_LONGEST_MESSAGE = 300
 _LARGEST_INTEGER = 2**63
 
 
 class Malformed(ValueError):
-    """What was read is not what it should be; the message says in which way."""
+    """What was read is not what it should be; the message says in which way, in one line of bounded length."""
+
+    def __init__(self, message: str):
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}...")
 
 
 def read_text(path: Path, *, limit: int = _LARGEST_JSON) -> str:

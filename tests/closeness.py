@@ -23,6 +23,9 @@ def assert_close(x: Tensor, plain: Tensor, exact: Tensor, terms: Tensor | None =
     assert x.shape == exact.shape, f"shape {list(x.shape)}, expected {list(exact.shape)}"
     assert x.dtype == plain.dtype, f"dtype {x.dtype}, expected {plain.dtype}"
     assert torch.isfinite(x).all(), "not finite"
+    # Or the bound would not be one.
+    for name, other in (("plain", plain), ("exact", exact), ("terms", terms)):
+        assert other is None or torch.isfinite(other).all(), f"{name} is not finite"
     # The floor is for results on which plain torch happens to round to nothing: a result is rounded once to its dtype,
     # and its terms are summed in float32 at least, so that cancelling costs digits of that precision only.
     size = exact.double().norm()

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.exact_float32 import exact_float32
+from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
+from tests.strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 
 def pytest_runtest_setup(item):
@@ -29,6 +32,39 @@ def _own_cache(tmp_path_factory):
 def _one_thread():
     """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_tf32():
+    """float32 is float32 on a GPU too: in TF32, torch's default, there is no rule how an operation may round."""
+    with exact_float32():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _precision_is_named():
+    """Fails a test whose precision would follow from the processor that it happens to run on."""
+
+    def refuse():
+        pytest.fail("name the precision (--precision, TrainConfig.precision) or the instructions (fixture `processor`)")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "processor_instructions", refuse)
+        yield
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """processor("avx512_bf16", ...) -> None; from then on the CPU seems to have these instructions and no others."""
+
+    def seems(*instructions: str, torch_uses: str = "AVX512", onednn: bool = True) -> None:
+        monkeypatch.setattr(machine, "processor_instructions", lambda: frozenset(instructions))
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    return seems
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +98,7 @@ def run(packed, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3"]
+    flags += ["--precision", "fp32", "--device", "cpu"]
     assert main(["train", "celeba64-plain", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
     return folder
 

@@ -71,15 +71,18 @@ def test_one_that_fails_costs_the_others_nothing():
 @pytest.mark.gpu
 @pytest.mark.parametrize("captured", [True, False])
 def test_launches_count_unless_captured(captured):
-    x = torch.ones(8, device="cuda")
+    x, launches = torch.ones(8, device="cuda"), []
 
-    def slow_to_launch():
-        x.add_(1)
-        time.sleep(0.01)
+    def launch():
+        launches.append(len(launches))
         x.add_(1)
 
-    (seconds,) = interleaved({"a": slow_to_launch}, rounds=3, device="cuda", captured=captured).values()
-    assert all((s < 0.005) == captured for s in seconds)
+    counts = []
+    for rounds in (3, 8):
+        launches.clear()
+        interleaved({"a": launch}, rounds=rounds, device="cuda", captured=captured)
+        counts.append(len(launches))
+    assert counts[1] - counts[0] == (0 if captured else 5)
 
 
 @pytest.mark.gpu
@@ -92,7 +95,7 @@ def test_a_latency_lasts_until_the_results_are_there():
 
     (seconds,) = latencies({"a": call}, rounds=3, device="cuda").values()
     (on_the_device,) = interleaved({"a": call}, rounds=3, device="cuda", captured=False).values()
-    assert min(seconds) > 0.9 * min(on_the_device)
+    assert min(seconds) > 0.5 * min(on_the_device)  # of launches alone it would be a hundredth
 
 
 class Pedantic:

@@ -37,6 +37,13 @@ def test_distance_is_in_units_of_the_spread(shift):
     assert distances(curves) == pytest.approx(dict.fromkeys(TERMS, shift))
 
 
+@pytest.mark.parametrize("term", TERMS)
+def test_a_distance_of_nan_is_no_agreement(term, monkeypatch, capsys):
+    monkeypatch.setattr("bench.bench_curve.distances", lambda _: {**dict.fromkeys(TERMS, 0.0), term: float("nan")})
+    assert main(["--steps", "2", "--seeds", "2"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [["--seeds", "1"], ["--steps", "1"]])
 def test_too_little_to_compare(flags, capsys):
     with pytest.raises(SystemExit):

@@ -9,6 +9,11 @@ from bench import bench_inference, inference_contenders
 from bench.inference_contenders import BASE, VERBS, Form, Job, caller, inputs_of, model_of, plain_vae, trained_vae
 
 
+@pytest.fixture(autouse=True)
+def _processor(processor):
+    processor()
+
+
 @pytest.fixture(scope="module")
 def vae():
     return trained_vae(2)
@@ -77,7 +82,7 @@ def test_what_is_compiled_comes_last_and_in_place_of_what_was_there(tmp_path, mo
     assert len(names) == len(set(names)) and names[-1] == compiled[-1]["contender"]
 
 
-def spoilt(monkeypatch, name: str) -> None:
+def spoilt(monkeypatch, name: str, by: float = 1.0) -> None:
     """One contender's last bias moves."""
 
     def other(form, vae, device):
@@ -85,15 +90,16 @@ def spoilt(monkeypatch, name: str) -> None:
         if form.name == name:
             with torch.no_grad():
                 next(p for n, p in model.decoder.named_parameters() if n.startswith("to_image") and p.dim() == 1).add_(
-                    1
+                    by
                 )
         return model
 
     monkeypatch.setattr(bench_inference, "model_of", other)
 
 
-def test_ours_is_not_timed_when_wrong(tmp_path, monkeypatch):
-    spoilt(monkeypatch, "fastvae eager fp32")
+@pytest.mark.parametrize("by", [1.0, float("nan")])
+def test_ours_is_not_timed_when_wrong(tmp_path, monkeypatch, by):
+    spoilt(monkeypatch, "fastvae eager fp32", by)
     status, record = run(tmp_path, "--verb", "decode")
     assert status == 1 and record["rows"] == []
     assert any("WRONG, not timed: decode 1: fastvae eager fp32: relative error" in note for note in record["notes"])

@@ -91,3 +91,6 @@ def test_verdicts_in_words():
     assert str(Verdict("ms", "<=", 2.0, 1.0, (0.9, 1.1))) == "ms <= 2: pass, 1 (0.9 to 1.1), margin 2.00 x"
     assert str(Verdict("times", ">=", 2.0, 1.5, (1.5, 1.5))) == "times >= 2: FAIL, 1.5, margin 0.75 x"
     assert str(Verdict("wrong", "<=", 0, 0, (0, 0))) == "wrong <= 0: pass, 0"
+    for sense in ("<=", ">="):
+        for target, value in ((1.0, float("nan")), (float("nan"), 1.0)):
+            assert not Verdict("ms", sense, target, value, (value, value)).passes

@@ -10,8 +10,14 @@ from bench import bench_step
 from bench.plain_step import CatPaddedConv2d, PlainLossNetwork, PlainStep, replicating_conv
 from bench.same_step import check_same_step
 from bench.step_contenders import BASE, Built, Contender, loss_network, reference
+from fastvae.errors import FastvaeError
 
 LAYERS = ("relu1_1", "relu2_1")
+
+
+@pytest.fixture(autouse=True)
+def _processor(processor):
+    processor()
 
 
 @pytest.fixture
@@ -27,6 +33,13 @@ def run(tmp_path, *flags) -> tuple[int, dict]:
 
 def test_the_plain_step_is_the_same_step(batch):
     check_same_step(loss_network(LAYERS), *batch)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_no_gradient(batch, value):
+    pixels, noise = batch
+    with pytest.raises(AssertionError, match="gradient of"):
+        check_same_step(loss_network(LAYERS), pixels, noise * value)
 
 
 def test_the_plain_loss_network_is_the_same_network():
@@ -53,7 +66,9 @@ def test_the_same_step_on_the_gpu(tiny):
     check_same_step(loss_network(chosen.layers), pixels, torch.randn(4, 100, device="cuda"))
 
 
-def test_a_run_leaves_a_record(tmp_path, capsys):
+@pytest.mark.parametrize("instructions", [[], ["avx512_bf16"]], ids=["fp32", "bf16"])
+def test_a_run_leaves_a_record(tmp_path, capsys, processor, instructions):
+    processor(*instructions)
     status, record = run(tmp_path, "--batch", "3", "--rounds", "2")
     assert status == 0 and record["settings"]["batch"] == 3
     names = [row["contender"] for row in record["rows"]]
@@ -162,6 +177,15 @@ def test_a_time_limit_while_timing_leaves_the_rounds_that_are_whole(tmp_path, mo
     assert len(record["rows"]) >= 3 and {len(row["samples_s"]) for row in record["rows"]} == {2}
 
 
+def test_what_is_left_of_contenders_is_shown(tmp_path, monkeypatch, capsys):
+    right = bench_step.contenders
+    monkeypatch.setattr(
+        bench_step, "contenders", lambda *a: {name: c for name, c in right(*a).items() if name.startswith("fastvae")}
+    )
+    status, record = run(tmp_path)
+    assert status == 0 and record["rows"] and "nan x best peer" in capsys.readouterr().out
+
+
 def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypatch):
     def fails(pixels, noise):
         raise RuntimeError("no such thing here")
@@ -173,6 +197,18 @@ def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypat
     assert not {"plain broken", "plain nan"} & {row["contender"] for row in record["rows"]}
     notes = "\n".join(record["notes"])
     assert "left out: plain broken: RuntimeError" in notes and "left out: plain nan is wrong: kl" in notes
+
+
+def test_one_of_ours_that_cannot_be_captured_costs_the_others_nothing(tmp_path, monkeypatch):
+    def fails(pixels, noise):
+        raise FastvaeError("step 1 failed while it was being captured")
+
+    with_contender(monkeypatch, "fastvae broken", fails)
+    status, record = run(tmp_path)
+    names = {row["contender"] for row in record["rows"]}
+    assert status == 1 and BASE in names and any(name.startswith("fastvae") for name in names)
+    assert "fastvae broken" not in names
+    assert "FAILED: fastvae broken: FastvaeError: step 1 failed while it was being captured" in record["notes"]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "1"), ("--rounds", "0"), ("--width", "-3")])

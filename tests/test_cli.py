@@ -29,7 +29,8 @@ def test_every_command_explains_itself(command, capsys):
     assert f"usage: fastvae {command}" in capsys.readouterr().out
 
 
-def test_info_names_what_runs_and_why(capsys):
+def test_info_names_what_runs_and_why(processor, capsys):
+    processor()
     assert main(["info"]) == 0
     said = capsys.readouterr().out
     assert all(topic in said for topic in ("device", "precision", "compile", "compiler", "Triton", "DALI", "cache"))

@@ -12,6 +12,16 @@ def test_accepts_rounding_in_the_same_dtype():
     assert_close(exact.float(), exact.float(), exact)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("broken", ["plain", "exact", "terms"])
+def test_refuses_to_compare_with_what_is_not_finite(broken, value):
+    exact = torch.randn(64, dtype=torch.float64)
+    given = {"plain": exact.float(), "exact": exact, "terms": exact.abs()}
+    given[broken] = given[broken].clone().index_fill_(0, torch.tensor([5]), value)
+    with pytest.raises(AssertionError, match=f"{broken} is not finite"):
+        assert_close(exact.float(), **given)
+
+
 @pytest.mark.parametrize("broken", ["value", "shape", "dtype", "nan"])
 def test_refuses_what_is_not_rounding(broken):
     exact = torch.randn(64, dtype=torch.float64)

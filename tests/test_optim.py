@@ -1,5 +1,8 @@
 """The optimisers as drop-in for torch's own, and their clipping."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -28,6 +31,21 @@ def run(optimizer, params, steps, seed=2):
         for p in params:
             p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
         optimizer.step()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_copies_go_on_alike(name, copied):
+    params = parameters()
+    optimizer = PAIRS[name][0](params, clip=0.05)
+    run(optimizer, params, 3)
+    twin = copied(optimizer)
+    theirs = twin.param_groups[0]["params"]
+    assert not any(p is q for p, q in zip(params, theirs, strict=True))
+    run(optimizer, params, 2, seed=3)
+    run(twin, theirs, 2, seed=3)
+    for p, q in zip(params, theirs, strict=True):
+        assert torch.equal(p, q) and p.abs().max() <= 0.05
 
 
 @pytest.mark.parametrize("name", PAIRS)

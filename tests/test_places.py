@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.errors import UsageError
-from fastvae.places import printable, resolved
+from fastvae.places import is_file, is_folder, resolved, shown
 
 
 def test_home_is_expanded(monkeypatch):
@@ -45,8 +45,15 @@ def test_without_any_home_folder(monkeypatch):
         resolved("~/x")
 
 
-@pytest.mark.parametrize("text", ["plain \u00fc", "\ud800x", os.fsdecode(b"lauf-\xfc"), Path("a") / "\udcfc"])
-def test_what_is_printed_can_be_written(text):
-    shown = printable(text)
-    shown.encode()
-    assert len(shown) == len(os.fspath(text)) and ("\ufffd" in shown) == (shown != os.fspath(text))
+def test_what_lies_there_is_asked_without_errors(tmp_path):
+    (tmp_path / "file").touch()
+    assert is_folder(tmp_path) and not is_folder(tmp_path / "file")
+    assert is_file(tmp_path / "file") and not is_file(tmp_path)
+    for nowhere in (tmp_path / "x", tmp_path / "file" / "x", tmp_path / ("x" * 5000), "a\x00b"):
+        assert not is_folder(nowhere) and not is_file(nowhere)
+
+
+def test_names_as_messages_show_them():
+    assert shown(Path("/data/naïve 名.jpg")) == "/data/naïve 名.jpg"
+    assert shown(os.fsdecode(b"a\xfc\n\x1b[31m.jpg")) == r"a\xfc\n\x1b[31m.jpg"
+    assert shown("\ud800\u2028") == r"\ud800\u2028"

@@ -12,7 +12,7 @@ import tyro
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
 from fastvae.config import at_least, between, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import printable, resolved
+from fastvae.places import resolved, shown
 from fastvae.whole_file import check_writable, write_whole
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
@@ -166,12 +166,12 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
         text += f"\nStopped after {len(found.results)} attributes: this is not all."
     said = [text]
     try:
-        write_whole(out / "attributes.txt", printable(f"{_title(about)}\n{about['splits']}\n\n{text}\n"))
-        write_whole(out / "attributes.csv", printable(report.as_csv(found, paper)))
+        write_whole(out / "attributes.txt", f"{shown(_title(about))}\n{about['splits']}\n\n{text}\n")
+        write_whole(out / "attributes.csv", report.as_csv(found, paper))
         write_whole(out / "attributes.json", report.as_json(found, **about))
         made = list(_FILES)
         try:
-            picture.draw(found, paper, printable(_title(about)), out / _FILES[-1])
+            picture.draw(found, paper, shown(_title(about)), out / _FILES[-1])
         except FastvaeError as error:
             made.pop()
             print(error, file=sys.stderr)

@@ -1,38 +1,54 @@
-"""`fastvae prepare SOURCE OUT`: decode a folder of images once."""
+"""`fastvae prepare SOURCE OUT`: decode a folder of images once; `fastvae prepare --check FILE`: is one undamaged?"""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from fastvae.errors import UsageError
+from fastvae.places import shown
+
+# Texts, not paths: of an empty text pathlib makes the working directory, before `resolved` can refuse it.
+_Path = Annotated[str | None, tyro.conf.arg(metavar="PATH")]
+_Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
+_Out = Annotated[str | None, tyro.conf.arg(metavar="OUT")]
+_Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
+
 
 @dataclass(frozen=True)
 class _Command:
-    """Decodes CelebA, CIFAR-10 or any folder of images into one packed file that training reads at memory speed."""
+    """Decodes CelebA, CIFAR-10 or any folder of images into one packed file that training reads at memory speed.
 
-    source: tyro.conf.Positional[Path]  # folder of images
-    out: tyro.conf.Positional[Path]  # file to write, e.g. celeba64.fvae
+    With --check, says what a packed file is, and whether every block of it matches its checksum.
+    """
+
+    source: tyro.conf.Positional[_Source] = None  # folder of images
+    out: tyro.conf.Positional[_Out] = None  # file to write, e.g. celeba64.fvae
     kind: Literal["auto", "celeba", "cifar10", "folder"] = "auto"  # what the folder is; auto looks
     image_size: int | None = None  # pixels a side, 8 to 1024; default 64, for CIFAR-10 32
     # auto: the authors' box for 178x218 pictures, else the largest centred square; whole: all of it
     crop: Literal["auto", "celeba", "center", "whole"] = "auto"
-    box: Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")] = (
-        None  # crop to this box instead, in pixels
-    )
+    box: _Box = None  # crop to this box instead, in pixels
     decoder: Literal["auto", "pillow", "dali"] = "auto"  # auto: DALI where it is installed
-    annotations: Path | None = None  # folder with CelebA's two lists, if they are not near the images
+    annotations: _Path = None  # folder with CelebA's two lists, if they are not near the images
     workers: int | None = None  # decoding threads; default one a core
     overwrite: bool = False  # replace OUT if it exists
+    check: _Path = None  # a packed file to read and compare with its checksums; nothing is prepared
 
 
 def run(argv: list[str]) -> int:
-    """Parses the flags and prepares.
+    """Parses the flags, and prepares or checks.
 
     Raises:
-        FastvaeError: see `prepare`.
+        FastvaeError: see `prepare` and `PackedImages.verify`.
     """
     command = tyro.cli(_Command, prog="fastvae prepare", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    if command.check is not None:
+        if command.source is not None:
+            raise UsageError("--check FILE reads a packed file and prepares nothing: leave SOURCE and OUT out")
+        return _check(command.check)
+    if command.source is None or command.out is None:
+        raise UsageError("give the folder of images and the file to write: fastvae prepare SOURCE OUT")
     from fastvae.data.prepare import prepare
 
     whole_or_named = None if command.crop == "whole" else command.crop
@@ -47,5 +63,27 @@ def run(argv: list[str]) -> int:
         workers=command.workers,
         overwrite=command.overwrite,
     )
-    print(f"{packed.path}: train on it with --data {packed.path} --image-size {packed.images.shape[1]}")
+    path = shown(packed.path)
+    print(f"{path}: train on it with --data {path} --image-size {packed.images.shape[1]}")
+    return 0
+
+
+def _check(path: str) -> int:
+    from fastvae.data.packed import SPLITS, PackedImages
+
+    packed = PackedImages.open(path)
+    count, height, width, _ = packed.images.shape
+    made = {name: packed.header.get(name) for name in ("kind", "source", "decoder")}
+    parts = [f"{name} {shown(value)}" for name, value in made.items() if isinstance(value, str)]
+    counts = ", ".join(f"{len(packed.indices(split))} {split}" for split in SPLITS)
+    print(
+        f"{shown(packed.path)}: {count} images of {height}x{width} ({counts}), {len(packed.attribute_names)} attributes"
+    )
+    if parts:
+        print("; ".join(parts))
+    packed.verify(progress=True)
+    if packed.unknown_blocks:
+        later = ", ".join(map(shown, packed.unknown_blocks))
+        print(f"not checked, since a later version of fastvae has written them: {later}")
+    print("every block matches its checksum")
     return 0

@@ -52,14 +52,14 @@ def signals_unwind() -> Iterator[None]:
 def lasting_output() -> Iterator["LastingStream"]:
     """While it is open, standard output and error may be closed, full, or lose their readers, and work goes on.
 
-    What their encodings do not have, such as file names that are not UTF-8, is escaped. Gives standard output, whose
-    `error` tells the caller whether all was written.
+    File names that are not UTF-8 are written as they are, and what else an encoding does not have is escaped. Gives
+    standard output, whose `error` tells the caller whether all was written.
     """
     _fill_standard_descriptors()
     before = sys.stdout, sys.stderr
     errors = getattr(sys.stdout, "errors", None)
     with contextlib.suppress(AttributeError, ValueError, OSError):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.stdout, sys.stderr = output, _ = LastingStream(sys.stdout), LastingStream(sys.stderr)
     try:
         yield output
@@ -86,7 +86,11 @@ class LastingStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes and returns the length, whatever becomes of it."""
-        self._try(lambda stream: stream.write(text))
+        try:
+            self._try(lambda stream: stream.write(text))
+        except UnicodeEncodeError:
+            escaped = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            self._try(lambda stream: stream.write(escaped))
         return len(text)
 
     def flush(self) -> None:
@@ -117,6 +121,8 @@ class LastingStream(io.TextIOBase):
             return
         try:
             act(self._stream)
+        except UnicodeEncodeError:
+            raise
         except (OSError, ValueError) as error:
             self.error, lost, self._stream = error, self._stream, None
             # Or Python tries again at its end, and says that it failed.

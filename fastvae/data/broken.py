@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fastvae.data.prepare import MOST_BROKEN
 from fastvae.errors import FastvaeError
+from fastvae.places import shown
 
 _NAMED = 10
 _logger = logging.getLogger("fastvae")
@@ -35,10 +36,14 @@ class BrokenPictures:
         with self._lock:
             if index not in self._reasons:
                 self._reasons[index] = reason
-                _logger.warning("%s is broken and another picture takes its place: %s", self._names[index], reason)
+                _logger.warning(
+                    "%s is broken and another picture takes its place: %s", shown(self._names[index]), reason
+                )
             allowed = int(len(self._names) * MOST_BROKEN)
             if len(self._reasons) > allowed:
-                first = "; ".join(f"{self._names[at]}: {why}" for at, why in sorted(self._reasons.items())[:_NAMED])
+                first = "; ".join(
+                    f"{shown(self._names[at])}: {why}" for at, why in sorted(self._reasons.items())[:_NAMED]
+                )
                 raise FastvaeError(
                     f"{len(self._reasons)} or more of {len(self._names)} images are broken, and at most {allowed} "
                     f"(1 %) may be; remove or replace them. First: {first}"

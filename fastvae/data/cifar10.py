@@ -1,16 +1,17 @@
 """CIFAR-10 in its public binary form, as one PNG a batch, or as one folder a class."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fastvae.data.folder import SPLIT_FOLDERS, read_folder
+from fastvae.data.folder import read_folder, split_of
 from fastvae.data.packed import SPLITS
 from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
+from fastvae.places import is_file, is_folder, shown
+from fastvae.reading import Malformed, conform, open_regular, parse_json, read_text
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -18,6 +19,8 @@ _PIXEL_BYTES = 3 * SIDE * SIDE
 _TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _INNER_FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+# CIFAR-10 has 10,000 images a batch.
+_MOST_ROWS = 65536
 _PICKLE_ADVICE = (
     "these are Python pickles, which fastvae never loads because loading one can run any code; "
     "take the binary version, cifar-10-binary.tar.gz"
@@ -27,7 +30,7 @@ _PICKLE_ADVICE = (
 def is_cifar10(root: Path) -> bool:
     """Whether the folder holds CIFAR-10 in a form that is read or, for pickles, refused with advice."""
     folder = _batches_folder(root)
-    has_batches = any((folder / f"{_BATCHES[0]}{form}").is_file() for form in ("", ".bin", ".png"))
+    has_batches = any(is_file(folder / f"{_BATCHES[0]}{form}") for form in ("", ".bin", ".png"))
     return has_batches or _has_class_folders(root)
 
 
@@ -47,18 +50,18 @@ def read_cifar10(root: Path) -> Source:
     """
     folder = _batches_folder(root)
     for suffix, read in ((".bin", _read_binary), (".png", _read_pngs)):
-        present = [name for name in _BATCHES if (folder / f"{name}{suffix}").is_file()]
+        present = [name for name in _BATCHES if is_file(folder / f"{name}{suffix}")]
         missing = [f"{name}{suffix}" for name in _BATCHES if name not in present]
         if present and missing:
-            raise FastvaeError(f"{folder} lacks {', '.join(missing)} of CIFAR-10; unpack the archive again")
+            raise FastvaeError(f"{shown(folder)} lacks {', '.join(missing)} of CIFAR-10; unpack the archive again")
         if present:
             return _source(folder, *read(folder))
-    if (folder / _BATCHES[0]).is_file() or (folder / "batches.meta").is_file():
-        raise FastvaeError(f"{folder} holds {_BATCHES[0]} and its like: {_PICKLE_ADVICE}")
+    if is_file(folder / _BATCHES[0]) or is_file(folder / "batches.meta"):
+        raise FastvaeError(f"{shown(folder)} holds {_BATCHES[0]} and its like: {_PICKLE_ADVICE}")
     if _has_class_folders(root):
         return dataclasses.replace(read_folder(root), kind="cifar10", native_size=SIDE)
     raise FastvaeError(
-        f"{root} holds no CIFAR-10: expected {_BATCHES[0]}.bin to {_BATCHES[-1]}.bin, the same as .png, "
+        f"{shown(root)} holds no CIFAR-10: expected {_BATCHES[0]}.bin to {_BATCHES[-1]}.bin, the same as .png, "
         f"or folders train/{CLASSES[0]} and so on"
     )
 
@@ -86,10 +89,17 @@ def _read_binary(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     pixels, labels = [], []
     for name in _BATCHES:
         file = folder / f"{name}.bin"
-        data = np.fromfile(file, np.uint8)
+        try:
+            with open_regular(file) as binary:
+                if binary.seek(0, 2) > _MOST_ROWS * (1 + _PIXEL_BYTES):
+                    raise FastvaeError(f"{shown(file)} is larger than any batch of CIFAR-10; unpack the archive again")
+                binary.seek(0)
+                data = np.frombuffer(binary.read(), np.uint8)
+        except OSError as error:
+            raise FastvaeError(f"{shown(file)} cannot be read ({error.strerror or shown(str(error))})") from error
         if not data.size or data.size % (1 + _PIXEL_BYTES):
             raise FastvaeError(
-                f"{file} is truncated or not CIFAR-10: {data.size} bytes are no multiple of "
+                f"{shown(file)} is truncated or not CIFAR-10: {data.size} bytes are not a multiple of "
                 f"{1 + _PIXEL_BYTES}; unpack the archive again"
             )
         rows = data.reshape(-1, 1 + _PIXEL_BYTES)
@@ -103,15 +113,20 @@ def _read_pngs(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     for name in _BATCHES:
         file = folder / f"{name}.png"
         try:
-            with Image.open(file, formats=("PNG",)) as picture:
-                rows = np.asarray(picture)
+            with open_regular(file) as data, Image.open(data, formats=("PNG",)) as picture:
+                mode, (width, height) = picture.mode, picture.size
+                # Asked before anything is decoded.
+                fits = mode == "RGB" and width == SIDE * SIDE and height <= _MOST_ROWS
+                rows = np.asarray(picture) if fits else None
         # Whatever the codec raises, the file is damaged.
         except Exception as error:
-            raise FastvaeError(f"{file} cannot be decoded ({error}); unpack the archive again") from None
-        if rows.dtype != np.uint8 or rows.shape[1:] != (SIDE * SIDE, 3):
             raise FastvaeError(
-                f"{file} is no batch of CIFAR-10: expected RGB rows of {SIDE * SIDE} pixels, one an image; "
-                f"got {rows.dtype} {list(rows.shape)}"
+                f"{shown(file)} cannot be decoded ({shown(str(error))}); unpack the archive again"
+            ) from None
+        if rows is None:
+            raise FastvaeError(
+                f"{shown(file)} is no batch of CIFAR-10: expected RGB rows of {SIDE * SIDE} pixels, one an image; "
+                f"got {mode} {width}x{height}"
             )
         pixels.append(rows.reshape(-1, SIDE, SIDE, 3))
     counts = [len(block) for block in pixels]
@@ -122,30 +137,35 @@ def _read_pngs(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def _read_labels(folder: Path, split: str, count: int) -> np.ndarray:
     candidates = [folder / f"{split}_lables.json", folder / f"{split}_labels.json"]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    file = next(filter(is_file, candidates), None)
     if file is None:
-        raise FastvaeError(f"{candidates[0]} is missing: the PNG form of CIFAR-10 has its labels there")
+        raise FastvaeError(f"{shown(candidates[0])} is missing: the PNG form of CIFAR-10 has its labels there")
+    expected = f"{shown(file)} must be a JSON list of {count} numbers, one an image"
     try:
-        labels = np.array(json.loads(file.read_text("utf-8")))
-    except ValueError:
-        labels = np.empty(0)
-    if labels.shape != (count,) or labels.dtype.kind != "i":
-        raise FastvaeError(f"{file} must be a JSON list of {count} numbers, one an image; unpack it again")
-    return _checked_labels(labels, file)
+        labels = conform(parse_json(read_text(file)), tuple[int, ...], "labels")
+    except Malformed as error:
+        raise FastvaeError(f"{expected} ({shown(str(error))}); unpack it again") from None
+    if len(labels) != count:
+        raise FastvaeError(f"{expected}, and has {len(labels)}; unpack it again")
+    return _checked_labels(np.array(labels), file)
 
 
 def _checked_labels(labels: np.ndarray, file: Path) -> np.ndarray:
     if labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise FastvaeError(f"{file} is damaged or not CIFAR-10: it has labels beyond 0 to {len(CLASSES) - 1}")
+        raise FastvaeError(f"{shown(file)} is damaged or not CIFAR-10: it has labels beyond 0 to {len(CLASSES) - 1}")
     return labels.astype(np.uint8)
 
 
 def _batches_folder(root: Path) -> Path:
-    return next((root / name for name in _INNER_FOLDERS if (root / name).is_dir()), root)
+    return next((root / name for name in _INNER_FOLDERS if is_folder(root / name)), root)
 
 
 def _has_class_folders(root: Path) -> bool:
     def is_complete(folder: Path) -> bool:
-        return all((folder / name).is_dir() for name in CLASSES)
+        return all(is_folder(folder / name) for name in CLASSES)
 
-    return is_complete(root) or any(is_complete(root / name) for name in SPLIT_FOLDERS)
+    try:
+        folders = [folder for folder in root.iterdir() if split_of(folder.name) is not None]
+    except OSError:
+        return False
+    return any(map(is_complete, (root, *folders)))

@@ -1,30 +1,40 @@
 """Opens what `--data` names: the embedded faces, a packed file, or a folder that is prepared on first use."""
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from fastvae.cache import cache_folder
+from fastvae.cache import cache_folder, kept_file
+from fastvae.data import identity
+from fastvae.data.detect import read_source
+from fastvae.data.identity import Identity
 from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.data.source import Source
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import is_folder, resolved, shown
 
 EMBEDDED = "faces"
 EMBEDDED_COUNT = 6000
 _HELD_OUT_EVERY = 20
 _CHUNK = 500
+_CROP = "auto"
 _logger = logging.getLogger("fastvae")
 
 
-def open_images(data: str, image_size: int) -> PackedImages:
+def open_images(data: str, image_size: int, *, source: Source | None = None) -> PackedImages:
     """The images to train on, uint8 [N, image_size, image_size, 3], memory-mapped.
 
     Args:
         data: "faces", the embedded data set, drawn on first use; a file of `fastvae prepare`; or a folder of
             images, which is prepared once into the cache folder.
         image_size: pixels a side.
+        source: what the folder holds, if it has been read already.
 
     Raises:
         UsageError: the packed file has another image size.
@@ -32,15 +42,25 @@ def open_images(data: str, image_size: int) -> PackedImages:
     """
     if data == EMBEDDED:
         return _embedded(image_size)
-    path = Path(data).expanduser()
-    images = _prepared(path, image_size) if path.is_dir() else PackedImages.open(path)
+    path = resolved(data)
+    images = _prepared(path, image_size, source) if is_folder(path) else PackedImages.open(path)
     size = images.images.shape[1:3]
     if size != (image_size, image_size):
         raise UsageError(
-            f"{path} holds images of {size[0]}x{size[1]} pixels and the model takes {image_size}x{image_size}: "
+            f"{shown(path)} holds images of {size[0]}x{size[1]} pixels and the model takes {image_size}x{image_size}: "
             f"give --image-size {size[0]}, or prepare the images again in that size"
         )
     return images
+
+
+def identity_of(data: str, images: PackedImages) -> Identity:
+    """The identity of what `open_images` gives for `data`."""
+    if data != EMBEDDED:
+        return identity.of_packed(images)
+    from fastvae.data import faces
+
+    count, size = images.images.shape[:2]
+    return identity.of_faces(faces.VERSION, count, size, len(images.indices("train")))
 
 
 def _embedded(image_size: int) -> PackedImages:
@@ -48,48 +68,63 @@ def _embedded(image_size: int) -> PackedImages:
 
     # The drawing code is part of the name, so that a change to it never meets an old file.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
-    path = cache_folder() / f"faces-{EMBEDDED_COUNT}-{image_size}-{version}.fvae"
-    if not path.exists():
-        _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, path)
-        _make_folder(path.parent)
+
+    def draw(path: Path) -> None:
+        _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, shown(path))
         with PackedWriter(path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True) as writer:
             for start in range(0, EMBEDDED_COUNT, _CHUNK):
                 images, attributes = faces.draw_faces(_CHUNK, start=start, size=image_size)
                 held_out = np.arange(start, start + _CHUNK) % _HELD_OUT_EVERY == 0
                 writer.append(images, splits=held_out.astype(np.uint8), attributes=attributes)
             writer.info = {"kind": "faces", "source": "drawn by fastvae", "split_rule": "every 20th is validation"}
-    return PackedImages.open(path)
 
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FastvaeError(
-            f"the cache folder {folder} cannot be made ({error.strerror}): name another one in FASTVAE_CACHE"
-        ) from error
+    return _kept(f"faces-{EMBEDDED_COUNT}-{image_size}-{version}.fvae", image_size, draw)
 
 
 def _drawing_files() -> list[Path]:
     return sorted(Path(__file__).parent.glob("face*.py"))
 
 
-def _prepared(folder: Path, image_size: int) -> PackedImages:
-    from fastvae.data.prepare import prepare
+def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedImages:
+    from fastvae.data.prepare import prepare_source
 
-    # Names, sizes and times of the files: a changed folder is prepared anew, an unchanged one is not read again.
-    listing = hashlib.sha256(f"{folder.resolve()}|{image_size}".encode())
-    files = 0
-    for parent, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            status = (Path(parent) / name).lstat()
-            listing.update(f"{parent}/{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-            files += 1
-    if not files:
-        raise FastvaeError(f"{folder} is empty; give a folder that holds images, or `faces` for the embedded ones")
-    path = cache_folder() / f"{folder.resolve().name}-{image_size}-{listing.hexdigest()[:12]}.fvae"
-    if not path.exists():
-        _logger.info("preparing %s once, into %s", folder, path)
-        _make_folder(path.parent)
-        prepare(folder, path, image_size=image_size, overwrite=True)
+    source = source or read_source(folder)
+    # The folder's name is for people; what stands for its place keeps two folders of one name apart.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)[:40]
+    place = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:8]
+    key = identity.cache_key(source, image_size=image_size, crop=_CROP)[:16]
+
+    def prepare(path: Path) -> None:
+        _logger.info("preparing %s once, into %s", shown(folder), shown(path))
+        prepare_source(source, path, image_size=image_size, crop=_CROP, overwrite=True)
+        _remove_superseded(path)
+
+    return _kept(f"{name}-{image_size}-{place}-{key}.fvae", image_size, prepare)
+
+
+def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedImages:
+    """A packed file of the cache, which may be one that can only be read; made where it is not there or is damaged."""
+    kept = kept_file(name) or cache_folder() / name
+    try:
+        images = PackedImages.open(kept)
+        if images.images.shape[1:3] == (image_size, image_size):
+            return images
+        why = "it holds images of another size"
+    except FastvaeError as error:
+        why = str(error)
+    if os.path.lexists(kept):
+        _logger.warning("%s is made again: %s", shown(kept), why)
+    path = cache_folder() / name
+    make(path)
     return PackedImages.open(path)
+
+
+def _remove_superseded(path: Path) -> None:
+    """Removes what earlier states of the same folder were prepared to. Whoever has it mapped keeps it."""
+    stem = path.stem.rpartition("-")[0]
+    ours = re.compile(re.escape(stem) + r"-[0-9a-f]{16}\.fvae")
+    for other in path.parent.iterdir():
+        if other != path and ours.fullmatch(other.name) and not other.is_symlink() and other.is_file():
+            with contextlib.suppress(OSError):
+                other.unlink()
+                _logger.info("removed %s, an earlier state of the same folder", shown(other))

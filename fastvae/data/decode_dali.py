@@ -14,10 +14,11 @@ libjpeg only warns of it; of 150 such files Pillow refused one that DALI took.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ from PIL import Image
 from fastvae.data import decode_pillow
 from fastvae.data.crop import Box, Crop, crop_box
 from fastvae.data.decode_pillow import BrokenImage
-from fastvae.data.plain_jpeg import plain_jpeg_size
+from fastvae.data.plain_jpeg import plain_jpeg_size, read_if_small
 from fastvae.errors import FastvaeError
 
 # A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink,
@@ -36,6 +37,7 @@ _BATCH = 256
 _TASK = 32
 _logger = logging.getLogger("fastvae")
 
+_File = bytes | Path | BrokenImage
 _Result = np.ndarray | BrokenImage
 
 
@@ -56,7 +58,7 @@ def describe() -> str:
     return f"dali {dali.__version__}, {decode_pillow.describe()}"
 
 
-def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Iterator[_Result]:
+def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Generator[_Result, None, None]:
     """Decodes files in order; arguments and results as in `decode_pillow.decode`.
 
     While DALI decodes a batch, `workers` threads read the files of the next and resize the crops of the last.
@@ -64,11 +66,14 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Ite
     decoder = _CroppingDecoder(workers)
     pool = ThreadPoolExecutor(workers)
 
-    def read_task(start: int, stop: int) -> list[tuple[bytes | BrokenImage, Box | None]]:
-        return [_read(path, crop) for path in paths[start:stop]]
+    stopping = Event()
+
+    def read_task(start: int, stop: int) -> list[tuple[_File, Box | None]]:
+        return [_read(path, crop) for path in paths[start:stop] if not stopping.is_set()]
 
     def finish_task(files, pieces) -> list[_Result]:
-        return [_finish(data, piece, crop, size) for (data, _), piece in zip(files, pieces, strict=True)]
+        both = zip(files, pieces, strict=True)
+        return [_finish(data, piece, crop, size) for (data, _), piece in both if not stopping.is_set()]
 
     def submit_reads(start: int) -> list[Future]:
         stop = min(start + _BATCH, len(paths))
@@ -88,6 +93,7 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Ite
         for task in finishing:
             yield from task.result()
     finally:
+        stopping.set()
         pool.shutdown(cancel_futures=True)
 
 
@@ -98,7 +104,7 @@ class _CroppingDecoder:
         self._threads = threads
         self._build()
 
-    def decode(self, files: list[tuple[bytes | BrokenImage, Box | None]]) -> list[np.ndarray | None]:
+    def decode(self, files: list[tuple[_File, Box | None]]) -> list[np.ndarray | None]:
         """At most _BATCH files -> for each with a box, that box as uint8 [bottom - top, right - left, 3], RGB.
 
         None for files without a box, and for all if DALI refuses one: it does not say which one it was.
@@ -140,12 +146,14 @@ class _CroppingDecoder:
         self._pipeline.build()
 
 
-def _read(path: Path, crop: Crop) -> tuple[bytes | BrokenImage, Box | None]:
-    """The file's bytes, and the box to cut out of it if it is for DALI."""
+def _read(path: Path, crop: Crop) -> tuple[_File, Box | None]:
+    """The file's bytes, or the path of a large one, and the box to cut out of it if it is for DALI."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return BrokenImage(str(error)), None
+        data = read_if_small(path)
+    except OSError:  # Pillow's reader says what is wrong
+        data = None
+    if data is None:
+        return path, None
     size = plain_jpeg_size(data)
     if size is None or size[0] * size[1] > _MOST_PIXELS:
         return data, None
@@ -155,9 +163,10 @@ def _read(path: Path, crop: Crop) -> tuple[bytes | BrokenImage, Box | None]:
         return BrokenImage(str(error)), None
 
 
-def _finish(data: bytes | BrokenImage, piece: np.ndarray | None, crop: Crop, size: int) -> _Result:
+def _finish(data: _File, piece: np.ndarray | None, crop: Crop, size: int) -> _Result:
     if isinstance(data, BrokenImage):
         return data
     if piece is None:
-        return decode_pillow.decode_file(BytesIO(data), crop=crop, size=size)
+        file = data if isinstance(data, Path) else BytesIO(data)
+        return decode_pillow.decode_file(file, crop=crop, size=size)
     return decode_pillow.crop_and_resize(Image.fromarray(piece), crop=None, size=size)

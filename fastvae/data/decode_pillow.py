@@ -8,10 +8,11 @@ Threads, not processes: on two cores two threads decode 3.1k CelebA pictures (17
 two processes 3.6k, and processes would ask every calling script for an `if __name__ == "__main__"`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 import numpy as np
@@ -19,10 +20,17 @@ import PIL
 from PIL import Image, ImageOps
 
 from fastvae.data.crop import Crop, crop_box
+from fastvae.data.transparency import opacity
 from fastvae.errors import FastvaeError
+from fastvae.places import shown
+from fastvae.reading import open_regular
 
 # Others that Pillow knows are not pictures from a camera, and some run external programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# 256 MiB as RGB: more pixels than any camera for consumers has but for two, and a bound to what a thread allocates.
+# Pillow warns from there on, and refuses twice as many.
+_MOST_PIXELS = (1 << 28) // 3
+_LARGEST_FILE = 1 << 28
 # Pictures a task: enough that handing tasks out costs nothing beside 0.4 ms a picture.
 _TASK = 32
 _TASKS_AHEAD_PER_WORKER = 4
@@ -40,7 +48,9 @@ def describe() -> str:
     return f"pillow {PIL.__version__}"
 
 
-def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Iterator[np.ndarray | BrokenImage]:
+def decode(
+    paths: Sequence[Path], *, crop: Crop, size: int, workers: int
+) -> Generator[np.ndarray | BrokenImage, None, None]:
     """Decodes files, in order, in threads that work a few batches ahead of the reader.
 
     Args:
@@ -53,8 +63,12 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Ite
         For each path uint8 [size, size, 3], 0..255, RGB, or a BrokenImage.
     """
 
+    stopping = Event()
+
     def decode_task(start: int) -> list[np.ndarray | BrokenImage]:
-        return [decode_file(path, crop=crop, size=size) for path in paths[start : start + _TASK]]
+        ahead = paths[start : start + _TASK]
+        # A task of large pictures takes long, and whoever stops should not have to wait for it.
+        return [decode_file(path, crop=crop, size=size) for path in ahead if not stopping.is_set()]
 
     starts = range(0, len(paths), _TASK)
     ahead = workers * _TASKS_AHEAD_PER_WORKER
@@ -67,41 +81,73 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Ite
             if start is not None:
                 tasks.append(pool.submit(decode_task, start))
     finally:
+        stopping.set()
         pool.shutdown(cancel_futures=True)
 
 
 def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray | BrokenImage:
-    """One file as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never an exception."""
+    """One file as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never an exception.
+
+    Broken is also what is no regular file (a pipe would be waited for), has more than 256 MiB, or more pixels than that
+    is as RGB.
+    """
     try:
-        with Image.open(file, formats=FORMATS) as picture:
-            return crop_and_resize(upright_rgb(picture), crop=crop, size=size)
+        if not isinstance(file, Path):
+            return _decode(file, crop, size)
+        with open_regular(file) as opened:
+            return _decode(opened, crop, size)
     except PIL.UnidentifiedImageError:
         return BrokenImage("not a JPEG, PNG, WebP or BMP picture")
     except FastvaeError as error:
         return BrokenImage(str(error))
     # What codecs raise on damaged files is open-ended: OSError, SyntaxError, struct.error and more.
     except Exception as error:
-        return BrokenImage(" ".join(str(error).split()) or type(error).__name__)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        return BrokenImage(shown(reason) or type(error).__name__)
+
+
+def _decode(file: BinaryIO, crop: Crop, size: int) -> np.ndarray:
+    if file.seek(0, 2) > _LARGEST_FILE:
+        raise FastvaeError(f"the file is larger than {_LARGEST_FILE >> 20} MiB")
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as picture:
+        if picture.width * picture.height > _MOST_PIXELS:
+            raise FastvaeError(f"{picture.width}x{picture.height} pixels are more than {_MOST_PIXELS:,}")
+        return crop_and_resize(upright_rgb(picture), crop=crop, size=size)
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:
     """The picture as 8-bit RGB, turned as its EXIF orientation says.
 
-    Grey becomes three equal channels, 16-bit grey is divided by 257, palettes are looked up, CMYK is converted
-    as Pillow does (no colour profile), transparent pixels are laid over white. Of an animation, the first frame.
+    Grey becomes three equal channels, 16-bit grey is divided by 257, of 16-bit colours the high byte is kept as by
+    Pillow, palettes are looked up, CMYK is converted as Pillow does (no colour profile), transparent pixels are laid
+    over white. Of an animation, the first frame.
+
+    Args:
+        picture: opened, its pixels not yet loaded.
     """
+    opaque = opacity(picture)
+    alpha = None
+    if opaque is not None:
+        alpha = Image.fromarray(opaque)
+        alpha.info = picture.info  # which says how to turn it
+        alpha = ImageOps.exif_transpose(alpha)
     picture.load()
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "RGB" and "transparency" not in picture.info:
+    if picture.mode == "RGB" and alpha is None:
         return picture
     if picture.mode.startswith("I"):
-        grey = np.rint(np.asarray(picture, np.float64) / 257).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if picture.has_transparency_data:
+        grey = np.asarray(picture).astype(np.int32).clip(0, 65535)
+        picture = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    elif alpha is None and picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+        alpha = picture.getchannel("A")
+    picture = picture.convert("RGB")
+    if alpha is not None:
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=alpha)
+        return white
+    return picture
 
 
 def crop_and_resize(picture: Image.Image, *, crop: Crop, size: int) -> np.ndarray:

@@ -52,6 +52,9 @@ ATTRIBUTES: tuple[str, ...] = (
     "Young",
 )
 
+# Of the pixels and attributes that are drawn: the next number whenever any of them changes.
+VERSION = 1
+
 # Faces whose traits are chosen at a time, which costs 15 % of the time if done for 16.
 _BATCH = 256
 _SIZE_STEP = 16

@@ -1,74 +1,78 @@
 """Any folder of pictures, at any depth."""
 
-import os
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path
 
 import numpy as np
 
+from fastvae.data.listing import list_pictures
 from fastvae.data.packed import SPLITS
 from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
+from fastvae.places import shown
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-SPLIT_FOLDERS = {**SPLITS, "val": SPLITS["validation"]}
 VALIDATION_EVERY = 20
 # More folders than this are albums or identities, and one column of attributes each would only cost memory.
 _MOST_CLASSES = 256
+_SPLIT_FOLDERS = {
+    "train": re.compile(r"train(ing)?"),
+    "validation": re.compile(r"val(id(ation)?)?|dev"),
+    "test": re.compile(r"test(ing)?"),
+}
+_SPLIT_ENDING = re.compile(r"[-_ ]?(set|data|images|imgs|\d*)")
+
+_Parts = list[tuple[str, ...]]
 
 
-def find_pictures(root: Path) -> list[str]:
-    """Paths of all pictures below `root`, relative, with slashes, sorted.
+def split_of(folder: str) -> int | None:
+    """The split that a folder's name says, 0 train, 1 validation or 2 test, or None.
 
-    Hidden files and folders are left out (macOS writes a hidden `._x.jpg` beside each `x.jpg`), and linked
-    folders are not followed.
-
-    Raises:
-        FastvaeError: there are none.
+    In any case: train, training; val, valid, validation, dev; test, testing; with set, data, images or a number behind
+    it, as in `test_set` and `val2017`.
     """
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
-        relative = Path(folder).relative_to(root)
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                found.append((relative / name).as_posix())
-    if not found:
-        raise FastvaeError(f"{root} holds no pictures ({' '.join(sorted(SUFFIXES))}); check the path")
-    return sorted(found)
+    for split, name in _SPLIT_FOLDERS.items():
+        match = name.match(folder.lower())
+        if match and _SPLIT_ENDING.fullmatch(folder.lower(), match.end()):
+            return SPLITS[split]
+    return None
 
 
 def read_folder(root: Path) -> Source:
     """Lists a folder of pictures.
 
-    Splits: if two or more of the folders train, validation (or val) and test lie directly in `root`, they
-    decide, and every picture must lie in one of them. Else every 20th picture in sorted order is held out for
-    validation; of fewer than 20 pictures, the last.
+    Folders that hold all others, as archives have them, count for nothing: what follows is said of what they hold.
 
-    Attributes: if every picture lies in a folder (below its split's folder), and those are 2 to 256, the
+    Splits: if the pictures lie in folders of two or more splits (`split_of`), these decide, and every picture must lie
+    in one of them. They may also be one level lower, below the classes, if all pictures do so. Else every 20th picture
+    in sorted order is held out for validation; of fewer than 20 pictures, the last.
+
+    Attributes: if every picture lies in a folder, those of the splits not counted, and these are 2 to 256, the
     folders' names are classes and become one-hot attributes.
 
     Raises:
         FastvaeError: no pictures, or pictures outside of the split folders.
     """
-    names = find_pictures(root)
-    parts = [PurePosixPath(name).parts for name in names]
-    tops = {part[0] for part in parts if len(part) > 1}
-    split_folders = sorted(tops & SPLIT_FOLDERS.keys())
-    if len(split_folders) >= 2:
-        outside = [name for name, part in zip(names, parts, strict=True) if part[0] not in split_folders]
-        if outside:
-            raise FastvaeError(
-                f"{root} has the split folders {', '.join(split_folders)}, and {len(outside)} pictures lie "
-                f"outside of them (first: {outside[0]}); move or remove these"
-            )
-        splits = np.array([SPLIT_FOLDERS[part[0]] for part in parts], np.uint8)
-        split_rule = f"folders {', '.join(split_folders)}"
-    else:
+    listing = list_pictures(root)
+    names = listing.names
+    parts = _without_common([tuple(name.split("/")) for name in names])
+    level = _split_level(parts)
+    if level is None:
         splits = _every_20th(len(names))
         split_rule = f"every {VALIDATION_EVERY}th picture in sorted order is validation, the rest train"
-    if split_folders:
-        parts = [part[1:] if part[0] in split_folders else part for part in parts]
-    attributes, attribute_names = _classes(parts)
+        # A split folder without another is none, and its name is no class.
+        parts = [part[1:] if len(part) > 1 and split_of(part[0]) is not None else part for part in parts]
+    else:
+        folders = sorted({part[level] for part in parts if _split_at(part, level) is not None})
+        outside = [name for name, part in zip(names, parts, strict=True) if _split_at(part, level) is None]
+        if outside:
+            raise FastvaeError(
+                f"{shown(root)} has the split folders {', '.join(map(shown, folders))}, and {len(outside)} pictures "
+                f"lie outside of them (first: {shown(outside[0])}); move or remove these"
+            )
+        splits = np.array([_split_at(part, level) for part in parts], np.uint8)
+        split_rule = f"folders {', '.join(map(shown, folders))}"
+        parts = [part[:level] + part[level + 1 :] for part in parts]
+    attributes, attribute_names = _classes(_without_common(parts))
     return Source(
         kind="folder",
         root=root,
@@ -78,7 +82,28 @@ def read_folder(root: Path) -> Source:
         split_rule=split_rule,
         attributes=attributes,
         attribute_names=attribute_names,
+        left_out=listing.left_out,
     )
+
+
+def _without_common(parts: _Parts) -> _Parts:
+    """The paths without the folders that hold all of them, but for those of splits."""
+    while len(parts[0]) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
+        parts = [part[1:] for part in parts]
+    return parts
+
+
+def _split_at(part: tuple[str, ...], level: int) -> int | None:
+    return split_of(part[level]) if len(part) > level + 1 else None
+
+
+def _split_level(parts: _Parts) -> int | None:
+    """The level of the folders that are splits, 0 or 1, or None."""
+    for level in (0, 1):
+        found = {_split_at(part, level) for part in parts}
+        if len(found - {None}) >= 2 and (level == 0 or None not in found):
+            return level
+    return None
 
 
 def _every_20th(count: int) -> np.ndarray:
@@ -90,10 +115,10 @@ def _every_20th(count: int) -> np.ndarray:
     return splits
 
 
-def _classes(parts: list[tuple[str, ...]]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _classes(parts: _Parts) -> tuple[np.ndarray, tuple[str, ...]]:
     classes = sorted({part[0] if len(part) > 1 else "" for part in parts})
     if "" in classes or not 2 <= len(classes) <= _MOST_CLASSES:
         return np.empty((len(parts), 0), np.uint8), ()
     column = {name: number for number, name in enumerate(classes)}
     labels = [column[part[0]] for part in parts]
-    return np.eye(len(classes), dtype=np.uint8)[labels], tuple(classes)
+    return np.eye(len(classes), dtype=np.uint8)[labels], tuple(map(shown, classes))

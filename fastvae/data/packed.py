@@ -11,6 +11,9 @@ Layout, little-endian:
 The header has a fixed place so that pixels can be streamed before N is known, and is patched in at the end.
 It gives each block's offset, shape and SHA-256. Blocks start on multiples of 64 KiB, the largest page size in
 common use.
+
+The SHA-256 of all blocks but the images is compared whenever a file is opened (10 MB for CelebA, 20 ms); that of the
+images, 2.5 GB, only by `PackedImages.verify`, which is `fastvae prepare --check FILE`.
 """
 
 import contextlib
@@ -26,14 +29,19 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from fastvae.data.packed_header import HEADER_BYTES, MAGIC, PREAMBLE_BYTES, VERSION, Header, read_header
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import is_folder, resolved, shown
+from fastvae.progress_bar import progress_bar
+from fastvae.reading import open_regular
+from fastvae.whole_file import check_writable, whole_file
 
-MAGIC = b"FASTVAE\x00"
-VERSION = 1
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _ALIGNMENT = 65536
-_HEADER_BYTES = 65536
-_PREAMBLE_BYTES = len(MAGIC) + 8
+_READ_BYTES = 1 << 20
+# Blocks beside the images of more than this are those of tens of millions of images; `verify` reads them, too.
+_CHECKED_AT_OPENING_BYTES = 64 << 20
+_COPY_AGAIN = "copy it again or write it again with `fastvae prepare`"
 _REPORTED_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
@@ -52,34 +60,47 @@ class PackedImages:
         splits: uint8 [N], 0 train, 1 validation, 2 test.
         attributes: uint8 [N, A], 0 or 1; None if the source has none.
         attribute_names: A names.
+        unknown_blocks: names of what a later version has added to the file, which is left alone.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]):
+    def __init__(self, path: Path, header: Header, blocks: dict[str, np.ndarray]):
         self.path = path
-        self.header = header
-        self.images = self._block("images")
-        self.splits = self._block("splits")
-        self.attributes = self._block("attributes") if "attributes" in header["blocks"] else None
-        self.attribute_names = tuple(header["attribute_names"])
+        self.header = header.fields
+        self.images = blocks["images"]
+        self.splits = blocks["splits"]
+        self.attributes = blocks.get("attributes")
+        self.attribute_names = header.attribute_names
+        self.unknown_blocks = header.unknown_blocks
+        self._blocks = blocks
+        self._layout = header.blocks
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Maps a packed file. Checks magic, version, header and size, but not the checksums: see `verify`.
+        """Maps a packed file. Checks all of it but the images' checksum: see `verify`.
 
         Raises:
             FastvaeError: the file is missing, of another kind or version, unfinished, truncated or damaged.
         """
-        path = Path(path)
-        header = _read_header(path)
+        path = resolved(path)
+        if is_folder(path):
+            raise FastvaeError(f"{shown(path)} is a folder, not a packed file; write one with `fastvae prepare`")
         try:
-            packed = cls(path, header)
-            count, columns = len(packed.images), len(packed.attribute_names)
-            attributes = np.empty((count, 0)) if packed.attributes is None else packed.attributes
-            shapes = (packed.images.shape[3:], packed.splits.shape, attributes.shape)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            shapes = None
-        if shapes is None or shapes != ((3,), (count,), (count, columns)):
-            raise FastvaeError(f"{path}: the header is damaged; write the file again with `fastvae prepare`")
+            # One opening for header and maps: by its name alone, the file could be another one by then.
+            with open_regular(path) as file:
+                header = read_header(file, path)
+                blocks = {
+                    name: np.memmap(file, np.uint8, "r", block.offset, block.shape)
+                    for name, block in header.blocks.items()
+                }
+        except FileNotFoundError:
+            raise FastvaeError(f"{shown(path)} does not exist; write one with `fastvae prepare`") from None
+        except (OSError, ValueError) as error:  # ValueError: it has become shorter meanwhile
+            reason = getattr(error, "strerror", None) or error
+            raise FastvaeError(f"{shown(path)} cannot be read ({shown(str(reason))})") from error
+        packed = cls(path, header, blocks)
+        for name in blocks.keys() - {"images"}:
+            if blocks[name].size <= _CHECKED_AT_OPENING_BYTES:
+                packed._check(name, hashlib.sha256(blocks[name]).hexdigest())
         return packed
 
     def __len__(self) -> int:
@@ -88,9 +109,9 @@ class PackedImages:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The images' names, relative to the source folder; empty if the file has none."""
-        if "names" not in self.header["blocks"]:
+        if "names" not in self._blocks:
             return ()
-        text = self._block("names").tobytes().decode("utf-8", "surrogateescape")
+        text = self._blocks["names"].tobytes().decode("utf-8", "surrogateescape")
         return tuple(text.split("\x00")[:-1])
 
     def indices(self, split: Literal["train", "validation", "test"]) -> np.ndarray:
@@ -107,29 +128,52 @@ class PackedImages:
         """
         return held_out_indices(self.splits, self.path)
 
-    def verify(self) -> None:
-        """Reads the whole file and compares every block with its SHA-256.
+    def verify(self, *, progress: bool = False) -> None:
+        """Reads all blocks that this version knows and compares each with its SHA-256.
+
+        Args:
+            progress: whether to say on standard error how far it is.
 
         Raises:
-            FastvaeError: a block differs.
+            FastvaeError: a block differs, or the file cannot be read.
         """
-        for name, block in self.header["blocks"].items():
-            if hashlib.sha256(self._block(name)).hexdigest() != block["sha256"]:
-                raise FastvaeError(
-                    f"{self.path}: the {name} block does not match its checksum, so the file is damaged; "
-                    "copy it again or write it again with `fastvae prepare`"
-                )
+        total = sum(block.size for block in self._layout.values())
+        options = {"unit": "B", "unit_scale": True, "show": progress}
+        try:
+            # Read rather than mapped: a disk that fails gives an error, and would kill the process at a map.
+            with open_regular(self.path) as file, progress_bar(what="check", total=total, **options) as bar:
+                for name, block in self._layout.items():
+                    file.seek(block.offset)
+                    digest, left = hashlib.sha256(), block.size
+                    while left and (data := file.read(min(left, _READ_BYTES))):
+                        digest.update(data)
+                        left -= len(data)
+                        bar.update(len(data))
+                    self._check(name, digest.hexdigest())
+        except OSError as error:
+            raise FastvaeError(f"{shown(self.path)} cannot be read ({error.strerror or error})") from error
 
-    def _block(self, name: str) -> np.ndarray:
-        block = self.header["blocks"][name]
-        return np.memmap(self.path, np.uint8, mode="r", offset=block["offset"], shape=tuple(block["shape"]))
+    def _check(self, name: str, sha256: str) -> None:
+        """Raises FastvaeError if the block's bytes or, where they are codes, its values are not as they should be."""
+        if sha256 != self._layout[name].sha256:
+            raise FastvaeError(
+                f"{shown(self.path)}: the {name} block does not match its checksum, so the file is damaged; "
+                f"{_COPY_AGAIN}"
+            )
+        block, why = self._blocks[name], None
+        if name == "names" and (block[-1] != 0 or np.count_nonzero(block == 0) != len(self)):
+            why = f"it holds other than {len(self)} names"
+        elif name in ("splits", "attributes") and block.max() > (largest := {"splits": 2, "attributes": 1}[name]):
+            why = f"its values are 0 to {largest}, and {block.max()} is among them"
+        if why is not None:
+            raise FastvaeError(f"{shown(self.path)}: the {name} block is damaged ({why}); {_COPY_AGAIN}")
 
 
 class PackedWriter:
     """Writes a packed file image by image; a context manager.
 
-    The file gets its name only when it is whole and on the disk: until then it is OUT.tmp-<process id> beside
-    it, which is removed on any failure, and an OUT that exists stays as it was.
+    The file gets its name only when it is whole and on the disk (`whole_file`): until then it lies beside it under a
+    name of its own, which is removed on any failure, and an OUT that exists stays as it was.
 
         with PackedWriter("faces.fvae", image_size=64, attribute_names=("Smiling",)) as writer:
             writer.append(images, splits=splits, attributes=attributes)
@@ -154,7 +198,7 @@ class PackedWriter:
         Raises:
             FastvaeError: the folder is missing, or the file exists and `overwrite` is false.
         """
-        self.path = Path(path)
+        self.path = resolved(path)
         check_destination(self.path, overwrite=overwrite)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.count = 0
@@ -165,12 +209,14 @@ class PackedWriter:
         self._attributes: list[np.ndarray] = []
         self._names: list[str] = []
         self._images_hash = hashlib.sha256()
-        self._temporary = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
 
     def __enter__(self) -> Self:
-        with self._reporting_errors():
-            self._file = self._temporary.open("wb", buffering=0)
-            self._file.seek(_HEADER_BYTES)
+        with contextlib.ExitStack() as stack, self._reporting_errors():
+            advice = "check the disk and permissions. Nothing was left behind"
+            temporary = stack.enter_context(whole_file(self.path, advice=advice))
+            self._file = stack.enter_context(temporary.open("wb", buffering=0))
+            self._file.seek(HEADER_BYTES)
+            self._stack = stack.pop_all()
         return self
 
     def append(
@@ -217,21 +263,18 @@ class PackedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            # After success the temporary name is gone already, and neither call does anything.
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._finish()
 
     def _finish(self) -> None:
         if not self.count:
-            raise FastvaeError(f"{self.path} was not written: there were no images to write")
+            raise FastvaeError(f"{shown(self.path)} was not written: there were no images to write")
         blocks = {
             "images": {
-                "offset": _HEADER_BYTES,
+                "offset": HEADER_BYTES,
                 "shape": [self.count, *self._image_shape],
                 "sha256": self._images_hash.hexdigest(),
             },
@@ -246,16 +289,15 @@ class PackedWriter:
             header = {**self.info, "attribute_names": self._attribute_names, "blocks": blocks}
             header["file_bytes"] = self._file.tell()
             text = json.dumps(header).encode()
-            if len(text) > _HEADER_BYTES - _PREAMBLE_BYTES:
+            if len(text) > HEADER_BYTES - PREAMBLE_BYTES:
                 raise FastvaeError(
-                    f"{self.path} was not written: its header needs {len(text)} bytes and may have "
-                    f"{_HEADER_BYTES - _PREAMBLE_BYTES}; use fewer or shorter attribute names"
+                    f"{shown(self.path)} was not written: its header needs {len(text)} bytes and may have "
+                    f"{HEADER_BYTES - PREAMBLE_BYTES}; use fewer or shorter attribute names"
                 )
             self._file.seek(0)
             self._write(MAGIC + VERSION.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
+            # `whole_file` would do it, too, but not say so well what is wrong where network disks fail only here.
             os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self.path)
 
     def _write_block(self, array: np.ndarray) -> dict[str, Any]:
         offset = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
@@ -276,7 +318,7 @@ class PackedWriter:
         except OSError as error:
             reason = _REPORTED_ERRORS.get(error.errno, f"{error.strerror}; check the disk and permissions")
             raise FastvaeError(
-                f"{self.path} was not written: after {self.count} images {reason}. Nothing was left behind"
+                f"{shown(self.path)} was not written: after {self.count} images {reason}. Nothing was left behind"
             ) from error
 
 
@@ -294,21 +336,24 @@ def held_out_indices(splits: np.ndarray, path: Path) -> np.ndarray:
         if len(indices := np.flatnonzero(splits == SPLITS[split])):
             return indices
     raise FastvaeError(
-        f"{path}: every image is in the train split, and held-out images are needed; "
+        f"{shown(path)}: every image is in the train split, and held-out images are needed; "
         "prepare it from a folder of 20 images or more, or one with `train` and `validation` folders"
     )
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:
     """Raises FastvaeError unless a packed file can be created at `path`."""
-    if path.is_dir():
-        raise FastvaeError(f"{path} is a folder; give the name of a file to write, such as {path / 'set.fvae'}")
-    if path.exists() and not overwrite:
-        raise FastvaeError(f"{path} exists; choose another name, or allow it to be replaced (overwrite)")
-    if not path.parent.is_dir():
-        raise FastvaeError(f"the folder {path.parent} does not exist; create it to write {path.name} there")
-    if not os.access(path.parent, os.W_OK):
-        raise FastvaeError(f"the folder {path.parent} is not writable; choose another for {path.name}")
+    if is_folder(path):
+        raise FastvaeError(
+            f"{shown(path)} is a folder; give the name of a file to write, such as {shown(path / 'set.fvae')}"
+        )
+    if os.path.lexists(path) and not overwrite:
+        raise FastvaeError(f"{shown(path)} exists; choose another name, or allow it to be replaced (overwrite)")
+    if not is_folder(path.parent):
+        raise FastvaeError(
+            f"the folder {shown(path.parent)} does not exist; create it to write {shown(path.name)} there"
+        )
+    check_writable(path, "OUT")
 
 
 def _codes(values: np.ndarray, shape: tuple[int, ...], what: str, *, largest: int) -> np.ndarray:
@@ -316,31 +361,3 @@ def _codes(values: np.ndarray, shape: tuple[int, ...], what: str, *, largest: in
     if values.shape != shape or (values.size and not 0 <= values.min() <= values.max() <= largest):
         raise ValueError(f"{what} must be {list(shape)} with values 0 to {largest}; got {list(values.shape)}")
     return values.astype(np.uint8)
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    advice = "write one with `fastvae prepare`"
-    try:
-        with path.open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise FastvaeError(f"{path} does not exist; {advice}") from None
-    except IsADirectoryError:
-        raise FastvaeError(f"{path} is a folder, not a packed file; {advice}") from None
-    except OSError as error:
-        raise FastvaeError(f"{path} cannot be read: {error.strerror}") from None
-    if not start.startswith(MAGIC):
-        raise FastvaeError(f"{path} is not a packed file: it begins with {start[:8]!r}; {advice}")
-    version = int.from_bytes(start[8:12], "little")
-    if version != VERSION:
-        raise FastvaeError(f"{path} has format version {version}, and this fastvae reads {VERSION}; {advice}")
-    length = int.from_bytes(start[12:16], "little")
-    try:
-        header = json.loads(start[_PREAMBLE_BYTES : _PREAMBLE_BYTES + length])
-        expected = int(header["file_bytes"])
-    except (ValueError, KeyError, TypeError):
-        raise FastvaeError(f"{path}: the header is damaged or cut off; {advice}") from None
-    if size != expected:
-        raise FastvaeError(f"{path} is truncated or damaged: {size} bytes of {expected}; copy it again")
-    return header

@@ -11,6 +11,7 @@ from fastvae.data.broken import BrokenPictures
 from fastvae.data.packed import SPLITS
 from fastvae.data.source import Source
 from fastvae.errors import FastvaeError
+from fastvae.places import shown
 
 CROP = "auto"
 
@@ -58,7 +59,9 @@ class PictureFiles:
                 return image
             self._broken.add(candidate, image.reason)
         split = next(name for name, code in SPLITS.items() if code == self._splits[index])
-        raise FastvaeError(f"every picture of the {split} split is broken; replace them (one is {self.paths[index]})")
+        raise FastvaeError(
+            f"every picture of the {split} split is broken; replace them (one is {shown(self.paths[index])})"
+        )
 
     def _following(self, index: int) -> Iterator[int]:
         same = np.flatnonzero(self._splits == self._splits[index])

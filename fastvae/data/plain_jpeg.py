@@ -1,5 +1,24 @@
 """Tells the JPEGs that every decoder understands alike from those that only Pillow is trusted with."""
 
+import os
+from pathlib import Path
+
+from fastvae.reading import open_regular
+
+# All of a few batches of files are in memory at a time.
+_LARGEST_FILE = 16 << 20
+
+
+def read_if_small(path: Path) -> bytes | None:
+    """The bytes of a regular file of at most 16 MiB; None for a larger one, which Pillow reads piece by piece.
+
+    Raises:
+        OSError: it is missing, may not be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        # Its size is asked first: a reader that is given a limit makes room for all of it, in five times the time.
+        return file.read() if os.fstat(file.fileno()).st_size <= _LARGEST_FILE else None
+
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a complete 8-bit JFIF file of three components, without EXIF and Adobe's marker.

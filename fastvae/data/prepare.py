@@ -1,16 +1,16 @@
 """Decodes a data set once into a packed file."""
 
+import contextlib
 import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from fastvae.data import decode_pillow
 from fastvae.data.cores import decoding_threads
@@ -20,6 +20,8 @@ from fastvae.data.detect import check_kind, read_source
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.source import Source
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import resolved, shown
+from fastvae.progress_bar import progress_bar
 
 DECODERS = ("auto", "pillow", "dali")
 DEFAULT_IMAGE_SIZE = 64
@@ -68,17 +70,35 @@ def prepare(
         UsageError: an argument is not as described.
         FastvaeError: the source cannot be read, more than 1 % of it is broken, or the file cannot be written.
     """
-    source_path, out_path = Path(source_path).expanduser(), Path(out_path).expanduser()
+    source_path, out_path = resolved(source_path), resolved(out_path)
+    annotations = None if annotations is None else resolved(annotations)
     check_kind(kind)
     check_crop(crop)
     if image_size is not None and not 8 <= image_size <= 1024:
         raise UsageError(f"image_size must be 8 to 1024 pixels; got {image_size}")
-    workers = decoding_threads(workers)
+    decoding_threads(workers)
     check_destination(out_path, overwrite=overwrite)
+    _choose_decoder(decoder)
+    source = read_source(source_path, kind=kind, annotations=annotations)
+    options = {"crop": crop, "decoder": decoder, "workers": workers, "progress": progress, "overwrite": overwrite}
+    return prepare_source(source, out_path, image_size=image_size, **options)
+
+
+def prepare_source(
+    source: Source,
+    out_path: Path,
+    *,
+    image_size: int | None = None,
+    crop: Crop = "auto",
+    decoder: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> PackedImages:
+    """As `prepare`, for a data set that has been read."""
     decoder_module = _choose_decoder(decoder)
-    source = read_source(
-        source_path, kind=kind, annotations=None if annotations is None else Path(annotations).expanduser()
-    )
+    check_destination(out_path, overwrite=overwrite)
+    _check_not_an_input(source, out_path)
     size = image_size or source.native_size or DEFAULT_IMAGE_SIZE
     _check_space(out_path, len(source.names) * size * size * 3)
 
@@ -86,9 +106,10 @@ def prepare(
         decoder_module = decode_pillow
         images = _resized(source.images, crop=crop, size=size)
     else:
-        images = decoder_module.decode(source.images, crop=crop, size=size, workers=workers)
+        images = decoder_module.decode(source.images, crop=crop, size=size, workers=decoding_threads(workers))
     with (
-        tqdm(images, "prepare", len(source.names), unit=" images", disable=not progress) as bar,
+        contextlib.closing(images),  # however it ends: the decoding threads end, too
+        progress_bar(images, what="prepare", total=len(source.names), unit=" images", show=progress) as bar,
         PackedWriter(out_path, image_size=size, attribute_names=source.attribute_names, overwrite=overwrite) as writer,
     ):
         broken = _write(bar, source, writer)
@@ -106,7 +127,7 @@ def prepare(
         _logger.warning("skipped %s", line)
     packed = PackedImages.open(out_path)
     counts = ", ".join(f"{len(packed.indices(name))} {name}" for name in ("train", "validation", "test"))
-    _logger.info("%s: %d images (%s), %d skipped", out_path, len(packed), counts, len(broken))
+    _logger.info("%s: %d images (%s), %d skipped", shown(out_path), len(packed), counts, len(broken))
     return packed
 
 
@@ -121,7 +142,7 @@ def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: P
     broken: list[str] = []
     for batch in _batches(enumerate(images), _BATCH):
         whole = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
-        broken += [f"{source.names[i]}: {image.reason}" for i, image in batch if isinstance(image, BrokenImage)]
+        broken += [f"{shown(source.names[i])}: {image.reason}" for i, image in batch if isinstance(image, BrokenImage)]
         if len(broken) > max(allowed, _NAMED_BROKEN - 1):
             break
         if whole:
@@ -145,7 +166,7 @@ def _batches(items: Iterator, size: int) -> Iterator[list]:
         yield batch
 
 
-def _resized(pixels: np.ndarray, *, crop: Crop, size: int) -> Iterator[np.ndarray]:
+def _resized(pixels: np.ndarray, *, crop: Crop, size: int) -> Generator[np.ndarray, None, None]:
     """uint8 [N, H, W, 3] -> N times uint8 [size, size, 3]."""
     for image in pixels:
         yield decode_pillow.crop_and_resize(Image.fromarray(image), crop=crop, size=size)
@@ -165,10 +186,23 @@ def _choose_decoder(decoder: str) -> ModuleType:
     return decode_pillow
 
 
+def _check_not_an_input(source: Source, out_path: Path) -> None:
+    if isinstance(source.images, np.ndarray) or not out_path.exists():
+        return
+    replaced = out_path.stat()
+    for path in source.images:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), replaced):
+                raise FastvaeError(f"{shown(out_path)} is one of the pictures that are read; choose another name")
+
+
 def _check_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:  # not every file system says so
+        return
     if needed > free:
         raise FastvaeError(
-            f"{path} needs {needed / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB free; "
+            f"{shown(path)} needs {needed / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB free; "
             "free some space or choose another disk"
         )

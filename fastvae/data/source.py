@@ -1,6 +1,6 @@
 """A data set that is still to be decoded: what the readers of all kinds return and `prepare` takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ class Source:
         attributes: uint8 [N, A], 0 or 1.
         attribute_names: A names; none if the images have no attributes.
         native_size: side of the images in pixels if the data set has one of its own.
+        left_out: what lies in the folder and is not read, by reason.
     """
 
     kind: str
@@ -31,3 +32,4 @@ class Source:
     attributes: np.ndarray
     attribute_names: tuple[str, ...] = ()
     native_size: int | None = None
+    left_out: dict[str, list[str]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Opens what `--data` names for training: which images, and who brings them (`--loader`)."""
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fastvae.data import identity
 from fastvae.data.cores import decoding_threads
-from fastvae.data.dataset import EMBEDDED, open_images
+from fastvae.data.dataset import EMBEDDED, identity_of, open_images
 from fastvae.data.detect import read_source
+from fastvae.data.identity import Identity
+from fastvae.data.listing import is_jpeg
 from fastvae.data.load_packed import PackedLoader
 from fastvae.data.loader import Loader
 from fastvae.data.packed import SPLITS, held_out_indices
-from fastvae.data.picture_files import PictureFiles
+from fastvae.data.picture_files import CROP, PictureFiles
 from fastvae.data.source import Source
 from fastvae.errors import UsageError
+from fastvae.places import is_folder, resolved, shown
 
 LOADERS = ("auto", "dali", "pillow", "packed")
-_JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class TrainingSet:
         loader: brings batches.
         kind: which loader it is, "dali", "pillow" or "packed".
         reason: which loader it is and why, in words.
+        identity: tells this training set from another one.
     """
 
     name: str
@@ -41,6 +46,7 @@ class TrainingSet:
     loader: Loader
     kind: str
     reason: str
+    identity: Identity
 
 
 def open_training_set(
@@ -74,20 +80,20 @@ def open_training_set(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"loader must be one of {', '.join(LOADERS)}; got {loader!r}{hint}")
     workers = decoding_threads(workers)
-    path = Path(data).expanduser()
-    if data == EMBEDDED or not path.is_dir():
-        if loader in ("dali", "pillow") and (data == EMBEDDED or path.exists()):
+    path = resolved(data)
+    if data == EMBEDDED or not is_folder(path):
+        if loader in ("dali", "pillow") and (data == EMBEDDED or os.path.lexists(path)):
             raise UsageError(
-                f"the loader {loader} decodes picture files, and {data} holds pixels that need no decoding; "
+                f"the loader {loader} decodes picture files, and {shown(data)} holds pixels that need no decoding; "
                 "use --loader packed or auto, or give the folder of pictures (--data)"
             )
         return _packed(data, image_size, "its pixels need no decoding")
     if loader == "packed":
         return _packed(data, image_size, "as asked")
     if loader == "auto":
-        source, reason = _source_for_dali(path, device)
-        if source is None:
-            return _packed(data, image_size, reason)
+        source, streamed, reason = _source_for_dali(path, device)
+        if not streamed:
+            return _packed(data, image_size, reason, source)
         loader = "dali"
     else:
         source, reason = _checked_source(path, loader), "as asked"
@@ -103,58 +109,60 @@ def open_training_set(
 
         chosen, where = PillowLoader(pictures, workers=workers), ""
     return TrainingSet(
-        name=str(path),
+        name=shown(path),
         train=np.flatnonzero(source.splits == SPLITS["train"]),
         held_out=lambda count: np.stack([pictures.decode(index) for index in held_out[:count]]),
         loader=chosen,
         kind=loader,
         reason=f"{loader}{where}: {reason}",
+        identity=identity.of_pictures(source, CROP),
     )
 
 
-def _packed(data: str, image_size: int, reason: str) -> TrainingSet:
-    images = open_images(data, image_size)
+def _packed(data: str, image_size: int, reason: str, source: Source | None = None) -> TrainingSet:
+    images = open_images(data, image_size, source=source)
     held_out = images.held_out()
     return TrainingSet(
-        name=str(images.path),
+        name=shown(images.path),
         train=images.indices("train"),
         held_out=lambda count: np.asarray(images.images[held_out[:count]]),
         loader=PackedLoader(images),
         kind="packed",
         reason=f"packed: {reason}",
+        identity=identity_of(data, images),
     )
 
 
-def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, str]:
-    """The source if "auto" streams it through DALI, and why or why not."""
+def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, bool, str]:
+    """The source if it was read, whether "auto" streams it through DALI, and why or why not."""
     from fastvae.data import decode_dali
 
     if device.type != "cuda":
-        return None, "decoded once, since there is no GPU to decode on"
+        return None, False, "decoded once, since there is no GPU to decode on"
     if not decode_dali.is_available():
-        return None, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
+        return None, False, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
     source = read_source(path)
     if isinstance(source.images, np.ndarray):
-        return None, "decoded once, since they are not picture files"
+        return source, False, "decoded once, since they are not picture files"
     if others := _not_jpegs(source):
-        return None, f"decoded once, since {len(others)} pictures are no JPEGs"
-    return source, "there are a GPU, DALI and a folder of JPEGs"
+        return source, False, f"decoded once, since {len(others)} pictures are no JPEGs"
+    return source, True, "there are a GPU, DALI and a folder of JPEGs"
 
 
 def _checked_source(path: Path, loader: str) -> Source:
     source = read_source(path)
     if isinstance(source.images, np.ndarray):
         raise UsageError(
-            f"the loader {loader} decodes picture files, and {path} is {source.kind} in arrays; "
+            f"the loader {loader} decodes picture files, and {shown(path)} is {source.kind} in arrays; "
             "use --loader packed or auto"
         )
     if loader == "dali" and (others := _not_jpegs(source)):
         raise UsageError(
-            f"the loader dali decodes JPEGs, and {len(others)} of {len(source.names)} pictures in {path} are none "
-            f"(first: {others[0]}); use --loader pillow or packed"
+            f"the loader dali decodes JPEGs, and {len(others)} of {len(source.names)} pictures in {shown(path)} are "
+            f"none (first: {shown(others[0])}); use --loader pillow or packed"
         )
     return source
 
 
 def _not_jpegs(source: Source) -> list[str]:
-    return [name for name in source.names if Path(name).suffix.lower() not in _JPEG_SUFFIXES]
+    return [name for name, path in zip(source.names, source.images, strict=True) if not is_jpeg(path)]

@@ -13,6 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
+from fastvae.errors import FastvaeError
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -44,8 +46,14 @@ class Moments:
         self.count = 0
 
     def add(self, features: np.ndarray) -> None:
-        """Features [B, D]."""
+        """Features [B, D].
+
+        Raises:
+            FastvaeError: one is not finite.
+        """
         features = features.astype(np.float64)
+        if not np.isfinite(features).all():
+            raise FastvaeError("features hold NaN or infinite values, of which there is no distance")
         if not self.count:
             # Any constant will do; one near the mean keeps the products small, whose difference is the covariance.
             self._shift = features.mean(0)

@@ -80,7 +80,7 @@ def closeness(
         words: shown before a bar on standard error.
 
     Raises:
-        FastvaeError: scikit-image is not installed.
+        FastvaeError: scikit-image is not installed, or a reconstruction is not finite.
     """
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
     with progress_bar(what=words, total=len(indices), unit=" images", leave=False) as bar:

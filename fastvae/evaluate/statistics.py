@@ -95,8 +95,7 @@ def _read(path: Path, count: int) -> Statistics:
     with open_regular(path) as file, np.load(file, allow_pickle=False) as kept:
         mean, covariance, score = (kept[name] for name in ("mean", "covariance", "score"))
         right = int(kept["count"]) == count and mean.ndim == 1 and covariance.shape == 2 * mean.shape
-    if not (
-        right and score.shape in ((0,), (2,)) and all(np.isfinite(part).all() for part in (mean, covariance, score))
-    ):
+    finite = all(np.isfinite(part).all() for part in (mean, covariance, score))
+    if not (right and finite and score.shape in ((0,), (2,))):
         raise ValueError(f"{path} holds other statistics")
     return Statistics(Gaussian(count, mean, covariance), tuple(score.tolist()) or None)

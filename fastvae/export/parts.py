@@ -1,12 +1,12 @@
 """What is exported: encoder, decoder and both in one, folded, each with names for what goes in and comes out."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fastvae.inference.agreement import largest_error
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, require_finite
 from fastvae.models import VAE
 
@@ -65,21 +65,11 @@ def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu
 
 
 def worst_error(part: Part, run: Callable[[Tensor], list[Tensor]], device: torch.device | str = "cpu") -> float:
-    """The largest difference between `run` and the plain module over the checked batches, of the largest value.
-
-    NaN where either holds one, infinite where a shape is another one.
-    """
-    worst = 0.0
+    """`largest_error` of `run` against the plain module over the checked batches."""
+    found, expected = [], []
     for batch in CHECKED_BATCHES:
         x = part.example(batch, device)
         with torch.no_grad():
-            expected = part.plain(x)
-        for y, exact in zip(run(x), expected, strict=True):
-            if y.shape != exact.shape:
-                return math.inf
-            difference, size = (y.to(exact.device) - exact).abs().max(), exact.abs().max()
-            error = (difference / size).item() if difference != 0 else 0.0  # all may be zeros
-            if math.isnan(error):  # which no maximum would keep
-                return math.nan
-            worst = max(worst, error)
-    return worst
+            expected += part.plain(x)
+        found += run(x)
+    return largest_error(found, expected)

@@ -29,8 +29,8 @@ def fetch(repo_id: str, **options: Any) -> Path:
         options: of `huggingface_hub.snapshot_download`, such as revision, token, local_files_only.
 
     Raises:
-        FastvaeError: huggingface_hub is not installed, there is no such repository, it is private or gated, or there is
-            no connection.
+        FastvaeError: huggingface_hub is not installed, there is no such repository, it is private or gated, there is no
+            connection, or an option is unknown.
     """
     try:
         library = hub()
@@ -48,12 +48,17 @@ def fetch(repo_id: str, **options: Any) -> Path:
         raise _failed(repo_id, why) from error
     except errors.RevisionNotFoundError as error:
         raise _failed(repo_id, f"it has no revision {options.get('revision')!r}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise _failed(repo_id, f"it could not be reached ({str(error).splitlines()[0]})") from error
-    except errors.HfHubHTTPError as error:
-        raise _failed(repo_id, str(error).splitlines()[0]) from error
     except errors.HFValidationError as error:
-        raise _failed(repo_id, f"that is no repository's name ({error})") from error
+        raise _failed(repo_id, f"that is no repository's name ({first_line(error)})") from error
+    except (
+        Exception
+    ) as error:  # the library's have no class in common, and those of what it transfers with come through
+        raise _failed(repo_id, f"it could not be reached ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _failed(repo_id: str, why: str) -> FastvaeError:

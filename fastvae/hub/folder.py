@@ -10,7 +10,7 @@ import torch
 
 from fastvae.errors import FastvaeError
 from fastvae.hub.model_card import model_card
-from fastvae.places import printable, resolved
+from fastvae.places import resolved
 from fastvae.reading import open_regular, read_json
 from fastvae.whole_file import write_whole
 
@@ -49,9 +49,10 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
     if vae.run is not None:
         config = {**vae.run.config, "model": {**vae.run.config.get("model", {}), **model}}
         metadata |= {"step": vae.run.step, "config": config, "run": vae.run.as_json()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
-    if bad := next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None):
-        _logger.warning("%s holds NaN or infinity: the model in %s is of no use but to look at", bad, folder)
+    tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
+    bad = next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None)
+    if bad is not None:
+        _logger.warning("%s holds NaN or infinity, and is saved like that: did the training diverge?", bad)
     picture = _read_picture(vae)
     try:
         # As bytes, since safetensors takes no file names that are not UTF-8.
@@ -64,7 +65,7 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
         write_whole(folder / PICTURE, picture, advice=_ADVICE)
     if not os.path.lexists(folder / _CARD):
         card = model_card(vae, picture=None if picture is None else PICTURE, license=license)
-        write_whole(folder / _CARD, printable(card), advice=_ADVICE)
+        write_whole(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
 
 
 def _check_folder(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from fastvae.places import printable
+from fastvae.places import shown
 
 if TYPE_CHECKING:
     from fastvae.inference.run_summary import RunSummary
@@ -134,7 +134,7 @@ def _number(value: Any) -> float | None:
 
 def _words(value: Any) -> str:
     """Text from a file, for a line of a table."""
-    return " ".join(printable(str(value)).replace("|", "\\|").replace("`", "'").split())
+    return " ".join(shown(" ".join(str(value).split())).replace("|", "\\|").replace("`", "'").split())
 
 
 def _table(rows: dict[str, str]) -> str:

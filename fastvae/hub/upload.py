@@ -5,7 +5,7 @@ from typing import Any
 
 from fastvae.errors import FastvaeError
 from fastvae.hub import folder
-from fastvae.hub.download import hub
+from fastvae.hub.download import first_line, hub
 from fastvae.models import VAE
 
 
@@ -22,8 +22,14 @@ def upload(vae: VAE, repo_id: str, *, license: str | None = None, **options: Any
 
     try:
         return str(HubVAE().push_to_hub(repo_id, **options))
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError, OSError) as error:
+    except FastvaeError:
+        raise
+    except (
+        Exception
+    ) as error:  # the library's have no class in common, and those of what it transfers with come through
+        refused = isinstance(error, (errors.HfHubHTTPError, errors.LocalTokenNotFoundError))
         raise FastvaeError(
-            f"{repo_id} could not be uploaded to the Hugging Face Hub ({str(error).splitlines()[0]}): "
-            "`hf auth login` logs in; `save_pretrained` keeps a copy here"
+            f"{repo_id} could not be uploaded to the Hugging Face Hub ({first_line(error)}): "
+            + ("`hf auth login` logs in; " if refused else "")
+            + "`save_pretrained` keeps a copy here"
         ) from error

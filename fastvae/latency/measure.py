@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.inference.accelerated import BOUNDS, AcceleratedVAE
+from fastvae.inference.agreement import largest_error
 from fastvae.models import VAE
 
 # Calls of a turn. The first ones bring weights back into the caches and wait for the other's threads to go to sleep:
@@ -87,7 +88,7 @@ def measure(
 def _measure(vae: VAE, accelerated: AcceleratedVAE, verb: str, batch: int, seconds: float) -> Cell:
     x = _input(verb, batch, vae, accelerated.device)
     calls = {"accelerated": _call(accelerated, verb, x), "plain": _call(vae, verb, x)}
-    error, bound = _error(calls["accelerated"](), calls["plain"]()), BOUNDS[accelerated.dtype]
+    error, bound = largest_error(calls["accelerated"](), calls["plain"]()), BOUNDS[accelerated.dtype]
     if not error <= bound:
         raise FastvaeError(f"{verb} of {batch}: the accelerated results are {error:.2g} off, above {bound:g}")
     samples = _in_turns(calls, seconds)
@@ -113,13 +114,6 @@ def _call(model: VAE | AcceleratedVAE, verb: str, x: Tensor) -> Callable[[], lis
         return list(found) if isinstance(found, tuple) else [found]
 
     return call
-
-
-def _error(found: list[Tensor], expected: list[Tensor]) -> float:
-    pairs = zip(found, expected, strict=True)
-    tiny = torch.finfo(torch.float32).tiny  # results that are zero all over
-    errors = [(y - e).abs().max() / e.abs().max().clamp_min(tiny) for y, e in pairs]
-    return float(torch.stack(errors).max())  # NaN if one is, unlike Python's
 
 
 def _in_turns(calls: dict[str, Callable[[], list[Tensor]]], seconds: float) -> dict[str, list[float]]:

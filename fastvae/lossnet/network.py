@@ -150,7 +150,7 @@ class LossNetwork(nn.Module):
 
         Returns:
             The feature maps of either side, one tensor per tap in order of depth; those of `fakes` are
-            differentiable once.
+            differentiable once, in reverse; torch.func's transforms raise, and take `forward` instead.
         """
         if images.shape != fakes.shape:
             raise ValueError(

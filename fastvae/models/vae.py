@@ -89,7 +89,8 @@ class VAE(nn.Module):
         It computes what eval mode computes: batch normalisations are folded into the convolutions, upsampling into one
         low-resolution convolution. On a GPU each verb is one CUDA graph per batch size. On a CPU it runs in C++ of
         fastvae's own, which the machine's compiler makes for its processor at the first use (some seconds, told to the
-        logger "fastvae") and which is kept in the cache; without a compiler, one warning, and torch's operations.
+        logger "fastvae") and which is kept in the cache, or where nothing of that may be run in a private folder in the
+        system's temporary one; where it cannot be compiled or loaded, one warning, and torch's operations.
 
         Args:
             dtype: of weights and maps. None for float32 on a CPU; on a GPU for bfloat16 where it has that. On a CPU

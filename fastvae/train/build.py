@@ -1,5 +1,6 @@
 """From a config to the things that a run trains with."""
 
+import logging
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.places import resolved
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
+
+_logger = logging.getLogger("fastvae")
 
 
 class Training(NamedTuple):
@@ -45,6 +48,7 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
     )
     config = _with_absolute_paths(config)
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
+    _logger.info("precision %s: %s", precision.value, precision.reason)
     return replace(config, train=train), reasons
 
 

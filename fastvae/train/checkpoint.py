@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
 from fastvae.objectives import Objective, Update
 from fastvae.train.checkpoint_files import (
@@ -52,7 +53,7 @@ class State:
     format: int
     step: int
     seconds: float
-    data: dict[str, Any] | None = None
+    data: Identity | None = None
 
 
 def save(
@@ -60,7 +61,7 @@ def save(
     *,
     step: int,
     seconds: float,
-    data: dict[str, Any],
+    data: Identity,
     config: dict[str, Any],
     objective: Objective,
     updates: dict[str, Update],

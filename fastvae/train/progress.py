@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 
@@ -14,24 +15,32 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Rewrites one line on a terminal; elsewhere prints a line at most every `quiet_s` seconds.
+    """Rewrites one line on a terminal; elsewhere prints the first one and from then on one every `quiet_s` seconds.
 
     Args:
         total: steps of the whole run.
         stream: where to, standard error by default.
         quiet_s: seconds between two lines that are not rewritten.
+        clock: tells seconds; where they begin does not matter.
     """
 
-    def __init__(self, total: int, stream: TextIO | None = None, quiet_s: float = 10.0):
-        self.total, self.quiet_s = total, quiet_s
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        quiet_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.total, self.quiet_s, self._clock = total, quiet_s, clock
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
-        self._last, self._length = 0.0, 0
+        self._last: float | None = None
+        self._length = 0
 
     def show(self, step: int, images_per_s: float, losses: dict[str, float], seconds_left: float) -> None:
         """The state after `step` steps."""
-        now = time.monotonic()
-        if not self.live and step < self.total and now - self._last < self.quiet_s:
+        now = self._clock()
+        if not self.live and self._last is not None and step < self.total and now - self._last < self.quiet_s:
             return
         self._last = now
         parts = [f"step {step}/{self.total}", f"{images_per_s:.1f} images/s"]

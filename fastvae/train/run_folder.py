@@ -96,14 +96,26 @@ class RunFolder:
         except FastvaeError as error:
             raise FastvaeError(f"{error}: is {self.path} the folder of a run?") from error
 
-    def forget_after(self, step: int) -> None:
-        """Drops the lines of stats.jsonl after a step, which a resumed run will write again, and damaged ones."""
+    def forget_after(self, step: int) -> bool:
+        """Drops what a run that goes on from a step will write again in stats.jsonl, and damaged lines.
+
+        That is every line of a later step, and the evaluation at this one, which may have been interrupted.
+
+        Returns:
+            Whether there was an evaluation at this step.
+        """
+        evaluated = False
         path = self.path / "stats.jsonl"
         if path.is_file():
             with whole_file(path, advice=_ADVICE) as temporary, temporary.open("w") as file:
                 for line in reading.read_json_lines(path):
-                    if isinstance(at := line.get("step"), int) and at <= step:
+                    if not isinstance(at := line.get("step"), int) or at > step:
+                        continue
+                    if at == step and any(key.startswith("held_out_") for key in line):
+                        evaluated = True
+                    else:
                         file.write(json.dumps(line) + "\n")
+        return evaluated
 
     def append(self, stats: dict[str, Any]) -> None:
         """Adds a line to stats.jsonl, and its numbers to TensorBoard; numbers that are not finite become null."""

@@ -5,12 +5,12 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastvae import pictures
 from fastvae.config import Config, to_json
+from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
@@ -72,15 +72,22 @@ class Trainer:
 
     def _open(self, config: Config, resume: bool, named: Path | None, other_data: bool) -> None:
         device = torch.device(config.train.device)
-        images, self.order = open_data(config)
+        try:
+            images, self.order = open_data(config)
+        except FastvaeError as error:
+            if not resume:
+                raise
+            raise type(error)(
+                f"{error}. If the images of this run have moved, say where they are with --data"
+            ) from error
         # Another loader could leave out other pictures, and so another order, when the run goes on.
         config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
-        self.held_out, self.data = images.held_out(self.train.held_out), getattr(images, "identity", {})
+        self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         if resume:
             self._go_on(named, other_data)
         else:
@@ -108,14 +115,14 @@ class Trainer:
             self._check_data(newest, state.data, other_data)
             checkpoint_files.set_aside_after(newest)
             self.done, self.seconds = state.step, state.seconds
-        self.run.forget_after(self.done if found else -1)
+        self._evaluates_first = self.run.forget_after(self.done if found else -1)
         self.run.update_config(to_json(self.config))
 
-    def _check_data(self, newest: Path, before: dict[str, Any] | None, other_data: bool) -> None:
+    def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:
         if before is None or before == self.data:
             return
         words = f"{self.config.data} holds other images than those that {newest} was trained on"
-        counts = f" ({self.data.get('train')} training images, {before.get('train')} then)"
+        counts = f" ({self.data.train} training images, {before.train} then)"
         if not other_data:
             raise FastvaeError(
                 f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
@@ -148,7 +155,7 @@ class Trainer:
             self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
-        if self.done == 0:
+        if self.done == 0 or (self._evaluates_first and self.done < self.total):
             self._evaluate()
         if self.done < self.total:
             self._warm_up()

@@ -10,6 +10,9 @@ from fastvae.data.cifar10 import CLASSES
 
 CELEBA_ATTRIBUTES = "3\nBald Smiling\n000001.jpg -1  1\n000002.jpg  1 -1\n000003.jpg -1 -1\n"
 CELEBA_SPLITS = "000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n"
+# As Kaggle has them.
+CELEBA_ATTRIBUTES_CSV = "image_id,Bald,Smiling\n000001.jpg,-1,1\n000002.jpg,1,-1\n000003.jpg,-1,-1\n"
+CELEBA_SPLITS_CSV = "image_id,partition\n000001.jpg,0\n000002.jpg,1\n000003.jpg,2\n"
 
 
 def write_celeba_lists(folder, *, attributes=CELEBA_ATTRIBUTES, splits=CELEBA_SPLITS):

@@ -1,7 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 
-from fastvae.data.folder import find_pictures, read_folder
+from fastvae.data.folder import read_folder, split_of
 from fastvae.errors import FastvaeError
 
 
@@ -9,29 +11,6 @@ def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-
-
-def test_finds_pictures_at_any_depth_in_order(tmp_path):
-    touch(tmp_path, "b.PNG", "a/z.jpg", "a/b/c.webp", "a.jpeg", "d.bmp", "notes.txt", "e.gif")
-    assert find_pictures(tmp_path) == ["a.jpeg", "a/b/c.webp", "a/z.jpg", "b.PNG", "d.bmp"]
-
-
-def test_leaves_hidden_files_out(tmp_path):
-    touch(tmp_path, "a.jpg", "._a.jpg", ".cache/b.jpg", "__MACOSX/a.jpg")
-    assert find_pictures(tmp_path) == ["a.jpg"]
-
-
-def test_links_in_a_circle(tmp_path):
-    touch(tmp_path, "a/a.jpg")
-    (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert find_pictures(tmp_path) == ["a/a.jpg"]
-
-
-@pytest.mark.parametrize("names", [(), ("notes.txt",)])
-def test_no_pictures(tmp_path, names):
-    touch(tmp_path, *names)
-    with pytest.raises(FastvaeError, match="holds no pictures"):
-        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("count", "validation"), [(1, []), (2, [1]), (19, [18]), (20, [19]), (65, [19, 39, 59])])
@@ -44,13 +23,13 @@ def test_every_20th_is_validation(tmp_path, count, validation):
     assert source.attributes.shape == (count, 0)
 
 
-@pytest.mark.parametrize("validation", ["val", "validation"])
+@pytest.mark.parametrize("validation", ["val", "validation", "valid", "Validation", "VAL", "dev", "val2017"])
 def test_split_folders(tmp_path, validation):
     touch(tmp_path, "train/a.jpg", "train/b/c.jpg", f"{validation}/d.jpg", "test/e.jpg")
     source = read_folder(tmp_path)
     splits = dict(zip(source.names, source.splits.tolist(), strict=True))
     assert splits == {"train/a.jpg": 0, "train/b/c.jpg": 0, f"{validation}/d.jpg": 1, "test/e.jpg": 2}
-    assert source.split_rule == f"folders test, train, {validation}"
+    assert source.split_rule == f"folders {', '.join(sorted(('test', 'train', validation)))}"
     assert source.images[0] == tmp_path / source.names[0]
 
 
@@ -82,3 +61,52 @@ def test_classes(tmp_path, prefixes):
 def test_folders_that_are_no_classes(tmp_path, names):
     touch(tmp_path, *names)
     assert read_folder(tmp_path).attribute_names == ()
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        (0, ["train", "Train", "TRAINING", "training_set", "train2017", "train-images"]),
+        (1, ["val", "valid", "validation", "Valid", "dev", "val_data", "validation set"]),
+        (2, ["test", "TEST", "testing", "test_set", "test1"]),
+        (None, ["trains", "testament", "valley", "device", "latest", "cats", "", "train cats", "contest"]),
+    ],
+)
+def test_names_of_splits(split, names):
+    assert [split_of(name) for name in names] == [split] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits", "classes"),
+    [
+        # As Roboflow, YOLO, Kaggle's archives and MVTec have them.
+        (["train/images/a.jpg", "valid/images/b.jpg"], [0, 1], ()),
+        (["images/train/a.jpg", "images/val/b.jpg"], [0, 1], ()),
+        (["archive/data/Test/dog/a.jpg", "archive/data/Train/cat/b.jpg"], [2, 0], ("cat", "dog")),
+        (["cat/test/a.jpg", "cat/train/b.jpg", "dog/train/c.jpg"], [2, 0, 0], ("cat", "dog")),
+        (["archive/cat/a.jpg", "archive/dog/b.jpg"], [0, 1], ("cat", "dog")),
+        # Below one class alone they are none.
+        (["cat/test/a.jpg", "cat/train/b.jpg", "dog/c.jpg"], [0, 0, 1], ("cat", "dog")),
+        # Twice the same split is one.
+        (["train1/a.jpg", "train2/b.jpg"], [0, 1], ()),
+    ],
+)
+def test_where_the_folders_of_splits_may_lie(tmp_path, names, splits, classes):
+    touch(tmp_path, *names, "labels/a.txt")
+    source = read_folder(tmp_path)
+    assert source.names == names
+    assert source.splits.tolist() == splits
+    assert source.attribute_names == classes
+
+
+def test_linked_splits_and_classes(tmp_path):
+    touch(tmp_path / "store", "1/a.jpg", "2/b.jpg")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train").symlink_to(tmp_path / "store/1")
+    (tmp_path / "set/test").symlink_to(tmp_path / "store/2")
+    assert read_folder(tmp_path / "set").splits.tolist() == [2, 0]
+
+
+def test_names_of_classes_can_be_printed(tmp_path):
+    touch(tmp_path, os.fsdecode(b"caf\xe9/1.png"), "a\nb/2.png")
+    assert read_folder(tmp_path).attribute_names == (r"a\nb", r"caf\xe9")

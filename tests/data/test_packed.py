@@ -1,11 +1,15 @@
 import errno
+import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from fastvae.data.packed import MAGIC, PackedImages, PackedWriter
+from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.data.packed_header import MAGIC
 from fastvae.errors import FastvaeError, UsageError
 from tests.data.layouts import names_in
 
@@ -121,6 +125,21 @@ def replace_header(file, change):
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[9999, 8, 10, 3])), "is damaged"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset="0")), "the header is damaged"),
         (lambda f: replace_header(f, lambda h: h.update(file_bytes=None)), "the header is damaged"),
+        (lambda f: replace_header(f, lambda h: h.update(file_bytes=True)), "file_bytes must be an integer"),
+        (lambda f: replace_header(f, lambda h: h.update(file_bytes=h["file_bytes"] + 0.0)), "must be an integer"),
+        (lambda f: replace_header(f, lambda h: h.update(attribute_names=["A"])), r"attributes must be \[7, 1\]"),
+        (lambda f: replace_header(f, lambda h: h.update(attribute_names=[1])), "must be a text"),
+        (lambda f: replace_header(f, lambda h: h["blocks"].update(images=h["blocks"]["splits"])), "overlap"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[7, 80, 3, 1])), "images are"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[-7, -8, 10, 3])), "the shape of"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[0, 8, 10, 3])), "the shape of"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[])), "the shape of"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[2**40, 8, 10, 3])), "outside of"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=0)), "outside of the file"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=-(2**62))), "outside of the file"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(sha256="a\nb")), "is not a SHA-256"),
+        (lambda f: replace_header(f, lambda h: h["blocks"].pop("splits")), "lacks splits"),
+        (lambda f: replace_header(f, lambda h: h["blocks"].update(splits=None)), "splits must be an object"),
     ],
 )
 def test_files_that_are_not_whole(file, damage, message):
@@ -130,16 +149,90 @@ def test_files_that_are_not_whole(file, damage, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path / ("x" * 300), "x" * 5000, tmp_path / "pipe/below"):
+        with pytest.raises(FastvaeError) as caught:
+            PackedImages.open(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_a_later_version_has_added_is_left_alone(file):
+    def add(header):
+        header["depth_unit"] = "metres"
+        header["blocks"]["splits"]["dtype"] = "uint8"
+        header["blocks"]["depth"] = {"offset": 1, "parts": [{"codec": "zstd"}]}
+
+    replace_header(file, add)
+    packed = PackedImages.open(file)
+    packed.verify()
+    assert packed.unknown_blocks == ["depth"] and packed.header["depth_unit"] == "metres"
+    assert np.array_equal(packed.images, random_images(7))
+
+
+def damage(file, name, value):
+    """Changes the first byte of a block, and its checksum with it if `value` is what it should be checked for."""
+    header = PackedImages.open(file).header
+    data = bytearray(file.read_bytes())
+    block = header["blocks"][name]
+    start, size = block["offset"], int(np.prod(block["shape"]))
+    data[start] = value
+    file.write_bytes(data)
+    return hashlib.sha256(data[start : start + size]).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("splits", 3, "0 to 2, and 3"), ("attributes", 2, "0 to 1, and 2"), ("names", 0, "other than 3 names")],
+)
+def test_all_but_the_pixels_is_checked_at_opening(tmp_path, name, value, message):
+    file = tmp_path / "set"
+    with PackedWriter(file, image_size=8, attribute_names=("A",)) as writer:
+        writer.append(random_images(3, 8, 8), splits=np.zeros(3), attributes=np.zeros((3, 1)), names=["a", "b", "c"])
+    checksum = damage(file, name, value)
+    with pytest.raises(FastvaeError, match=f"the {name} block does not match its checksum"):
+        PackedImages.open(file)
+    replace_header(file, lambda header: header["blocks"][name].update(sha256=checksum))
+    with pytest.raises(FastvaeError, match=f"the {name} block is damaged .*{message}"):
+        PackedImages.open(file)
+
+
+def test_a_file_that_is_replaced_while_it_is_open_keeps_its_pixels(tmp_path):
+    packed = PackedImages.open(write(tmp_path / "set"))
+    with PackedWriter(tmp_path / "set", image_size=8, overwrite=True) as writer:
+        writer.append(np.zeros((3, 8, 8, 3), np.uint8), splits=np.zeros(3))
+    assert np.array_equal(packed.images, random_images(7))
+    with pytest.raises(FastvaeError, match="does not match its checksum"):
+        packed.verify()
+
+
+def test_a_name_that_is_not_utf8(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"a\xfc\n.fvae")
+    packed = PackedImages.open(write(name))
+    assert packed.path == tmp_path / name
+    with pytest.raises(FastvaeError, match=r"a\\xfc\\n.fvae exists"):
+        write(name)
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("~/set.fvae")
+    assert len(PackedImages.open("~/set.fvae")) == 7 and names_in(tmp_path) == ["set.fvae"]
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("there/set.fvae", "the folder .*there does not exist"),
         (".", "is a folder; give the name of a file"),
         ("old.fvae", "exists; choose another name"),
+        ("link", "exists; choose another name"),
     ],
 )
 def test_destinations(tmp_path, path, message):
     (tmp_path / "old.fvae").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(FastvaeError, match=message):
         PackedWriter(tmp_path / path, image_size=8)
     assert (tmp_path / "old.fvae").read_bytes() == b"old"
@@ -148,6 +241,28 @@ def test_destinations(tmp_path, path, message):
 def test_overwrite(tmp_path):
     (tmp_path / "old.fvae").write_bytes(b"old")
     assert len(PackedImages.open(write(tmp_path / "old.fvae", overwrite=True))) == 7
+
+
+def test_only_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(FastvaeError, match="is a device or a pipe"):
+            PackedWriter(path, image_size=8, overwrite=True)
+
+
+def test_what_a_killed_writer_leaves_is_removed_by_the_next(tmp_path):
+    killed = """
+import os, signal, sys
+import numpy as np
+from fastvae.data.packed import PackedWriter
+with PackedWriter(sys.argv[1], image_size=8) as writer:
+    writer.append(np.zeros((1, 8, 8, 3), np.uint8), splits=np.zeros(1))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", killed, tmp_path / "set.fvae"])
+    assert len(names_in(tmp_path)) == 1
+    write(tmp_path / "other.fvae")
+    assert names_in(tmp_path) == ["other.fvae"]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])

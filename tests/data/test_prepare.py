@@ -1,5 +1,6 @@
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -86,7 +87,7 @@ def test_one_percent_broken_is_skipped_and_named(tmp_path, caplog):
         packed = run(tmp_path / "photos", tmp_path / "out", image_size=8)
     reason = "not a JPEG, PNG, WebP or BMP picture"
     assert packed.header["skipped"] == {"count": 2, "first": [f"000.png: {reason}", f"123.png: {reason}"]}
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records][1:] == [
         f"skipped 000.png: {reason}",
         f"skipped 123.png: {reason}",
         f"{tmp_path / 'out'}: 198 images (188 train, 10 validation, 0 test), 2 skipped",
@@ -210,8 +211,106 @@ def test_bad_paths(folder, tmp_path, source, out, message):
         run(tmp_path / source, tmp_path / out)
 
 
+SIGNALLED = """
+import os, signal, sys
+from fastvae.data import decode_pillow
+from fastvae.data.prepare import prepare
+
+def unwind(number, frame):
+    raise SystemExit(100 + number)
+
+number = getattr(signal, sys.argv[3])
+signal.signal(number, unwind)
+original, count = decode_pillow.crop_and_resize, 0
+
+def counting(*arguments, **options):
+    global count
+    count += 1
+    if count == 1500:
+        assert [name for name in os.listdir(os.path.dirname(sys.argv[2])) if name.startswith(".fastvae-")]
+        os.kill(os.getpid(), number)
+    return original(*arguments, **options)
+
+decode_pillow.crop_and_resize = counting
+prepare(sys.argv[1], sys.argv[2], image_size=8, decoder=sys.argv[4], workers=2)
+"""
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "dali"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_unwinds_leaves_nothing(tmp_path, decoder, name):
+    if decoder == "dali" and not decode_dali.is_available():
+        pytest.skip("DALI is not installed")
+    (tmp_path / "photos").mkdir()
+    photo(16, 16).save(tmp_path / "photos/0000.jpg")
+    for number in range(1, 3000):
+        (tmp_path / f"photos/{number:04}.jpg").hardlink_to(tmp_path / "photos/0000.jpg")
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", SIGNALLED, tmp_path / "photos", tmp_path / "out/set.fvae", name, decoder]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 100 + getattr(signal, name), done.stderr
+    assert names_in(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "dali"])
+def test_what_is_no_picture_any_more_is_broken_and_not_waited_for(tmp_path, decoder, monkeypatch):
+    """Between listing and decoding, files become pipes, folders and devices."""
+    if decoder == "dali" and not decode_dali.is_available():
+        pytest.skip("DALI is not installed")
+    save_photos(tmp_path / "photos", [f"{i:03}.jpg" for i in range(300)], width=16, height=16)
+    read = prepare_module.read_source
+
+    def read_and_replace(*arguments, **options):
+        source = read(*arguments, **options)
+        for path in source.images[:3]:
+            path.unlink()
+        os.mkfifo(source.images[0])
+        source.images[1].mkdir()
+        source.images[2].symlink_to("/dev/zero")
+        return source
+
+    monkeypatch.setattr(prepare_module, "read_source", read_and_replace)
+    packed = run(tmp_path / "photos", tmp_path / "out", decoder=decoder, image_size=16)
+    assert packed.header["skipped"]["count"] == 3 and len(packed) == 297
+    assert all("not a regular file" in line for line in packed.header["skipped"]["first"])
+
+
+def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
+    before = (folder / "07.png").read_bytes()
+    (tmp_path / "link").symlink_to(folder / "07.png")
+    for out in (folder / "07.png", tmp_path / "link"):
+        with pytest.raises(FastvaeError, match="is one of the pictures that are read"):
+            run(folder, out, overwrite=True)
+    assert (folder / "07.png").read_bytes() == before
+
+
+def test_into_the_folder_itself(folder):
+    assert len(run(folder, folder / "set.fvae")) == len(run(folder, folder / "set.fvae", overwrite=True)) == 40
+
+
+def test_names_that_are_not_utf8(tmp_path, caplog):
+    source, out = tmp_path / os.fsdecode(b"bilder-\xfc"), tmp_path / os.fsdecode(b"out-\xfc\n.fvae")
+    names = [os.fsdecode(b"%03d-\xe9\n.png" % number) for number in range(100)]
+    save_photos(source, names, width=8, height=8)
+    (source / names[3]).write_bytes(b"no picture")
+    packed = run(source, out, image_size=8)
+    assert packed.path == out and packed.names == tuple(name for name in names if name != names[3])
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert all(line.isprintable() for line in packed.header["skipped"]["first"])
+    for name in names[4:8]:
+        (source / name).write_bytes(b"no picture")
+    with pytest.raises(FastvaeError, match="5 or more of 100 images are broken") as error:
+        run(source, out, overwrite=True, image_size=8)
+    assert str(error.value).isprintable()
+
+
+def test_paths_are_expanded(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("~/photos", "~/set.fvae").path == tmp_path / "set.fvae"
+
+
 def test_progress_goes_to_stderr(folder, tmp_path, capsys):
     run(folder, tmp_path / "out", progress=True)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "40/40" in captured.err
+    assert "prepare: 40 of 40 images" in captured.err

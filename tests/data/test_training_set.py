@@ -1,5 +1,7 @@
 """Which loader brings which data, and what is said where none can."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,43 @@ def test_pictures_that_are_no_jpegs(faces):
     with pytest.raises(UsageError, match=r"2 of 42 pictures in .* are none \(first: a.png\); use --loader pillow"):
         opened(faces, loader="dali")
     assert isinstance(opened(faces, loader="pillow").loader, PillowLoader)
+
+
+def test_every_training_set_has_an_identity(faces, packed, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 40)
+    monkeypatch.setattr(dataset, "_CHUNK", 20)
+    once = opened(faces).identity
+    assert (once.kind, once.train) == ("packed", 38)
+    streamed = opened(faces, loader="pillow").identity
+    assert (streamed.kind, streamed.train) == ("pictures", 38)
+    if decode_dali.is_available():
+        assert opened(faces, loader="dali").identity == streamed
+    embedded = opened("faces").identity
+    assert (embedded.kind, embedded.train) == ("faces", 38)
+    assert opened(packed.path, image_size=32).identity.train == 40
+    shutil.copytree(faces, tmp_path / "copy")
+    assert opened(tmp_path / "copy").identity == once
+    assert opened(tmp_path / "copy", loader="pillow").identity == streamed
+    (tmp_path / "copy/0000.jpg").unlink()
+    assert opened(tmp_path / "copy").identity != once
+    assert opened(tmp_path / "copy", loader="pillow").identity != streamed
+
+
+def test_a_folder_is_read_once(faces, monkeypatch, caplog):
+    monkeypatch.setattr(decode_dali, "is_available", lambda: True)
+    Image.new("RGB", (20, 20)).save(faces / "other.png")
+    with caplog.at_level("INFO", "fastvae"):
+        opened(faces, device=torch.device("cuda", 0))
+    assert caplog.text.count("read as a plain folder") == 1
+
+
+def test_jpegs_of_all_endings(faces):
+    for number, ending in enumerate((".jfif", ".JPE", "")):
+        (faces / f"{number:04}.jpg").rename(faces / f"{number:04}{ending}")
+    assert opened(faces, loader="pillow").train.tolist() == [index for index in range(40) if index not in (19, 39)]
+    if decode_dali.is_available():
+        opened(faces, loader="dali")
 
 
 def test_nothing_is_held_out(tmp_path):

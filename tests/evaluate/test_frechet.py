@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastvae.errors import FastvaeError
 from fastvae.evaluate.frechet import Gaussian, Moments, frechet_distance
 
 
@@ -79,3 +80,11 @@ def test_moments_are_numpys_even_far_from_zero():
     assert found.count == 50
     np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-13)
     np.testing.assert_allclose(found.covariance, np.cov(features, rowvar=False), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(value):
+    features = np.ones((3, 4), np.float32)
+    features[1, 2] = value
+    with pytest.raises(FastvaeError, match="NaN or infinite"):
+        Moments().add(features)

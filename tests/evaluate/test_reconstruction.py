@@ -6,6 +6,8 @@ import torch
 from fastvae.kernels.feature_loss import feature_loss_ref, paper_weights
 
 import fastvae
+from fastvae.errors import FastvaeError
+from fastvae.evaluate.measure import _samples
 from fastvae.evaluate.reconstruction import closeness
 from fastvae.lossnet import load_loss_network
 from tests.conftest import blobs
@@ -62,6 +64,15 @@ def test_means_are_over_images_whatever_the_batches(vae):
     found = closeness(vae, images, np.arange(70), network, "words")  # batches of 64 and 6
     for name in ("psnr_db", "ssim", "rec"):
         assert getattr(found, name) == pytest.approx(np.mean([getattr(c, name) for c in one_by_one]), rel=1e-4)
+
+
+def test_pictures_of_nan_are_not_measured():
+    vae = fastvae.VAE(32, width=2, latent=4).eval()
+    vae.decoder.to_image.bias.data[0] = float("nan")
+    with pytest.raises(FastvaeError, match="reconstructions hold NaN"):
+        closeness(vae, blobs(2, 32), np.arange(2), None, "words")
+    with pytest.raises(FastvaeError, match="images hold NaN"):
+        next(_samples(vae, 3, 0))
 
 
 def test_without_a_loss_network(vae):

@@ -35,6 +35,8 @@ const [id, value] = arguments, slider = document.getElementById(id);
 slider.value = value;
 slider.dispatchEvent(new Event("input", { bubbles: true }));
 """
+# A wait that fails is as long; one that holds ends when it does.
+PATIENCE_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def page(server, tmp_path_factory):
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
-    browser.set_script_timeout(20)
+    browser.set_script_timeout(PATIENCE_S)
     try:
         browser.get(server.url)
         yield Page(browser, downloads)
@@ -69,7 +71,7 @@ class Page:
         from selenium.webdriver.support.ui import WebDriverWait
 
         self.browser, self.downloads = browser, downloads
-        self._wait = WebDriverWait(browser, 20, poll_frequency=0.05)
+        self._wait = WebDriverWait(browser, PATIENCE_S, poll_frequency=0.05)
         self.until(lambda: self.words("caption") == "Random, seed 0")
 
     def find(self, name):

@@ -26,7 +26,7 @@ def ask(server, path, body=None, kind="application/json", **headers):
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     request = urllib.request.Request(server.url + path, data, {"Content-Type": kind, **headers})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Content-Type"], error.read()
@@ -151,7 +151,7 @@ def test_a_name_that_was_made_to_mean_this_machine_is_refused(server):
 
 
 def test_a_request_without_a_length(server):
-    connection = http.client.HTTPConnection(*server.server_address, timeout=20)
+    connection = http.client.HTTPConnection(*server.server_address, timeout=300)
     connection.putrequest("POST", "/decode")
     connection.endheaders()
     assert connection.getresponse().status == 411

@@ -30,13 +30,50 @@ def test_what_push_to_hub_uploads(run, monkeypatch):
     assert "license: mit" in seen["card"]
 
 
-@pytest.mark.parametrize("make", [lambda: _http(errors.HfHubHTTPError), lambda: ConnectionError("refused")])
-def test_an_upload_that_is_refused(run, monkeypatch, make):
+def not_connected() -> Exception:
+    """As huggingface_hub's own client raises it: httpx's from version 1 on, which is no OSError."""
+    return type("ConnectError", (Exception,), {})("refused")
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: _http(errors.HfHubHTTPError), r"\(refused\): `hf auth login` logs in; `save_pretrained`"),
+        (lambda: errors.LocalTokenNotFoundError("refused"), r"\(refused\): `hf auth login`"),
+        (lambda: ConnectionError("refused"), r"\(refused\): `save_pretrained` keeps"),
+        (not_connected, r"\(refused\): `save_pretrained` keeps"),
+        (lambda: RuntimeError("refused\nat line 1"), r"\(refused\): `save"),  # as of the Rust library for transfers
+        (lambda: TimeoutError(), r"\(TimeoutError\): `save"),
+        (lambda: errors.HFValidationError("refused"), r"\(refused\): `save"),
+        (lambda: errors.RevisionResolutionError("refused"), r"\(refused\): `save"),
+    ],
+)
+def test_an_upload_that_fails(run, monkeypatch, make, words):
+    error = make()
+
     def create_repo(*_, **__):
-        raise make()
+        raise error
 
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    with pytest.raises(FastvaeError, match=r"me/faces could not be uploaded .*refused\): `hf auth login`"):
+    with pytest.raises(FastvaeError, match=rf"me/faces could not be uploaded .*{words}") as caught:
+        fastvae.load(run).push_to_hub("me/faces")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_upload_offline_without_anything_replaced(run, monkeypatch):
+    """The first thing that is asked for cannot be had: no test may reach the Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FastvaeError, match="me/faces could not be uploaded"):
+        fastvae.load(run).push_to_hub("me/faces", token="hf_x")
+
+
+def test_what_cannot_be_saved_says_so_and_nothing_of_the_hub(run, monkeypatch):
+    def write(*_, **__):
+        raise FastvaeError("no space left")
+
+    monkeypatch.setattr("fastvae.hub.folder.write", write)
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id})())
+    with pytest.raises(FastvaeError, match=r"^no space left$"):
         fastvae.load(run).push_to_hub("me/faces")
 
 
@@ -90,6 +127,9 @@ def _http(kind):
         (lambda: errors.LocalEntryNotFoundError("no connection"), r"could not be reached \(no connection\)"),
         (lambda: errors.OfflineModeIsEnabled("offline"), r"could not be reached \(offline\)"),
         (lambda: ConnectionError("down"), r"could not be reached \(down\)"),
+        (not_connected, r"could not be reached \(refused\)"),
+        (lambda: TimeoutError(), r"could not be reached \(TimeoutError\)"),
+        (lambda: RuntimeError("broken\npipe"), r"could not be reached \(broken\)"),
         (lambda: errors.HFValidationError("no"), "no repository's name"),
     ],
 )

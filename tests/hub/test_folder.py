@@ -143,6 +143,14 @@ def test_names(run):
     assert fastvae.load(run).run.config["recipe"] == "celeba64-plain"
 
 
+def test_lazily_negated_weights_are_saved_negated(tmp_path):
+    vae = fastvae.VAE(16, 2, 3)
+    expected = vae.encoder.mean.weight.detach().clone()
+    vae.encoder.mean.weight = torch.nn.Parameter(torch._neg_view(-expected))
+    vae.save_pretrained(tmp_path)
+    assert torch.equal(fastvae.load(tmp_path).encoder.mean.weight, expected)
+
+
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

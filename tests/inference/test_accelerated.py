@@ -127,7 +127,7 @@ def test_copies_compute_the_same(small, copied, dtype):
     twin = copied(fast)
     assert torch.equal(torch.get_rng_state(), state)
     assert repr(twin) == repr(fast) and twin._batch_sizes == (1, 4) and twin._run is not fast._run
-    assert torch.equal(twin.reconstruct(of(small, 3)), fast.reconstruct(of(small, 3)))
+    torch.testing.assert_close(twin.reconstruct(of(small, 3)), fast.reconstruct(of(small, 3)))
     del fast  # and nothing of its memory is used
     assert twin.sample(2).isfinite().all()
 
@@ -217,7 +217,7 @@ def test_it_survives_a_fork(small):
     results = context.SimpleQueue()
     process = context.Process(target=child, args=(results,))
     process.start()
-    process.join(20)
+    process.join(300)  # a child that waits for its parent's threads would never end
     ended = process.exitcode
     if ended is None:
         process.kill()
@@ -262,9 +262,8 @@ def test_bad_arguments(small, arguments, words):
         small.accelerate(**arguments)
 
 
-def test_cuda_without_cuda(small):
-    if torch.cuda.is_available():
-        pytest.skip("there is CUDA here")
+def test_cuda_without_cuda(small, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(FastvaeError, match="torch sees no cuda here"):
         small.accelerate(device="cuda")
 
@@ -272,12 +271,12 @@ def test_cuda_without_cuda(small):
 def test_no_compiler_means_one_warning_and_the_same_results(small, monkeypatch, caplog):
     monkeypatch.setattr(library, "host_compiler", lambda: None)
     monkeypatch.setattr(accelerated, "_warned", set())
-    library.library.cache_clear()
+    library._loaded.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "fastvae"):
             first, second = small.accelerate(), small.accelerate()
     finally:
-        library.library.cache_clear()
+        library._loaded.cache_clear()
     assert first.backend == second.backend == "eager"
     assert [r.getMessage() for r in caplog.records] == [
         "accelerate runs slower than it could: there is no C++ compiler (g++ or clang++)"

@@ -15,6 +15,7 @@ from fastvae.pictures import to_pixels
 def gan(packed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gan") / "run"
     flags = ["--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "2"]
+    flags += ["--precision", "fp32", "--device", "cpu"]
     assert main(["train", "cifar10-dcgan", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
     return folder
 

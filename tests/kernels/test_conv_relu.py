@@ -151,7 +151,7 @@ def test_cost():
 @pytest.mark.parametrize(
     "case", [((128, 3, 64, 64), 64, 3, 1), ((128, 64, 64, 64), 64, 3, 1), ((3, 512, 5, 7), 512, 3, 1)], ids=str
 )
-def test_on_the_gpu(case, dtype):
+def test_on_the_gpu(case, dtype, without_tf32):
     x, weight, bias, padding = operands(case, dtype, "cuda")
     weight = weight / weight[0].numel() ** 0.5
     y = conv_relu(x, weight, bias, padding=padding)

@@ -189,9 +189,7 @@ def test_gradients_are_the_same_from_run_to_run():
         (5, 3, 3, 2),
     ],
 )
-def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory, monkeypatch):
-    # In TF32, torch's default, cuDNN may or may not round what ours does: there is no exact rule to hold either to.
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory, without_tf32):
     x = torch.empty(1, device="cuda", dtype=dtype)
     if provider("replicate_conv2d", x) != "triton":
         pytest.skip(f"{torch.cuda.get_device_name()} runs ATen in {dtype}")

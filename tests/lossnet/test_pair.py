@@ -171,7 +171,7 @@ def test_sides_that_do_not_match_are_refused():
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_on_the_gpu(dtype, compiled):
+def test_on_the_gpu(dtype, compiled, without_tf32):
     if dtype == torch.bfloat16 and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("no bfloat16")
     net = network().cuda()

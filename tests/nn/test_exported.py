@@ -188,5 +188,5 @@ def test_copies(model, copied):
     model = model()
     x = torch.rand(2, 3, 16, 16)
     twin = copied(model)
-    assert torch.equal(twin(x), model(x))
+    assert_same(twin(x), model(x))
     assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in twin.parameters()}

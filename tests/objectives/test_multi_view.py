@@ -13,6 +13,7 @@ from fastvae.inference.views import load_views
 
 LAYERS = ("relu1_1", "relu2_1")
 FLAGS = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3", "--vgg", "random"]
+FLAGS += ["--precision", "fp32", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from fastvae.cli import main
 SMALL = [
     "--vgg", "random", "--layers", "relu1_1", "relu2_1", "--image-size", "32", "--width", "2", "--latent", "4",
     "--batch-size", "8", "--held-out", "8", "--log-every", "1", "--balance-every", "4", "--precision", "fp32",
+    "--device", "cpu",
 ]  # fmt: skip
 
 

@@ -13,6 +13,11 @@ from fastvae.cli import main
 from fastvae.train.checkpoint_files import checkpoints, latest
 
 
+@pytest.fixture(autouse=True)
+def _processor(processor):
+    processor()
+
+
 @pytest.fixture
 def fails(capsys):
     """fails(code, words, arguments): the command ends with that code, and its last line holds all words."""
@@ -160,8 +165,8 @@ def test_a_config_that_was_edited(fails, trained):
     fails(1, ["other options of the objective"], "train", "--resume", str(trained), "--steps", "6")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_run_from_a_gpu_machine(fails, trained):
+def test_a_run_from_a_gpu_machine(fails, trained, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     edit_config(trained, "train", "device", "cuda")
     fails(2, ["--device cpu"], "train", "--resume", str(trained), "--steps", "6")
     assert main(["train", "--resume", str(trained), "--steps", "6", "--device", "cpu"]) == 0
@@ -230,6 +235,7 @@ def test_a_folder_with_broken_pictures_trains_on_the_rest(fails, tmp_path, caplo
     assert main(["prepare", str(folder), str(out), "--image-size", "32"]) == 0
     assert "bad.jpg" in caplog.text
     flags = ["--image-size", "32", "--width", "2", "--batch-size", "8", "--steps", "1"]
+    flags += ["--precision", "fp32", "--device", "cpu"]
     assert main(["train", "celeba64-plain", "--data", str(folder), "--out", str(tmp_path / "run"), *flags]) == 0
     for i in range(5):
         (folder / f"worse{i}.jpg").write_text("not a picture")

@@ -1,6 +1,9 @@
 """The progress line."""
 
 import io
+import itertools
+
+import pytest
 
 from fastvae.train.progress import Progress, duration
 
@@ -26,9 +29,11 @@ def test_a_terminal_has_one_line_that_is_rewritten():
     assert len(second) >= len(first.rstrip())
 
 
-def test_a_file_gets_a_line_now_and_then_and_the_last_one():
-    stream = io.StringIO()
-    progress = Progress(100, stream, quiet_s=3600)
+@pytest.mark.parametrize("booted_s_ago", [0.0, 5.0, 1e6])
+def test_a_file_gets_the_first_line_one_now_and_then_and_the_last_one(booted_s_ago):
+    stream, seconds = io.StringIO(), itertools.count()
+    progress = Progress(100, stream, quiet_s=40, clock=lambda: booted_s_ago + next(seconds))
     for step in range(1, 101):
         progress.show(step, 1.0, {}, 0)
-    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/100", "100/100"]
+    steps = [line.split()[1] for line in stream.getvalue().splitlines()]
+    assert steps == ["1/100", "41/100", "81/100", "100/100"]
