@@ -166,7 +166,7 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
         text += f"\nStopped after {len(found.results)} attributes: this is not all."
     said = [text]
     try:
-        write_whole(out / "attributes.txt", f"{_title(about)}\n{about['splits']}\n\n{text}\n")
+        write_whole(out / "attributes.txt", f"{shown(_title(about))}\n{about['splits']}\n\n{text}\n")
         write_whole(out / "attributes.csv", report.as_csv(found, paper))
         write_whole(out / "attributes.json", report.as_json(found, **about))
         made = list(_FILES)

@@ -60,11 +60,12 @@ def run(argv: list[str]) -> int:
 
 
 def _read(paths: Sequence[Path], size: int) -> list[np.ndarray]:
-    from fastvae.data.decode_pillow import BrokenImage, decode_file
+    from fastvae.data.decode_pillow import BrokenImage
+    from fastvae.figures.originals import read_file
 
     images = []
     for path in paths:
-        image = decode_file(path, crop="auto", size=size)
+        image = read_file(path, size)
         if isinstance(image, BrokenImage):
             print(f"skipped {path}: {image.reason}", file=sys.stderr)
         else:

@@ -161,3 +161,17 @@ def test_nan_is_not_drawn_as_a_colour(model, command, photo, tmp_path, capsys):
         out = ["--data", data, "--inception", "none", "--vgg", "none", "--out", tmp_path / "out.json"]
     assert main([*command.split(), str(tmp_path / "nan.safetensors"), *map(str, out)]) == 1
     assert "NaN or infinity" in capsys.readouterr().err and not list(tmp_path.glob("out*"))
+
+
+def test_what_is_no_picture_is_passed_over(model, photo, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "text.jpg").write_text("words")
+    others = [str(tmp_path / name) for name in ("pipe.jpg", "folder.jpg", "text.jpg", "missing.jpg", "x" * 300)]
+    out = ["--out", str(tmp_path / "out.png")]
+    assert main(["reconstruct", model, *others, str(photo), *out]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("1 images") and [f"skipped {name}" in said.err for name in others] == [True] * 5
+    assert main(["reconstruct", model, *others, *out]) == 1
+    for name in others:
+        assert main(["figures", "reconstructions", model, "--images", name, *out]) == 1
