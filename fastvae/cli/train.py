@@ -149,10 +149,14 @@ def _parse(default: Config, argv: list[str]) -> _Command:
 
 def _check_resumable(before: Config, after: Config) -> None:
     kept = replace(after.train, **{f: getattr(before.train, f) for f in _RESUMABLE})
-    if replace(after, train=kept, data=before.data) != before:
+    objective = after.objective
+    if hasattr(objective, "vgg"):  # whether it leads to the same weights is seen when they are there
+        objective = replace(objective, vgg=before.objective.vgg)
+    if replace(after, train=kept, data=before.data, objective=objective) != before:
+        others = ", ".join("--" + field.replace("_", "-") for field in sorted(_RESUMABLE))
         raise UsageError(
-            "a resumed run keeps its model, objective and optimiser settings; "
-            f"what may change is: --data, {', '.join('--' + f.replace('_', '-') for f in sorted(_RESUMABLE))}"
+            "a resumed run keeps its model, objective and optimiser settings; what may change is: --data and --vgg, if "
+            f"only their places do, {others}"
         )
 
 

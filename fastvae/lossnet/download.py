@@ -1,18 +1,15 @@
 """Fetching VGG-19's weights once, checked, cut to the layers that a loss network can use."""
 
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import Tensor
 
 from fastvae.cache import cache_folder, kept_file
 from fastvae.downloads import DownloadError, check_digest, described, download, sha256_of
 from fastvae.errors import FastvaeError
-from fastvae.lossnet.formats import read_weights
+from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import conv_layers
 from fastvae.whole_file import temporary_beside, whole_file
 
@@ -104,7 +101,7 @@ def _offline_message(name: str, source: Source, error: DownloadError) -> str:
 def _convert(downloaded: Path, kept: Path, source: Source) -> None:
     """Keeps the convolutions alone, as float32."""
     tensors, _ = read_weights(downloaded, set(conv_layers()))
-    metadata = {"convention": source.convention, "source": source.url, _DIGEST: _digest(tensors)}
+    metadata = {"convention": source.convention, "source": source.url, _DIGEST: digest_of(tensors)}
     with whole_file(kept, advice=_ADVICE) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -116,12 +113,4 @@ def _is_intact(kept: Path) -> bool:
     except FastvaeError:
         return False
     # Files of earlier versions have no digest.
-    return metadata.get(_DIGEST) in (None, _digest(tensors))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(f"{key} {list(tensors[key].shape)} ".encode())
-        digest.update(tensors[key].contiguous().numpy())
-    return digest.hexdigest()
+    return metadata.get(_DIGEST) in (None, digest_of(tensors))

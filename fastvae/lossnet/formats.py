@@ -1,5 +1,6 @@
 """Reading VGG-19's convolutions from the file formats in which its weights go round. No pickle is run."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -210,3 +211,12 @@ def _keras_layer(name: str, shape: tuple[int, ...], read: Callable[[], np.ndarra
         return torch.from_numpy(np.ascontiguousarray(read().transpose(*axes), dtype=np.float32))
 
     return Stored(f"features.{_keras_index(name)}.{kind}", tuple(shape[axis] for axis in axes), turned)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors' names, shapes and numbers, whatever the file that they come from; 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f"{key} {list(tensors[key].shape)} ".encode())
+        digest.update(tensors[key].contiguous().numpy())
+    return digest.hexdigest()

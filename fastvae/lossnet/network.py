@@ -63,6 +63,8 @@ class LossNetwork(nn.Module):
         taps: the names, in order of depth.
         channels: of each tap.
         source: where the weights came from, in words.
+        digest: tells weights from others: SHA-256 of what was read, the same for every form of file; "stand-in"; or
+            None, if nothing was loaded.
     """
 
     shift: Tensor
@@ -71,7 +73,7 @@ class LossNetwork(nn.Module):
         super().__init__()
         indices = tap_indices(taps)
         self.taps = tuple(indices)
-        self.source = "PyTorch's default initialisation, not loaded"
+        self.source, self.digest = "PyTorch's default initialisation, not loaded", None
         self._tap_at = frozenset(indices.values())
         convs = conv_layers()
         deepest = max(self._tap_at)
@@ -116,7 +118,8 @@ class LossNetwork(nn.Module):
             part = LossNetwork(taps)
         if len(part.features) > len(self.features):
             raise ValueError(f"{part.taps[-1]} lies deeper than this network, which ends at {self.taps[-1]}")
-        part.features, part.source = self.features[: len(part.features)], self.source
+        part.features = self.features[: len(part.features)]
+        part.source, part.digest = self.source, self.digest
         part.register_buffer("shift", self.shift, persistent=False)
         return part
 

@@ -50,5 +50,5 @@ def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
         if index in tap_of:
             levels[tap_of[index]] = root_mean_square(x)
     balance_taps(network, levels)
-    network.source = "RANDOM STAND-IN, not VGG-19"
+    network.source, network.digest = "RANDOM STAND-IN, not VGG-19", "stand-in"
     return network

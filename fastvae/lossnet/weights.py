@@ -12,7 +12,7 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.calibrate import balance_taps, calibration_images, tap_rms
 from fastvae.lossnet.convention import BY_NAME, CAFFE, CAFFE_RGB, Convention, recognise
 from fastvae.lossnet.download import SOURCES, fetch
-from fastvae.lossnet.formats import read_weights
+from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import TAPS, LossNetwork, conv_layers, tap_indices
 from fastvae.lossnet.standin import stand_in
 from fastvae.places import resolved
@@ -56,7 +56,7 @@ def load_loss_network(
         raise FastvaeError(f"{path} does not hold the original Caffe weights. Delete it and try again.")
     network = LossNetwork(taps, mean=convention.mean)
     network.load_state_dict(tensors | {_CONV1_1: convention.fold_into(tensors[_CONV1_1])})
-    network.source = f"{path.name}, {convention.name}"
+    network.source, network.digest = f"{path.name}, {convention.name}", digest_of(tensors)
     logger.info("loss network: %s from %s", convention.name, path)
     if not (original and convention in (CAFFE, CAFFE_RGB)):
         gains = balance_taps(network, tap_rms(network, calibration_images()))

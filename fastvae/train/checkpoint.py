@@ -48,12 +48,14 @@ class State:
         seconds: of training.
         data: the identity of the images that it was trained on (`TrainingSet.identity`); None in checkpoints of
             versions that did not keep it.
+        loss_network: `LossNetwork.digest` of the weights that features were compared by, or None.
     """
 
     format: int
     step: int
     seconds: float
     data: Identity | None = None
+    loss_network: str | None = None
 
 
 def save(
@@ -62,6 +64,7 @@ def save(
     step: int,
     seconds: float,
     data: Identity,
+    loss_network: str | None,
     config: dict[str, Any],
     objective: Objective,
     updates: dict[str, Update],
@@ -76,7 +79,7 @@ def save(
     target = folder / name_of(step)
     temporary = folder / f".{target.name}.part"
     metadata = {"fastvae": json.dumps({"format": FORMAT, "step": step, "config": config})}
-    state = State(FORMAT, step, seconds, data)
+    state = State(FORMAT, step, seconds, data, loss_network)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

@@ -86,6 +86,7 @@ class Trainer:
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
+        self.loss_network = getattr(self.objective.loss_network, "digest", None)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         if resume:
@@ -113,6 +114,7 @@ class Trainer:
                 newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
             )
             self._check_data(newest, state.data, other_data)
+            self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest)
             self.done, self.seconds = state.step, state.seconds
         self._evaluates_first = self.run.forget_after(self.done if found else -1)
@@ -128,6 +130,13 @@ class Trainer:
                 f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
             )
         _logger.warning("%s%s: going on with these, as asked", words, counts)
+
+    def _check_loss_network(self, newest: Path, before: str | None) -> None:
+        if before not in (None, self.loss_network):
+            raise FastvaeError(
+                f"--vgg {self.config.objective.vgg} holds other weights than those that {newest} was trained with: "
+                "name theirs, wherever they lie now"
+            )
 
     def fit(self) -> int | None:
         """Trains to the end, or until a signal or the time limit; saves in every case.
@@ -289,6 +298,7 @@ class Trainer:
             step=self.done,
             seconds=self.seconds,
             data=self.data,
+            loss_network=self.loss_network,
             config=to_json(self.config),
             objective=self.objective,
             updates=self.updates,

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import fastvae
 from fastvae import locks
 from fastvae.cli import main
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
+from fastvae.lossnet.standin import stand_in
 from fastvae.train import checkpoint_files
 from fastvae.train.run_folder import RunFolder
 from tests.conftest import blobs
@@ -176,6 +178,22 @@ def test_other_images_under_the_same_name_are_refused_unless_asked_for(train, pa
     assert "other images" in said and "52 training images, 40 then" in said and "--other-data" in said
     assert before == ((run / "stats.jsonl").read_bytes(), (run / "config.json").read_bytes())
     assert train("--resume", str(run), "--steps", "4", "--other-data") == 0
+
+
+def test_weights_of_the_loss_network_that_moved(train, tmp_path, capsys):
+    weights, run = tmp_path / "vgg.safetensors", tmp_path / "run"
+    network = stand_in(("relu1_1", "relu2_1"))
+    tensors = {k: v for k, v in network.state_dict().items() if k.startswith("features.")}
+    save_file(tensors, weights)
+    assert train("--steps", "2", "--vgg", str(weights)) == 0
+    weights.rename(tmp_path / "moved.safetensors")
+    assert train("--resume", str(run), "--steps", "3") == 1
+    assert train("--resume", str(run), "--steps", "3", "--vgg", str(tmp_path / "moved.safetensors")) == 0
+    assert train("--resume", str(run), "--steps", "4") == 0
+    for others in ("random", str(weights)):
+        save_file({k: v + 1 for k, v in tensors.items()}, weights)
+        assert train("--resume", str(run), "--steps", "5", "--vgg", others) == 1
+        assert "holds other weights than those" in capsys.readouterr().err
 
 
 def test_more_epochs_at_resume_where_steps_had_been_given(train, tmp_path, capsys):
