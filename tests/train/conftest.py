@@ -1,6 +1,9 @@
 """A training run small enough to be repeated by many tests."""
 
+import sys
+
 import pytest
+import torch
 
 from fastvae.cli import main
 
@@ -10,6 +13,14 @@ SMALL = [
     "--batch-size", "8", "--held-out", "8", "--log-every", "1", "--balance-every", "4", "--precision", "fp32",
     "--device", "cpu",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _compiler_forgets():
+    """One function stands for the passes of all steps, and torch compiles a function eight times and then no more."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 @pytest.fixture
