@@ -15,9 +15,12 @@ def resolved(given: str | os.PathLike[str]) -> Path:
         given: what a person wrote: on a command line, in Python, in a config.
 
     Raises:
-        UsageError: it is empty, holds a null character, or names a home folder that is not known.
+        UsageError: it is no path, empty, holds a null character, or names a home folder that is not known.
     """
-    text = os.fspath(given)
+    try:
+        text = os.fsdecode(given)
+    except TypeError:
+        raise UsageError(f"a path is wanted, as text or pathlib's; got {type(given).__name__}") from None
     if not text.strip():
         raise UsageError("a path is empty: give the name of a file or folder, or . for the working directory")
     if "\x00" in text:

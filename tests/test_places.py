@@ -31,7 +31,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
     assert os.fsencode(resolved(tmp_path / name)).endswith(b"lauf-\xfc")
 
 
-@pytest.mark.parametrize("given", ["", "  ", "a\x00b", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("given", ["", "  ", "a\x00b", "~nobody-of-this-name/x", None, 3, ["a"]])
 def test_what_leads_nowhere_is_refused(given):
     with pytest.raises(UsageError):
         resolved(given)

@@ -119,8 +119,9 @@ def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Conf
         from fastvae.train.run_folder import RunFolder
 
         check_run(resume)
+        values = RunFolder(resume).read_config()
         try:
-            config = from_json(RunFolder(resume).read_config())
+            config = from_json(values)
         except FastvaeError as error:
             raise FastvaeError(f"{resume / 'config.json'}: {error}") from error
         if name not in (None, config.recipe):

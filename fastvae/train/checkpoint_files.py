@@ -98,8 +98,10 @@ def named_run(path: Path) -> tuple[Path, Path | None]:
     """The run that a path means, and the checkpoint that it names in it or None.
 
     Args:
-        path: a run's folder, one of its checkpoints, or its folder of checkpoints.
+        path: a run's folder, one of its checkpoints, a file of one, or its folder of checkpoints.
     """
+    if path.name in (MODEL, OPTIMIZER, STATE) and step_of(path.parent) is not None:
+        path = path.parent
     if path.name == "checkpoints" and (path.parent / "config.json").is_file():
         return path.parent, None
     if step_of(path) is not None and path.is_dir() and path.parent.name == "checkpoints":

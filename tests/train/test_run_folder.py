@@ -127,7 +127,7 @@ def test_a_checkpoint_is_taken_as_a_checkpoint(train, tmp_path):
     assert train("--steps", "4", "--checkpoint-every", "1", "--keep-checkpoints", "9") == 0
     assert train("--resume", str(run / "checkpoints"), "--steps", "5") == 0
     assert step_of_newest(run) == 5
-    assert train("--resume", str(run / "checkpoints" / "step-00000002"), "--steps", "3") == 0
+    assert train("--resume", str(run / "checkpoints" / "step-00000002" / "state.json"), "--steps", "3") == 0
     assert [path.name for path in checkpoint_files.checkpoints(run / "checkpoints")] == [
         "step-00000001", "step-00000002", "step-00000003",
     ]  # fmt: skip
