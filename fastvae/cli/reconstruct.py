@@ -60,12 +60,11 @@ def run(argv: list[str]) -> int:
 
 
 def _read(paths: Sequence[Path], size: int) -> list[np.ndarray]:
-    from fastvae.data.decode_pillow import BrokenImage
-    from fastvae.figures.originals import read_file
+    from fastvae.data.decode_pillow import BrokenImage, decode_file
 
     images = []
     for path in paths:
-        image = read_file(path, size)
+        image = decode_file(path, crop="auto", size=size)
         if isinstance(image, BrokenImage):
             print(f"skipped {path}: {image.reason}", file=sys.stderr)
         else:

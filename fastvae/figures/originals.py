@@ -10,7 +10,6 @@ from fastvae.data.decode_pillow import BrokenImage, decode_file
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.figures.runs import Run
-from fastvae.reading import open_regular
 
 
 def data_of(run: Run, data: str | None) -> PackedImages:
@@ -53,20 +52,11 @@ def read_files(paths: Sequence[Path], size: int) -> np.ndarray:
     """
     images = []
     for path in paths:
-        image = read_file(path, size)
+        image = decode_file(path, crop="auto", size=size)
         if isinstance(image, BrokenImage):
             raise FastvaeError(f"{path} cannot be read as an image: {image.reason}")
         images.append(image)
     return np.stack(images)
-
-
-def read_file(path: Path, size: int) -> np.ndarray | BrokenImage:
-    """uint8 [size, size, 3] of a picture file, cropped and resized as in `prepare`; does not wait for a pipe."""
-    try:
-        with open_regular(path) as file:
-            return decode_file(file, crop="auto", size=size)
-    except OSError as error:
-        return BrokenImage(error.strerror or "it is not a regular file")
 
 
 def given_or_held_out(
