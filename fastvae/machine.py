@@ -41,6 +41,23 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def usable_device(given: str | torch.device) -> torch.device:
+    """A device as torch spells it, which is there.
+
+    Raises:
+        UsageError: torch knows no such device, or sees none here.
+    """
+    try:
+        device = torch.device(given)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"torch sees no {device} here")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f'a device is "cpu", "cuda" or "cuda:1"; {given!r} cannot be used here: {said}') from error
+    return device
+
+
 def choose_precision(wanted: str, device: torch.device) -> Choice:
     """ "fp32" or "bf16" for the convolutions and linear layers of a run.
 

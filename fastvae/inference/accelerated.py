@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvae.errors import FastvaeError
 from fastvae.inference.fold import require_finite
 from fastvae.inference.given_images import as_batch, as_latents
-from fastvae.machine import choose_precision
+from fastvae.machine import choose_precision, usable_device
 from fastvae.models import VAE
 
 # Of the largest value: how far results may be from the plain module's, as `VAE.accelerate` states it.
@@ -151,12 +151,12 @@ def accelerate(
     device: torch.device | str | None = None,
 ) -> AcceleratedVAE:
     """See `VAE.accelerate`."""
-    device = torch.device(device or vae.decoder.linear.weight.device)
+    device = usable_device(device or vae.decoder.linear.weight.device)
     sizes = tuple(batch_sizes)
     if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
         raise FastvaeError(f"batch_sizes are numbers of images, 1 or more; got {batch_sizes!r}")
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise FastvaeError(f"accelerate runs on the CPU and on CUDA devices; torch sees no {device} here")
+    if device.type not in ("cpu", "cuda"):
+        raise FastvaeError(f"accelerate runs on the CPU and on CUDA devices; got {device}")
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else _DTYPES[choose_precision("auto", device).value]
     if dtype not in BOUNDS:

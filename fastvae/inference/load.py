@@ -14,6 +14,7 @@ from fastvae import locks
 from fastvae.config import ModelConfig, model_from_json, suggest
 from fastvae.errors import FastvaeError
 from fastvae.inference.run_summary import of_checkpoint
+from fastvae.machine import usable_device
 from fastvae.models import VAE
 from fastvae.places import resolved
 from fastvae.reading import Malformed, conform
@@ -65,7 +66,7 @@ def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VA
         raise FastvaeError(f"{file} holds no VAE: was another kind of network trained in that run?")
     vae = filled(VAE, model, file, prefix, parts)
     vae.run = of_checkpoint(metadata, file, view)
-    return vae.to(device).eval()
+    return vae.to(usable_device(device)).eval()
 
 
 def filled(kind: type[Network], model: ModelConfig, file: Path, prefix: str, parts: tuple[str, ...] = ("",)) -> Network:

@@ -13,6 +13,7 @@ from fastvae.errors import FastvaeError
 from fastvae.inference.load import GENERATOR, filled, load_file, name_of, read_model, which_view
 from fastvae.inference.run_summary import RunSummary, of_checkpoint
 from fastvae.inference.views import load_views
+from fastvae.machine import usable_device
 from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.pictures import finite_pixels
@@ -75,7 +76,7 @@ def _sampler_of(file: Path, view: str | None, device: str) -> Sampler:
     model = model_from_json(metadata["config"])
     generator = filled(DcganGenerator, model, file, GENERATOR, (GENERATOR,))
     generator.run = of_checkpoint(metadata, file)
-    return generator.to(device).eval()
+    return generator.to(usable_device(device)).eval()
 
 
 def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler]:

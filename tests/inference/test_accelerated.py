@@ -254,7 +254,7 @@ def test_a_batch_that_is_too_large(small):
         ({"batch_sizes": (1, 0)}, r"1 or more; got \(1, 0\)"),
         ({"batch_sizes": (2.0,)}, "1 or more"),
         ({"dtype": torch.int8}, "got torch.int8"),
-        ({"device": "meta"}, "torch sees no meta"),
+        ({"device": "meta"}, "accelerate runs on the CPU and on CUDA devices; got meta"),
     ],
 )
 def test_bad_arguments(small, arguments, words):

@@ -122,3 +122,9 @@ def test_a_checkpoint_that_is_read_is_not_removed(run, monkeypatch):
     for place in (run, newest, newest / "model.safetensors"):
         read_model(place, read)
     assert seen == [not locks.AVAILABLE] * 3
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:77", "", None, 3.5])
+def test_a_device_that_is_not_there(run, device):
+    with pytest.raises(FastvaeError, match="cannot be used here"):
+        fastvae.load(run, device=device)
