@@ -126,10 +126,9 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> l
         SystemExit: as the time limit raised it. One that comes while a contender compiles costs the others nothing:
             those that are ready are timed for `LAST_S` first.
     """
-    pixels = torch.randint(
-        0, 256, (chosen.batch, chosen.image_size, chosen.image_size, 3), dtype=torch.uint8, device=chosen.device
-    )
     generator = torch.Generator(chosen.device).manual_seed(SEED)
+    shape = (chosen.batch, chosen.image_size, chosen.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=chosen.device, generator=generator)
     noise = torch.empty(chosen.batch, 100, device=chosen.device).normal_(generator=generator)
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
     with tuned(chosen.device):

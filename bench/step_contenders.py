@@ -65,7 +65,9 @@ def settings(*, tiny: bool) -> Settings:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if tiny:
         small = {"compiled": False, "image_size": 32, "layers": ("relu1_1", "relu2_1")}
-        return Settings(device, batch=2, width=2, rounds=2, steps_per_sample=1, **small)
+        # Fewer weights and images turn so differently in bfloat16 that a right step looks like a wrong one: the cosine
+        # to the float32 step is 0.40 to 0.93 for 2 and 2, 0.66 to 0.86 for these (six seeds).
+        return Settings(device, batch=16, width=8, rounds=2, steps_per_sample=1, **small)
     if device == "cuda":
         return Settings(device, batch=64, width=32, rounds=30, steps_per_sample=10)
     return Settings(device, batch=32, width=32, rounds=8, steps_per_sample=1)

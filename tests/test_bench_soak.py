@@ -84,7 +84,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, monkey
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as ended:
         main(["--tiny", "--out", str(tmp_path / "file" / "soak.json")])
-    assert ended.value.code == 2 and "no file can be written there" in capsys.readouterr().err
+    assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
 
 
 def test_verdicts_in_words():

@@ -22,6 +22,7 @@ class Broken(io.StringIO):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_first_signal_unwinds_and_later_ones_wait(name):
     number, tidied = getattr(signal, name), []
+    before = signal.getsignal(number)
     with pytest.raises(Terminated) as stopped, signals_unwind():
         try:
             os.kill(os.getpid(), number)
@@ -30,7 +31,7 @@ def test_the_first_signal_unwinds_and_later_ones_wait(name):
             os.kill(os.getpid(), signal.SIGTERM)
             tidied.append(True)
     assert stopped.value.number == number and tidied == [True]
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
 
 
 def test_an_ignored_signal_stays_ignored():
