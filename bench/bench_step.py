@@ -126,9 +126,10 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> l
         SystemExit: as the time limit raised it. One that comes while a contender compiles costs the others nothing:
             those that are ready are timed for `LAST_S` first.
     """
-    generator = torch.Generator(chosen.device).manual_seed(SEED)
+    # One each, since ours draw their noise from the beginning of theirs.
+    generator, of_pixels = (torch.Generator(chosen.device).manual_seed(SEED) for _ in range(2))
     shape = (chosen.batch, chosen.image_size, chosen.image_size, 3)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=chosen.device, generator=generator)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=chosen.device, generator=of_pixels)
     noise = torch.empty(chosen.batch, 100, device=chosen.device).normal_(generator=generator)
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
     with tuned(chosen.device):
