@@ -37,9 +37,9 @@ def whole_file(path: Path, *, advice: str = "free some space, or choose another 
     try:
         with temporary_beside(path) as (temporary, target):
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             temporary.replace(target)
-            _flush(target.parent)
+            flush(target.parent)
     except OSError as error:
         raise FastvaeError(f"{path} could not be written ({error.strerror or error}): {advice}") from error
 
@@ -122,7 +122,8 @@ def _why_not_writable(path: Path) -> str | None:
     return None
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until the disk holds a file, or which files a folder has."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

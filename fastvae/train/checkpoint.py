@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from fastvae.train.checkpoint_files import (
     step_of,
     tensor_shapes,
 )
+from fastvae.whole_file import flush
 
 # The CPU's generator has 5,056 bytes, a GPU's 16.
 _LARGEST_GENERATOR = 65536
@@ -87,11 +87,12 @@ def save(
         (temporary / MODEL).write_bytes(to_bytes(_network_tensors(objective), metadata))
         (temporary / OPTIMIZER).write_bytes(to_bytes(_optimizer_tensors(updates, noise)))
         (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
+        # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
         for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+            flush(path)
         remove(target)
         temporary.rename(target)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = checkpoints(folder)
@@ -193,15 +194,3 @@ def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def _without_places(objective: Any) -> Any:
     """The options without where the loss network's weights lie, which may have moved."""
     return {k: v for k, v in objective.items() if k != "vgg"} if isinstance(objective, dict) else objective
-
-
-def _flush(path: Path) -> None:
-    # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some file systems cannot flush a folder
-            raise
-    finally:
-        os.close(descriptor)
