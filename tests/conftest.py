@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
 import subprocess
 
@@ -25,6 +26,15 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_compiled_code(tmp_path_factory):
+    """Inductor's cache does not know that ATEN_CPU_CAPABILITY hides instructions which kernels in it may use."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "ATEN_CPU_CAPABILITY" in os.environ:
+            patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         yield
 
 
