@@ -23,11 +23,7 @@ def is_celeba(root: Path) -> bool:
     """Whether the folder holds pictures named as CelebA's and the two lists lie in, beside or above it."""
     if find_list(root, SPLITS_LIST) is None or find_list(root, ATTRIBUTES_LIST) is None:
         return False
-    try:
-        files = _images_folder(root).iterdir()
-        return any(_NAME.fullmatch(file.stem) and file.suffix.lower() in SUFFIXES for file in files)
-    except OSError:
-        return False
+    return _has_its_pictures(_images_folder(root))
 
 
 def looks_like_celeba(source: Source) -> bool:
@@ -104,4 +100,17 @@ def _images_folder(root: Path) -> Path:
             if is_folder(candidate):
                 # Some archives hold a second folder of the same name inside.
                 return candidate / name if is_folder(candidate / name) else candidate
-    return root
+    if _has_its_pictures(root):
+        return root
+    try:
+        others = [folder for folder in root.iterdir() if is_folder(folder) and _has_its_pictures(folder)]
+    except OSError:
+        return root
+    return others[0] if len(others) == 1 else root
+
+
+def _has_its_pictures(folder: Path) -> bool:
+    try:
+        return any(_NAME.fullmatch(file.stem) and file.suffix.lower() in SUFFIXES for file in folder.iterdir())
+    except OSError:
+        return False

@@ -57,10 +57,11 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
         _logger.log(logging.INFO if harmless else logging.WARNING, "%s: %s", shown(path), describe(source.left_out))
     if wanted == "auto" and kind == "folder" and celeba.looks_like_celeba(source):
         _logger.warning(
-            "%s: these may be CelebA's, but %s (.txt or .csv) is not in, beside or above it: read as a plain folder, "
-            "without its attributes and splits",
+            "%s: these may be CelebA's, but %s: read as a plain folder, without its attributes and splits",
             shown(path),
-            " and ".join(celeba.missing_lists(path)),
+            f"{' and '.join(missing)} (.txt or .csv) is not in, beside or above it"
+            if (missing := celeba.missing_lists(path))
+            else "lie in more folders than one",
         )
     return source
 

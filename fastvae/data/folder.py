@@ -1,5 +1,6 @@
 """Any folder of pictures, at any depth."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -16,10 +17,13 @@ VALIDATION_EVERY = 20
 _MOST_CLASSES = 256
 _SPLIT_FOLDERS = {
     "train": re.compile(r"train(ing)?"),
-    "validation": re.compile(r"val(id(ation)?)?|dev"),
+    "validation": re.compile(r"val(id(ation)?)?|dev|eval(uation)?|hold[-_ ]?out"),
     "test": re.compile(r"test(ing)?"),
 }
 _SPLIT_ENDING = re.compile(r"[-_ ]?(set|data|images|imgs|\d*)")
+# Words of a folder's name: img_train, trainA.
+_WORDS = re.compile(r"[A-Z]?[a-z]+|\d+|[A-Z]+")
+_logger = logging.getLogger("fastvae")
 
 _Parts = list[tuple[str, ...]]
 
@@ -27,8 +31,8 @@ _Parts = list[tuple[str, ...]]
 def split_of(folder: str) -> int | None:
     """The split that a folder's name says, 0 train, 1 validation or 2 test, or None.
 
-    In any case: train, training; val, valid, validation, dev; test, testing; with set, data, images or a number behind
-    it, as in `test_set` and `val2017`.
+    In any case: train, training; val, valid, validation, dev, eval, evaluation, holdout; test, testing; with set, data,
+    images or a number behind it, as in `test_set` and `val2017`.
     """
     for split, name in _SPLIT_FOLDERS.items():
         match = name.match(folder.lower())
@@ -59,8 +63,10 @@ def read_folder(root: Path) -> Source:
     if level is None:
         splits = _every_20th(len(names))
         split_rule = f"every {VALIDATION_EVERY}th picture in sorted order is validation, the rest train"
-        # A split folder without another is none, and its name is no class.
-        parts = [part[1:] if len(part) > 1 and split_of(part[0]) is not None else part for part in parts]
+        # One split is none, and its folder is no class, unless it holds pictures as the classes beside it do.
+        fewest = 2 if all(split_of(part[0]) is not None for part in parts if len(part) > 1) else 3
+        parts = [part[1:] if len(part) >= fewest and split_of(part[0]) is not None else part for part in parts]
+        _warn_of_likely_splits(root, parts)
     else:
         folders = sorted({part[level] for part in parts if _split_at(part, level) is not None})
         outside = [name for name, part in zip(names, parts, strict=True) if _split_at(part, level) is None]
@@ -84,6 +90,21 @@ def read_folder(root: Path) -> Source:
         attribute_names=attribute_names,
         left_out=listing.left_out,
     )
+
+
+def _warn_of_likely_splits(root: Path, parts: _Parts) -> None:
+    """Says so where folders that are not read as splits are named as if they were: train_station is a class, too."""
+    likely: dict[int, str] = {}
+    for name in sorted({part[0] for part in parts if len(part) > 1}):
+        for word in _WORDS.findall(name):
+            if (split := split_of(word)) is not None:
+                likely.setdefault(split, name)
+    if len(likely) >= 2:
+        _logger.warning(
+            "%s: the folders %s are not read as splits; if they are, call them train, val and test",
+            shown(root),
+            " and ".join(shown(name) for name in likely.values()),
+        )
 
 
 def _without_common(parts: _Parts) -> _Parts:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -139,14 +140,15 @@ def _compiled(command: list[str]) -> bytes:
     try:
         with tempfile.TemporaryDirectory(prefix="fastvae-engine-") as folder:
             made = Path(folder) / "engine.so"
-            _run([*command, "-o", str(made), str(Path(__file__).parent / "engine.cpp")])
+            # What it leaves, if it is killed, goes with the folder.
+            _run([*command, "-o", str(made), str(Path(__file__).parent / "engine.cpp")], {"TMPDIR": folder})
             return made.read_bytes()
     except OSError as error:
         raise FastvaeError(f"{command[0]} made no engine ({error})") from error
 
 
-def _run(command: list[str]) -> str:
-    """What a command prints.
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a command prints, with these variables beside those of this process.
 
     Raises:
         FastvaeError: it cannot be started or does not end.
@@ -161,6 +163,7 @@ def _run(command: list[str]) -> str:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
     except OSError as error:

@@ -37,6 +37,7 @@ def check(source, folder):
         ("img_align_celeba_png", ".", "."),
         ("Img/img_align_celeba_png", "Anno", "."),
         ("img_align_celeba_png", "Anno", "img_align_celeba_png"),
+        ("images", ".", "."),
     ],
 )
 def test_where_files_may_lie(tmp_path, pictures, lists, given):

@@ -5,6 +5,7 @@ import pytest
 
 from fastvae.data.folder import read_folder, split_of
 from fastvae.errors import FastvaeError
+from tests.data.pictures import save_photos
 
 
 def touch(folder, *names):
@@ -110,3 +111,27 @@ def test_linked_splits_and_classes(tmp_path):
 def test_names_of_classes_can_be_printed(tmp_path):
     touch(tmp_path, os.fsdecode(b"caf\xe9/1.png"), "a\nb/2.png")
     assert read_folder(tmp_path).attribute_names == (r"a\nb", r"caf\xe9")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    save_photos(tmp_path, [f"{kind}/{number}.png" for kind in ("bus", "car", "train") for number in range(3)])
+    assert read_folder(tmp_path).attribute_names == ("bus", "car", "train")
+
+
+def test_a_lone_split_of_classes_is_no_class(tmp_path):
+    save_photos(tmp_path, [f"train/{kind}/{number}.png" for kind in ("bus", "car") for number in range(3)])
+    save_photos(tmp_path, ["more/bus/1.png"])
+    assert "train" not in read_folder(tmp_path).attribute_names
+
+
+@pytest.mark.parametrize("names", [("train", "eval"), ("Training", "holdout"), ("train", "hold_out")])
+def test_splits_by_other_names(tmp_path, names):
+    save_photos(tmp_path, [f"{names[0]}/{number}.png" for number in range(3)] + [f"{names[1]}/1.png"])
+    assert read_folder(tmp_path).splits.tolist().count(1) == 1
+
+
+@pytest.mark.parametrize("names", [("img_train", "img_test"), ("trainA", "testA"), ("train_station", "test_tube")])
+def test_folders_that_may_be_splits_are_classes_with_a_word(tmp_path, names, caplog):
+    save_photos(tmp_path, [f"{name}/{number}.png" for name in names for number in range(3)])
+    assert read_folder(tmp_path).attribute_names == tuple(sorted(names))
+    assert "not read as splits" in caplog.text
