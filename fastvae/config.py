@@ -111,7 +111,9 @@ def require(options: Any, **ranges) -> None:
     for name, (holds, words) in ranges.items():
         value = getattr(options, name)
         # Not math.isfinite, which raises where an integer is too large for a float.
-        if value is not None and not (abs(value) < math.inf and holds(value)):
+        is_finite = value is None or abs(value) < math.inf
+        if value is not None and not (is_finite and holds(value)):
+            words = words if is_finite else f"{words}, and a finite number"
             raise UsageError(f"{name.replace('_', '-')} must be {words}; got {reprlib.repr(value)}")
 
 

@@ -30,12 +30,19 @@ class _Clipped(torch.optim.Optimizer):
     _fixed: ClassVar[dict] = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters; `lr` and `clip` may be their own.
+        """Adds parameters; each option may be their own.
 
         Raises:
-            ValueError: `lr` or `clip` is out of its range.
+            ValueError: an option is out of its range, or one that torch's class has and this one does not.
         """
-        lr, clip = ({**self.defaults, **param_group}[name] for name in ("lr", "clip"))
+        group = {**self.defaults, **param_group}
+        for name, value in self._fixed.items():
+            if group[name] != value:
+                raise ValueError(
+                    f"{type(self).__name__} has {name}={value} only; got {name}={group[name]!r}: use torch's own class"
+                )
+        self._check(group)
+        lr, clip = group["lr"], group["clip"]
         if isinstance(lr, Tensor):
             if lr.dim():
                 raise ValueError(f"{type(self).__name__} expects lr as a number or a 0-D tensor; got {list(lr.shape)}")
@@ -45,6 +52,10 @@ class _Clipped(torch.optim.Optimizer):
             raise ValueError(f"{type(self).__name__} expects clip > 0 or None; got {clip!r}")
         super().add_param_group(param_group)
         _mark_capturable(self.param_groups[-1])
+
+    def _check(self, group: dict[str, Any]) -> None:
+        """Raises ValueError unless the options that only this class has are in their ranges."""
+        raise NotImplementedError
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
@@ -145,9 +156,14 @@ class ClippedAdam(_Clipped):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        if not all(0 <= b < 1 for b in betas):
-            raise ValueError(f"ClippedAdam expects betas in [0, 1); got {betas!r}")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "clip": clip, **self._fixed})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        betas = group["betas"]
+        if not (len(betas) == 2 and all(0 <= b < 1 for b in betas)):
+            raise ValueError(f"ClippedAdam expects betas as two numbers in [0, 1); got {betas!r}")
+        if not group["eps"] > 0:
+            raise ValueError(f"ClippedAdam expects eps > 0; got {group['eps']!r}")
 
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """What this class keeps of a parameter before the first step, on its device."""
@@ -195,9 +211,13 @@ class ClippedRMSprop(_Clipped):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        if not 0 <= alpha < 1:
-            raise ValueError(f"ClippedRMSprop expects alpha in [0, 1); got {alpha!r}")
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "clip": clip, **self._fixed})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        if not 0 <= group["alpha"] < 1:
+            raise ValueError(f"ClippedRMSprop expects alpha in [0, 1); got {group['alpha']!r}")
+        if not group["eps"] > 0:
+            raise ValueError(f"ClippedRMSprop expects eps > 0; got {group['eps']!r}")
 
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """What this class keeps of a parameter before the first step, on its device."""

@@ -284,3 +284,24 @@ def test_torchs_state_leaves_each_groups_clip_alone(name):
     saved = theirs([{"params": others[:1]}, {"params": others[1:]}]).state_dict()
     optimizer.load_state_dict(saved)
     assert [group["clip"] for group in optimizer.param_groups] == [0.01, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        (ClippedAdam, {"maximize": True}),
+        (ClippedAdam, {"weight_decay": 0.5}),
+        (ClippedAdam, {"amsgrad": True}),
+        (ClippedAdam, {"betas": (2, 3)}),
+        (ClippedAdam, {"betas": (0.5,)}),
+        (ClippedAdam, {"eps": -1}),
+        (ClippedAdam, {"eps": float("nan")}),
+        (ClippedRMSprop, {"momentum": 0.9}),
+        (ClippedRMSprop, {"centered": True}),
+        (ClippedRMSprop, {"alpha": 1.0}),
+    ],
+)
+def test_options_of_a_group_are_held_to_their_ranges(kind, option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        kind([{"params": [torch.nn.Parameter(torch.zeros(2))], **option}], lr=0.1)
+    kind([{"params": [torch.nn.Parameter(torch.zeros(2))], "name": "a person's own"}], lr=0.1)

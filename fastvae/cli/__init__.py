@@ -33,13 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with lasting_output() as output, signals_unwind():
         try:
-            code = _run(list(sys.argv[1:] if argv is None else argv))
-        finally:  # the parser of flags exits
-            output.flush()
+            code, stopped = _run(list(sys.argv[1:] if argv is None else argv)), None
+        except SystemExit as exit:  # of the parser of flags
+            code, stopped = 0, exit
+        output.flush()
         # A reader that has gone has seen what it wanted: `fastvae info | head`.
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             print(f"fastvae: standard output cannot be written ({output.error})", file=sys.stderr)
             return code or 1
+        if stopped is not None:
+            raise stopped
         return code
 
 

@@ -96,11 +96,14 @@ def _finish(trainer: "Trainer", folder: Path) -> int:
         return 128 + signal_number
     if done < total:
         minutes = trainer.train.minutes
+        longer = trainer.seconds / 60 + minutes
         print(
             f"stopped and saved after {done} of {total} steps, as its {minutes:g} minutes are over: pictures in "
-            f"{folder / 'pictures'}; go on with: fastvae train --resume {shown} --minutes {2 * minutes:g}"
+            f"{folder / 'pictures'}; go on with: fastvae train --resume {shown} --minutes {longer:.3g}"
         )
         return 0
+    view = next(iter(trainer.objective.parts()))  # "" but for a multi-view run's
+    shown = shlex.quote(str(folder / view))
     print(f"done after {done} steps: pictures in {folder / 'pictures'}; try: fastvae generate {shown}")
     return 0
 
@@ -108,7 +111,7 @@ def _finish(trainer: "Trainer", folder: Path) -> int:
 def _resumed(argv: list[str]) -> Path | None:
     # Before the real parsing, because the resumed run's config gives that parsing its defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", nargs="?")
+    parser.add_argument("--resume", nargs="?", const="")
     given = parser.parse_known_args(argv)[0].resume
     return None if given is None else resolved(given)
 

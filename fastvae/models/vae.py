@@ -1,5 +1,6 @@
 """The trained VAE as its users meet it: encoder and decoder behind four verbs."""
 
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,16 @@ class VAE(nn.Module):
         run: what is known of the training run that the weights come from, or None.
 
     Raises:
-        ValueError: image_size is not a multiple of 16.
+        ValueError: image_size is not a multiple of 16, or a number is not a whole one above 0.
     """
 
     run: "RunSummary | None" = None
 
     def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
         super().__init__()
+        for name, value in {"image_size": image_size, "width": width, "latent": latent}.items():
+            if not (hasattr(value, "__index__") and operator.index(value) > 0):
+                raise ValueError(f"VAE expects {name} as a whole number above 0; got {value!r}")
         self.image_size, self.width, self.latent = image_size, width, latent
         self.encoder = Encoder(image_size, width, latent)
         self.decoder = Decoder(image_size, width, latent)
@@ -70,6 +74,8 @@ class VAE(nn.Module):
             count: how many, >= 0.
             generator: of the parameters' device; None for torch's global one.
         """
+        if not (hasattr(count, "__index__") and operator.index(count) >= 0):
+            raise ValueError(f"sample expects a number of images, 0 or more; got {count!r}")
         weight = self.decoder.linear.weight
         z = torch.randn(count, self.latent, generator=generator, device=weight.device, dtype=weight.dtype)
         return self.decode(z)

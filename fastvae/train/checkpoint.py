@@ -99,7 +99,7 @@ def save(
         last = f"the last good one is {earlier[-1]}" if earlier else "there is no earlier one"
         raise FastvaeError(
             f"could not save the checkpoint of step {step} in {folder} ({error}); {last}. "
-            "Free some space or choose another folder, then continue with --resume"
+            f"Free some space, then continue with --resume {folder.parent}"
         ) from error
     prune(folder, keep)
     return target
@@ -120,13 +120,16 @@ def restore(
     """
     state = read_state(checkpoint, State)
     metadata = read_metadata(checkpoint / MODEL)
-    if not state.step == metadata["step"] == step_of(checkpoint) or not state.seconds >= 0:
+    named = step_of(checkpoint)  # none in a person's copy
+    if not state.step == metadata["step"] or named not in (None, state.step) or not state.seconds >= 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
     if _without_places(metadata["config"].get("objective")) != _without_places(config["objective"]):
         raise FastvaeError(
             f"{checkpoint} was made with other options of the objective than config.json has: has it been edited?"
         )
     tensors = read_like(checkpoint / MODEL, _network_tensors(objective))
+    if bad := next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), None):
+        raise damaged(checkpoint / MODEL, ValueError(f"{bad} holds NaN or infinity"))
     saved_noise, states = _read_optimizers(checkpoint / OPTIMIZER, updates, noise)
     if saved_noise is not None:
         try:

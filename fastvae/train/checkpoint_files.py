@@ -34,6 +34,8 @@ _LEFT = re.compile(r"\.step-\d{8,18}\.(part|old)")
 _WRAPPERS = re.compile(r"(^|(?<=\.))(module|_orig_mod)\.")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGERS = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
+# What safetensors and torch raise on files that are damaged.
+_UNREADABLE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError)
 _logger = logging.getLogger("fastvae")
 Result = TypeVar("Result")
 
@@ -100,11 +102,11 @@ def named_run(path: Path) -> tuple[Path, Path | None]:
     Args:
         path: a run's folder, one of its checkpoints, a file of one, or its folder of checkpoints.
     """
-    if path.name in (MODEL, OPTIMIZER, STATE) and step_of(path.parent) is not None:
+    if path.name in (MODEL, OPTIMIZER, STATE) and path.parent.parent.name == "checkpoints":
         path = path.parent
     if path.name == "checkpoints" and (path.parent / "config.json").is_file():
         return path.parent, None
-    if step_of(path) is not None and path.is_dir() and path.parent.name == "checkpoints":
+    if path.parent.name == "checkpoints" and (path / STATE).exists():  # whatever it is called: a person's copy
         return path.parent.parent, path
     return path, None
 
@@ -134,7 +136,9 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Removes a checkpoint: its name first, so that no half of one is ever seen under it."""
+    """Removes a checkpoint: its name first, so that no half of one is ever seen under it. A link is not ours."""
+    if checkpoint.is_symlink():
+        return
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -150,14 +154,14 @@ def tidy(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside_after(checkpoint: Path) -> None:
-    """Renames the checkpoints that are newer than this one, so that a run goes on from it; none is lost.
+def set_aside_after(checkpoint: Path, step: int) -> None:
+    """Renames the checkpoints of later steps than this one's, so that a run goes on from it; none is lost.
 
     Raises:
         FastvaeError: they cannot be renamed.
     """
     for later in checkpoints(checkpoint.parent):
-        if step_of(later) > step_of(checkpoint):
+        if step_of(later) > step:
             names = (f"later-{later.name}", *(f"later-{later.name}-{number}" for number in range(2, 1000)))
             aside = next(later.with_name(name) for name in names if not later.with_name(name).exists())
             try:
@@ -265,8 +269,7 @@ def _opened(path: Path):
             yield file
     except FastvaeError:
         raise
-    # The library's readers raise what they meet in a damaged file.
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise damaged(path, error) from error
 
 

@@ -1,12 +1,15 @@
 """The folder of a run: config, environment, statistics, pictures, checkpoints."""
 
 import contextlib
+import itertools
 import json
+import logging
 import math
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,10 @@ from fastvae.whole_file import remove_abandoned, whole_file, write_whole
 
 # Locked by the process that writes into the folder; holds who that is.
 _LOCK = ".lock"
+_STATS = "stats.jsonl"
 _ADVICE = "free some space or check the permissions, then continue with --resume"
+_ADVICE_FOR_NEW = "free some space, check the permissions, or choose another --out"
+_logger = logging.getLogger("fastvae")
 
 
 class RunFolder:
@@ -47,25 +53,26 @@ class RunFolder:
             FastvaeError: it cannot be written, or another process is about to.
         """
         self._refuse_used()
-        with self.writing():
+        with self.writing(_ADVICE_FOR_NEW):
             self.path.mkdir(parents=True, exist_ok=True)
-        self.hold()
+        self.hold(_ADVICE_FOR_NEW)
         try:
             self._refuse_used()  # again: another process may have been as fast
-            self._write_json("config.json", config)
-            self._write_json("environment.json", {**environment(), "command": sys.argv})
+            self._write_json("config.json", config, _ADVICE_FOR_NEW)
+            self._write_json("environment.json", {**environment(), "command": sys.argv}, _ADVICE_FOR_NEW)
         except BaseException:
             self.close()
             raise
 
-    def hold(self) -> None:
+    def hold(self, advice: str = _ADVICE) -> None:
         """Keeps other processes from writing into the folder until `close`, or until this process ends.
 
         Raises:
-            FastvaeError: another process holds it.
+            FastvaeError: another process holds it, or something else lies where the run's folders and files belong.
         """
+        self._refuse_others()
         path = self.path / _LOCK
-        with self.writing():
+        with self.writing(advice):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if not locks.try_lock(descriptor):
             with os.fdopen(descriptor, "rb") as file:
@@ -74,7 +81,7 @@ class RunFolder:
                 f"{self.path} is being written by {holder}: wait until that run ends, or stop it; it saves what it has"
             )
         self._lock = descriptor
-        with self.writing():
+        with self.writing(advice):
             os.ftruncate(descriptor, 0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {since}\n".encode())
@@ -105,7 +112,7 @@ class RunFolder:
             Whether there was an evaluation at this step.
         """
         evaluated = False
-        path = self.path / "stats.jsonl"
+        path = self.path / _STATS
         if path.is_file():
             with whole_file(path, advice=_ADVICE) as temporary, temporary.open("w") as file:
                 for line in reading.read_json_lines(path):
@@ -117,24 +124,41 @@ class RunFolder:
                         file.write(json.dumps(line) + "\n")
         return evaluated
 
+    def set_stats_aside(self) -> None:
+        """Begins stats.jsonl anew; steps that are in it, of which there is no checkpoint, are kept in another file."""
+        path = self.path / _STATS
+        if not any(isinstance(line.get("step"), int) and line["step"] > 0 for line in reading.read_json_lines(path)):
+            self.forget_after(-1)
+            return
+        names = (self.path / f"stats-before-{number}.jsonl" for number in itertools.count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        with self.writing():
+            path.rename(aside)
+        _logger.warning(
+            "%s has no checkpoint and begins again; the steps that it had logged are kept in %s", self.path, aside.name
+        )
+
     def append(self, stats: dict[str, Any]) -> None:
         """Adds a line to stats.jsonl, and its numbers to TensorBoard; numbers that are not finite become null."""
         stats = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in stats.items()}
-        with self.writing(), (self.path / "stats.jsonl").open("a") as file:
+        with self.writing(), (self.path / _STATS).open("a") as file:
             file.write(json.dumps(stats, allow_nan=False) + "\n")
-        with self.writing():
+        try:
             if (events := self._writer(stats["step"])) is not None:
                 for name, value in stats.items():
                     if name != "step" and isinstance(value, (int, float)):
                         events.add_scalar(name, value, stats["step"])
+        except OSError as error:  # a run is as good without
+            self._events = False
+            _logger.warning("TensorBoard's events cannot be written (%s): going on without", error.strerror or error)
 
     @contextlib.contextmanager
-    def writing(self):
+    def writing(self, advice: str = _ADVICE):
         """Turns OSError into a FastvaeError that says what to do."""
         try:
             yield
         except OSError as error:
-            raise FastvaeError(f"could not write to {self.path} ({error.strerror or error}): {_ADVICE}") from error
+            raise FastvaeError(f"could not write to {self.path} ({error.strerror or error}): {advice}") from error
 
     def close(self) -> None:
         """Flushes TensorBoard's events and lets others write into the folder."""
@@ -159,19 +183,44 @@ class RunFolder:
                 "if it is one"
             )
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        write_whole(self.path / name, json.dumps(values, indent=1) + "\n", advice=_ADVICE)
+    def _refuse_others(self) -> None:
+        """Raises FastvaeError where what lies in the place of the run's folders and files is something else."""
+        for path, is_right, what in (
+            (self.checkpoints, os.path.isdir, "a folder"),
+            (self.pictures, os.path.isdir, "a folder"),
+            (self.path / _STATS, os.path.isfile, "a file"),
+        ):
+            if os.path.lexists(path) and not is_right(path):
+                raise FastvaeError(f"{path} is not {what}, nor a link to one that is there: rename it, or put it right")
+
+    def _write_json(self, name: str, values: dict[str, Any], advice: str = _ADVICE) -> None:
+        write_whole(self.path / name, json.dumps(values, indent=1) + "\n", advice=advice)
 
     def _writer(self, first_step: int):
         if self._events is None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
+                _keep_quiet_of_its_thread()
                 self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
             # UnicodeError: TensorBoard takes no folder whose name is not UTF-8.
             except (ImportError, UnicodeError):
                 self._events = False
         return self._events or None
+
+
+def _keep_quiet_of_its_thread() -> None:
+    """TensorBoard's thread ends with a traceback where the disk is full, which the next call reports anyhow."""
+    usual = threading.excepthook
+    if getattr(usual, "__name__", "") == "_unless_tensorboard_s":
+        return
+
+    def _unless_tensorboard_s(arguments: threading.ExceptHookArgs) -> None:
+        thread = type(arguments.thread).__module__
+        if not (thread.startswith("tensorboard.") and issubclass(arguments.exc_type, OSError)):
+            usual(arguments)
+
+    threading.excepthook = _unless_tensorboard_s
 
 
 def environment() -> dict[str, Any]:

@@ -108,16 +108,17 @@ class Trainer:
         """Restores a checkpoint, if there is one."""
         checkpoint_files.tidy(self.run.checkpoints)
         found = checkpoint_files.checkpoints(self.run.checkpoints)
-        if found:
-            newest = named or found[-1]
+        if newest := named or (found[-1] if found else None):
             state = checkpoint.restore(
                 newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
             )
             self._check_data(newest, state.data, other_data)
             self._check_loss_network(newest, state.loss_network)
-            checkpoint_files.set_aside_after(newest)
+            checkpoint_files.set_aside_after(newest, state.step)
             self.done, self.seconds = state.step, state.seconds
-        self._evaluates_first = self.run.forget_after(self.done if found else -1)
+            self._evaluates_first = self.run.forget_after(self.done)
+        else:
+            self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
 
     def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:

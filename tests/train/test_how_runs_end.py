@@ -1,5 +1,6 @@
 """How a run can end: what is good is saved, the exit code tells, and the advice can be followed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -153,7 +154,11 @@ def test_time_that_runs_out_is_not_called_done(train, tmp_path, capsys):
     assert train("--steps", "100000", "--minutes", "0.0001") == 0
     said = capsys.readouterr().out
     assert "done" not in said and "minutes are over" in said
-    assert f"--resume {tmp_path / 'run'} --minutes 0.0002" in said
+    # Longer than what it has trained: the command that it prints goes on.
+    state = json.loads((checkpoint_files.latest(tmp_path / "run") / "state.json").read_text())
+    command = said.split("fastvae ")[1].split()
+    assert command[:3] == ["train", "--resume", str(tmp_path / "run")] and command[3] == "--minutes"
+    assert 60 * float(command[4]) > state["seconds"]
 
 
 def test_standard_output_that_is_full_or_has_lost_its_reader():

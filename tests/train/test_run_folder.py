@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import fastvae
 from fastvae import locks
@@ -207,3 +207,72 @@ def test_a_folder_whose_name_is_not_utf8(train, tmp_path):
     assert train("--steps", "2", "--checkpoint-every", "1", "--out", str(run)) == 0
     assert train("--resume", str(run), "--steps", "3") == 0
     assert fastvae.load(run).run.step == 3
+
+
+def test_what_was_logged_of_lost_steps_is_kept(train, tmp_path, caplog):
+    run = tmp_path / "run"
+    assert train("--steps", "3") == 0
+    before = (run / "stats.jsonl").read_bytes()
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    assert train("--resume", str(run), "--steps", "2") == 0
+    assert (run / "stats-before-1.jsonl").read_bytes() == before
+    assert "has no checkpoint and begins again" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "pictures", "stats.jsonl"])
+@pytest.mark.parametrize("other", ["nowhere", "pipe"])
+def test_what_lies_in_the_place_of_a_run_s_own_is_refused_before_anything_is_written(
+    train, tmp_path, capsys, name, other
+):
+    run = tmp_path / "run"
+    assert train("--steps", "1") == 0
+    (run / name).rename(tmp_path / "kept")
+    if other == "pipe":
+        os.mkfifo(run / name)
+    else:
+        (run / name).symlink_to(tmp_path / "nowhere")
+    before = {path.name: path.lstat().st_mtime_ns for path in run.iterdir()}
+    assert train("--resume", str(run), "--steps", "2") == 1
+    assert f"{run / name} is not a" in capsys.readouterr().err
+    assert {path.name: path.lstat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_a_copy_of_a_checkpoint_under_another_name_can_be_gone_on_from(train, tmp_path):
+    run = tmp_path / "run"
+    assert train("--steps", "4", "--checkpoint-every", "2") == 0
+    shutil.copytree(run / "checkpoints" / "step-00000002", run / "checkpoints" / "the good one")
+    assert train("--resume", str(run / "checkpoints" / "the good one"), "--steps", "3") == 0
+    assert {"the good one", "step-00000002", "step-00000003", "later-step-00000004"} == names(run / "checkpoints")
+
+
+def test_a_checkpoint_of_nan_is_not_gone_on_from(train, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train("--steps", "4", "--checkpoint-every", "2") == 0
+    file = checkpoint_files.latest(run) / "model.safetensors"
+    tensors, metadata = load_file(file), json.dumps(checkpoint_files.read_metadata(file))
+    tensors["encoder.mean.weight"][0, 0] = float("nan")
+    save_file(tensors, file, {"fastvae": metadata})
+    assert train("--resume", str(run), "--steps", "6") == 1
+    said = capsys.readouterr().err
+    assert "encoder.mean.weight holds NaN" in said and "step-00000002` goes on from there" in said
+
+
+def test_a_link_that_is_named_as_a_checkpoint_is_not_removed(train, tmp_path):
+    run = tmp_path / "run"
+    assert train("--steps", "2", "--checkpoint-every", "1") == 0
+    (run / "checkpoints" / "step-00000001").rename(tmp_path / "kept")
+    (run / "checkpoints" / "step-00000001").symlink_to(tmp_path / "kept")
+    assert train("--resume", str(run), "--steps", "5", "--keep-checkpoints", "1") == 0
+    assert (tmp_path / "kept" / "state.json").exists()
+    assert names(run / "checkpoints") == {"step-00000001", "step-00000005"}
+
+
+def test_a_full_disk_costs_tensorboard_alone(train, tmp_path, monkeypatch, caplog):
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
+
+    def failing(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "add_scalar", failing)
+    assert train("--steps", "2") == 0
+    assert "going on without" in caplog.text
