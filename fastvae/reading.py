@@ -22,6 +22,8 @@ _MIB = 1 << 20
 # A config is about two kilobytes, a line of statistics about four hundred bytes.
 _LARGEST_JSON = 16 * _MIB
 _LONGEST_LINE = _MIB
+# Two million lines of statistics.
+_LARGEST_LINES = 1024 * _MIB
 _LONGEST_TEXT = 65536
 _LONGEST_MESSAGE = 300
 _LARGEST_INTEGER = 2**63
@@ -101,9 +103,14 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     They come from a process that was killed or from somebody's editor, and the other lines are as good without them. A
     file that cannot be read has none.
+
+    Raises:
+        FastvaeError: the file is larger than any of its kind.
     """
     try:
         with open_regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _LARGEST_LINES:
+                raise FastvaeError(f"{path} has {size} bytes, more than any of its kind: rename it to go on without")
             while line := file.readline(_LONGEST_LINE):
                 try:
                     values = parse_json(line)

@@ -79,6 +79,13 @@ def test_files_that_are_not_what_they_should_be(tmp_path):
         read_text(tmp_path / "huge", limit=3)
 
 
+def test_a_file_of_lines_beyond_all_reason(tmp_path):
+    with (tmp_path / "stats.jsonl").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FastvaeError, match="1099511627776 bytes"):
+        next(read_json_lines(tmp_path / "stats.jsonl"))
+
+
 def test_lines_that_are_damaged_are_passed_over(tmp_path):
     path = tmp_path / "stats.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": \n[2]\n\xff\xfe\n' + b"[" * 5000 + b'\n{"step": 3}\n{"ste')

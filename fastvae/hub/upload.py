@@ -29,7 +29,7 @@ def upload(vae: VAE, repo_id: str, *, license: str | None = None, **options: Any
     ) as error:  # the library's have no class in common, and those of what it transfers with come through
         refused = isinstance(error, (errors.HfHubHTTPError, errors.LocalTokenNotFoundError))
         raise FastvaeError(
-            f"{repo_id} could not be uploaded to the Hugging Face Hub ({first_line(error)}): "
+            f"{repo_id or repr(repo_id)} could not be uploaded to the Hugging Face Hub ({first_line(error)}): "
             + ("`hf auth login` logs in; " if refused else "")
             + "`save_pretrained` keeps a copy here"
         ) from error

@@ -71,7 +71,10 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         return RunSummary(step, config, None, {}, {})
     run = file.parent.parent.parent
     prefix = f"held_out_{view}_" if view else "held_out_"
-    losses, held_out = _last(read_json_lines(run / "stats.jsonl"), step, prefix)
+    try:
+        losses, held_out = _last(read_json_lines(run / "stats.jsonl"), step, prefix)
+    except FastvaeError:
+        losses, held_out = {}, {}
     if view:
         others = tuple(f"{layer}_" for layer in views or () if layer != view)
         losses = {k.removeprefix(f"{view}_"): v for k, v in losses.items() if not k.startswith(others)}
