@@ -1,5 +1,6 @@
 """Signals that unwind a command, and output that may go away."""
 
+import contextlib
 import io
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from fastvae.cli import generate, main
 from fastvae.cli.process import LastingStream, Terminated, lasting_output, signals_unwind
 
 
@@ -32,6 +34,19 @@ def test_the_first_signal_unwinds_and_later_ones_wait(name):
             tidied.append(True)
     assert stopped.value.number == number and tidied == [True]
     assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_that_an_import_swallows_still_ends_the_command(monkeypatch, tmp_path, capsys):
+    def run(flags):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AttributeError("half a module")
+
+    monkeypatch.setattr(generate, "run", run)
+    assert main(["generate", "x"]) == 130
+    monkeypatch.setattr(generate, "run", lambda flags: {}["a fault of ours"])
+    with pytest.raises(KeyError):
+        main(["generate", "x"])
 
 
 def test_an_ignored_signal_stays_ignored():

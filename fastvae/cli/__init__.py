@@ -31,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 for a problem on the way; 2 for a wrong command, flag or name; 128 + n after signal n.
     """
-    with lasting_output() as output, signals_unwind():
+    with lasting_output() as output, signals_unwind() as interrupted:
         try:
             code, stopped = _run(list(sys.argv[1:] if argv is None else argv)), None
         except SystemExit as exit:  # of the parser of flags
             code, stopped = 0, exit
+        except Exception:
+            if not interrupted.is_set:
+                raise
+            code, stopped = 130, None
         output.flush()
         # A reader that has gone has seen what it wanted: `fastvae info | head`.
         if output.error is not None and not isinstance(output.error, BrokenPipeError):

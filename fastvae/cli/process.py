@@ -24,25 +24,42 @@ class Terminated(BaseException):
         self.number = number
 
 
+class Interrupted:
+    """Whether Ctrl-C was pressed.
+
+    Attributes:
+        is_set: stays true if whoever was running swallowed the KeyboardInterrupt, as modules do that are being imported,
+            and whatever they raise later has its cause in it.
+    """
+
+    is_set = False
+
+
 @contextlib.contextmanager
-def signals_unwind() -> Iterator[None]:
+def signals_unwind() -> Iterator[Interrupted]:
     """While it is open, the first SIGTERM or SIGHUP raises `Terminated`; later ones wait for what is being tidied up.
 
-    A signal that was ignored (nohup) stays ignored.
+    A signal that was ignored (nohup) stays ignored. SIGINT raises KeyboardInterrupt, as ever.
     """
-    previous = {}
+    previous, interrupted = {}, Interrupted()
 
     def receive(number: int, frame: Any) -> None:
         for other in previous:
             signal.signal(other, signal.SIG_IGN)
         raise Terminated(number)
 
+    def interrupt(number: int, frame: Any) -> None:
+        interrupted.is_set = True
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 previous[number] = signal.signal(number, receive)
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
