@@ -28,8 +28,8 @@ class Interrupted:
     """Whether Ctrl-C was pressed.
 
     Attributes:
-        is_set: stays true if whoever was running swallowed the KeyboardInterrupt, as modules do that are being imported,
-            and whatever they raise later has its cause in it.
+        is_set: stays true if whoever was running swallowed the KeyboardInterrupt, as modules do that are being
+            imported; whatever they raise later has its cause in it.
     """
 
     is_set = False
