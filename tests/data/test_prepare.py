@@ -186,7 +186,7 @@ def test_no_room_is_found_out_before_the_work(folder, tmp_path, monkeypatch):
         ({"image_size": 0}, "image_size must be 8 to 1024 pixels; got 0"),
         ({"image_size": 4096}, "image_size must be 8 to 1024 pixels; got 4096"),
         ({"crop": "left"}, "crop must be"),
-        ({"workers": 0}, "workers must be 1 or more; got 0"),
+        ({"workers": 0}, "workers must be from 1 to 1024; got 0"),
         ({"kind": "folder", "annotations": "/"}, "annotations go with CelebA"),
     ],
 )
