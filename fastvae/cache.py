@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import resolved
+from fastvae.places import is_file, resolved
 
 _logger = logging.getLogger("fastvae")
 
@@ -49,7 +49,7 @@ def kept_file(name: str) -> Path | None:
     for folder in (lambda: resolved(own) if own else _usual_folder(), cache_folder):
         with contextlib.suppress(FastvaeError):
             path = folder() / name
-            if os.path.isfile(path):  # noqa: PTH113  (pathlib's own raises where a folder may not be looked into)
+            if is_file(path):
                 return path
     return None
 

@@ -40,7 +40,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """While it is open, `is_being_read(folder)` says so.
+    """While it is open, `removing(folder)` gives False.
 
     Raises:
         FileNotFoundError: the folder has been removed.

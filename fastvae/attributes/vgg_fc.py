@@ -6,7 +6,6 @@ Source: Simonyan and Zisserman 2015, Table 1, column E; Hou et al. 2017 (DFC-VAE
 baseline. It does not say which of the layers it is: this is the last one before the class scores, after its ReLU.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from fastvae.attributes.features import FeatureSource
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.convention import BY_NAME, TORCHVISION, Convention, recognise
+from fastvae.places import is_file
 from fastvae.progress_bar import progress_bar
 from fastvae.reading import Malformed
 from fastvae.tensor_file import check_size, load_state_dict, open_safetensors
@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """float32 tensors under torchvision's keys, and the convention that the file states, if it does."""
     if path.suffix.lower() not in (".pth", ".pt", ".safetensors"):
         raise UsageError(f"--vgg-fc takes a .pth, .pt or .safetensors file of a whole VGG-19; got {path}")
-    if not os.path.isfile(path):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
+    if not is_file(path):
         raise FastvaeError(f"there is no file {path} with VGG-19's weights. Check the path.")
     stated = None
     try:

@@ -1,6 +1,5 @@
 """`fastvae export RUN --format onnx|aoti`: encoder, decoder and reconstruction as files for other programs."""
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import tyro
 
 from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import UsageError
+from fastvae.places import is_file
 from fastvae.whole_file import check_writable
 
 
@@ -40,7 +40,7 @@ def run(argv: list[str]) -> int:
         FastvaeError: the run cannot be read, something is not installed, a file cannot be written or is wrong.
     """
     command = parse(_Command, prog="fastvae export", args=argv)
-    if os.path.isfile(command.out):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
+    if is_file(command.out):
         raise UsageError(f"--out {command.out} is a file: it names the folder to write into")
     suffix = {"onnx": ".onnx", "aoti": ".pt2"}[command.format]
     for name in command.parts:

@@ -1,7 +1,6 @@
 """What is known of the training run that a model comes from; it travels with the weights."""
 
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvae.errors import FastvaeError
+from fastvae.places import is_file
 from fastvae.reading import Malformed, conform, read_json, read_json_lines
 
 _UNKNOWN = "unknown"
@@ -65,7 +65,7 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         saved = saved if isinstance(saved, dict) else {}
         losses, held_out = _numbers(saved.get("losses")), _numbers(saved.get("held_out"))
         picture = file.with_name("reconstructions.png")
-        picture = picture if os.path.isfile(picture) else None  # noqa: PTH113  (pathlib's own may raise)
+        picture = picture if is_file(picture) else None
         return RunSummary(step, config, _text(saved.get("version")), losses, held_out, picture)
     if file.parent.parent.name != "checkpoints":  # a copy, whose run is elsewhere
         return RunSummary(step, config, None, {}, {})

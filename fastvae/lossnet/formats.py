@@ -1,7 +1,6 @@
 """Reading VGG-19's convolutions from the file formats in which its weights go round. No pickle is run."""
 
 import hashlib
-import os
 import pickle
 import re
 import zipfile
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.lossnet.network import conv_layers
+from fastvae.places import is_file
 from fastvae.reading import Malformed, open_regular
 from fastvae.tensor_file import load_state_dict, open_safetensors
 
@@ -62,7 +62,7 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
             f"weights of the loss network must be a {', '.join(readers)} file; got {path}. Convert it, or "
             f"use --vgg caffe, torchvision or random."
         )
-    if not os.path.isfile(path):  # noqa: PTH113  (pathlib's own may raise where a folder may not be looked into)
+    if not is_file(path):
         raise FastvaeError(f"there is no file {path} with weights of the loss network. Check the path.")
     wanted, tensors = _wanted(layers), {}
     try:

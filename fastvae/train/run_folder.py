@@ -18,6 +18,7 @@ import torch
 
 from fastvae import __version__, locks, reading
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.places import is_file, is_folder
 from fastvae.whole_file import remove_abandoned, whole_file, write_whole
 
 # Locked by the process that writes into the folder; holds who that is.
@@ -186,9 +187,9 @@ class RunFolder:
     def _refuse_others(self) -> None:
         """Raises FastvaeError where what lies in the place of the run's folders and files is something else."""
         for path, is_right, what in (
-            (self.checkpoints, os.path.isdir, "a folder"),
-            (self.pictures, os.path.isdir, "a folder"),
-            (self.path / _STATS, os.path.isfile, "a file"),
+            (self.checkpoints, is_folder, "a folder"),
+            (self.pictures, is_folder, "a folder"),
+            (self.path / _STATS, is_file, "a file"),
         ):
             if os.path.lexists(path) and not is_right(path):
                 raise FastvaeError(f"{path} is not {what}, nor a link to one that is there: rename it, or put it right")
