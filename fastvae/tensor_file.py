@@ -57,6 +57,11 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or an infinity, or None."""
+    return next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+
+
 def check_size(size: int) -> None:
     """Raises Malformed if a file, or what is packed in it, is larger than any file of weights."""
     if size > _LARGEST_BYTES:

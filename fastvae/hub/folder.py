@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from fastvae.errors import FastvaeError
 from fastvae.hub.model_card import model_card
 from fastvae.places import resolved
 from fastvae.reading import open_regular, read_json
+from fastvae.tensor_file import not_finite
 from fastvae.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
         config = {**vae.run.config, "model": {**vae.run.config.get("model", {}), **model}}
         metadata |= {"step": vae.run.step, "config": config, "run": vae.run.as_json()}
     tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
-    bad = next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None)
-    if bad is not None:
+    if bad := not_finite(tensors):
         _logger.warning("%s holds NaN or infinity, and is saved like that: did the training diverge?", bad)
     picture = _read_picture(vae)
     try:

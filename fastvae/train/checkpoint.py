@@ -15,6 +15,7 @@ from torch import Tensor
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
 from fastvae.objectives import Objective, Update
+from fastvae.tensor_file import not_finite
 from fastvae.train.checkpoint_files import (
     FORMAT,
     MODEL,
@@ -128,7 +129,7 @@ def restore(
             f"{checkpoint} was made with other options of the objective than config.json has: has it been edited?"
         )
     tensors = read_like(checkpoint / MODEL, _network_tensors(objective))
-    if bad := next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), None):
+    if bad := not_finite(tensors):
         raise damaged(checkpoint / MODEL, ValueError(f"{bad} holds NaN or infinity"))
     saved_noise, states = _read_optimizers(checkpoint / OPTIMIZER, updates, noise)
     if saved_noise is not None:

@@ -12,6 +12,7 @@ from fastvae import pictures
 from fastvae.config import Config, to_json
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
+from fastvae.tensor_file import not_finite
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
 from fastvae.train.feed import choose_feed
@@ -291,9 +292,8 @@ class Trainer:
 
     def _save(self) -> None:
         for name, network in self.objective.networks.items():
-            for key, value in network.state_dict().items():
-                if value.is_floating_point() and not torch.isfinite(value).all():
-                    raise self._diverged(f"the weights {name}.{key} were not finite after step {self.done}")
+            if key := not_finite(network.state_dict()):
+                raise self._diverged(f"the weights {name}.{key} were not finite after step {self.done}")
         checkpoint.save(
             self.run.checkpoints,
             step=self.done,
