@@ -6,14 +6,14 @@ import sys
 
 # Each a module with `main(arguments) -> exit status`, imported only when asked for.
 SUITES = {
-    "kernels": "bench.kernels",
-    "step": "bench.bench_step",
-    "loader": "bench.bench_loader",
-    "inference": "bench.bench_inference",
-    "accelerate": "bench.bench_accelerate",
-    "paper": "bench.bench_paper",
-    "soak": "bench.bench_soak",
-    "lossnet": "bench.bench_loss_network",
+    "kernels": "bench.kernels.bench_kernels",
+    "step": "bench.step.bench_step",
+    "loader": "bench.loader.bench_loader",
+    "inference": "bench.inference.bench_inference",
+    "accelerate": "bench.inference.bench_accelerate",
+    "paper": "bench.paper.bench_paper",
+    "soak": "bench.inference.bench_soak",
+    "lossnet": "bench.kernels.bench_lossnet",
     "all": "bench.everything",
 }
 

@@ -1,9 +1,9 @@
-"""`pytest bench`: the suites under pytest-benchmark, with samples taken in turns (bench/replay.py)."""
+"""`pytest bench`: the suites under pytest-benchmark, with samples taken in turns (bench/measuring/replay.py)."""
 
 import pytest
 import torch
 
-from bench import replay
+from bench.measuring import replay
 
 
 def pytest_addoption(parser):

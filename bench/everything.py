@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from bench import record
+from bench.reporting import record
 from fastvae.data.dataset import EMBEDDED, open_images
 from fastvae.errors import FastvaeError
 

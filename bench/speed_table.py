@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from textwrap import fill
 
-from bench.accelerate_contenders import PEERS
-from bench.newest_records import Found, newest
-from bench.record import RECORDS
+from bench.inference.accelerate_contenders import PEERS
+from bench.reporting.newest_records import Found, newest
+from bench.reporting.record import RECORDS
 
 ROOT = Path(__file__).parents[1]
 OPEN, CLOSE = "<!-- speed -->", "<!-- /speed -->"

@@ -5,17 +5,13 @@ vae = fastvae.load("runs/demo")          # images in [-1, 1], [B, 3, 64, 64]
 faces = vae.sample(16)
 """
 
-__version__ = "0.1.0"
+from fastvae.version import __version__ as __version__
 
 
 def __getattr__(name: str):
     # torch takes seconds to import, and `fastvae --help` should not wait for it.
-    if name == "VAE":
-        from fastvae.models import VAE
+    if name in ("VAE", "load"):
+        from fastvae import vae
 
-        return VAE
-    if name == "load":
-        from fastvae.inference import load
-
-        return load
+        return getattr(vae, name)
     raise AttributeError(f"module 'fastvae' has no attribute {name!r}")

@@ -1,21 +1,12 @@
 """What a run is made of. A recipe fills these in; every field is a flag of `fastvae train`."""
 
-import dataclasses
-import difflib
-import json
-import logging
-import math
-import reprlib
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-import tyro
-
-from fastvae.errors import FastvaeError, UsageError
-from fastvae.reading import Malformed, conform, unknown_fields
+from fastvae.errors import UsageError
+from fastvae.ranges import above, at_least, between, require
 
 Options = TypeVar("Options")
-_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -84,97 +75,8 @@ class TrainConfig:
 class Config(Generic[Options]):
     """A whole run."""
 
-    recipe: tyro.conf.Suppress[str]  # the recipe this came from
+    recipe: str  # the recipe this came from
     objective: Options  # what is trained and how; its class names the objective
     data: str = "faces"  # "faces", the embedded data set; a packed file; or a folder of images
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-
-
-def at_least(bound: float):
-    """A range for `require`: bound <= value."""
-    return (lambda value: value >= bound), f"{bound} or more"
-
-
-def between(low: float, high: float):
-    """A range for `require`: low <= value <= high."""
-    return (lambda value: low <= value <= high), f"from {low} to {high}"
-
-
-def above(bound: float):
-    """A range for `require`: bound < value."""
-    return (lambda value: value > bound), f"more than {bound}"
-
-
-def require(options: Any, **ranges) -> None:
-    """Raises UsageError unless every named field is None or in its range; not-a-number is in none."""
-    for name, (holds, words) in ranges.items():
-        value = getattr(options, name)
-        # Not math.isfinite, which raises where an integer is too large for a float.
-        is_finite = value is None or abs(value) < math.inf
-        if value is not None and not (is_finite and holds(value)):
-            words = words if is_finite else f"{words}, and a finite number"
-            raise UsageError(f"{name.replace('_', '-')} must be {words}; got {reprlib.repr(value)}")
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """Config -> plain JSON values; the objective is named by its key in `OBJECTIVES`."""
-    from fastvae.objectives import name_of
-
-    name = name_of(config.objective)
-    values = {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
-    return json.loads(json.dumps(values))  # JSON has no tuples
-
-
-def from_json(values: Any) -> Config:
-    """The inverse of `to_json`, for a run that goes on.
-
-    Fields of `train` that this version does not know are left out, with a warning; they are a later version's.
-
-    Raises:
-        FastvaeError: a field is missing, of another type or out of its range, or the objective or one of its options or
-            the model's is not known to this version.
-    """
-    from fastvae.objectives import OBJECTIVES
-
-    try:
-        values = conform(values, dict[str, Any], "the config")
-        objective = conform(values.get("objective"), dict[str, Any], "objective")
-        name = conform(objective.pop("name", None), str, "objective.name")
-        if name not in OBJECTIVES:
-            raise Malformed(f"there is no objective {name!r} in this version{suggest(name, OBJECTIVES)}")
-        options = OBJECTIVES[name][0]
-        later = [("objective", objective, options), ("model", values.get("model"), ModelConfig)]
-        for part, fields, known in later:
-            if unknown := unknown_fields(fields, known):
-                raise Malformed(f"{part} has a field {unknown[0]!r}, which this version does not know")
-        config = Config(
-            recipe=conform(values.get("recipe"), str, "recipe"),
-            data=conform(values.get("data"), str, "data"),
-            objective=conform(objective, options, "objective"),
-            model=conform(values.get("model"), ModelConfig, "model"),
-            train=conform(values.get("train"), TrainConfig, "train"),
-        )
-    except (Malformed, UsageError) as error:
-        raise FastvaeError(f"{error}: was this run made by a later version, or edited?") from error
-    if unknown := unknown_fields(values["train"], TrainConfig):
-        _logger.warning("left out of the config, as this version does not know it: train.%s", ", train.".join(unknown))
-    return config
-
-
-def model_from_json(values: dict[str, Any]) -> ModelConfig:
-    """The part of `to_json`'s result that says how to build the networks; what a later version added is passed over.
-
-    Raises:
-        FastvaeError: it is missing, of another type, or out of its range.
-    """
-    try:
-        return conform(values.get("model"), ModelConfig, "model")
-    except (Malformed, UsageError) as error:
-        raise FastvaeError(f"the config does not say how to build the model ({error}): was it edited?") from error
-
-
-def suggest(name: str, known) -> str:
-    """ ", did you mean ...?" with the nearest known name, or all of them where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

@@ -2,12 +2,17 @@
 
 import importlib.util
 import os
+import platform
 import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastvae.errors import UsageError
+from fastvae.version import __version__
 
 # Triton and Inductor refuse older GPUs; those run eager in float32 on cuDNN.
 OLDEST_COMPILED = (7, 0)
@@ -152,3 +157,32 @@ def host_compiler() -> str | None:
     """The C++ compiler that torch.compile would find, or None."""
     names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
     return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and GPU of this process."""
+    cuda = torch.cuda.is_available()
+    return {
+        "fastvae": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.whole_file import check_writable, whole_file
 from fastvae.memory import free_memory
-from fastvae.whole_file import check_writable, whole_file
 
 _GAP = 2  # pixels between images
 # A sheet has 3 bytes a pixel, and Pillow's copy of it 4.
@@ -70,6 +70,11 @@ def _check_sides(path: Path, height: int, width: int, advice: str) -> None:
         )
 
 
+def to_images(pixels: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] in 0..255 -> float32 [B, 3, H, W] in [-1, 1], channels_last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def to_pixels(images: Tensor) -> np.ndarray:
     """Images [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; values outside are clipped."""
     scaled = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
@@ -85,6 +90,12 @@ def finite_pixels(images: Tensor) -> np.ndarray:
     if not torch.isfinite(images).all():
         raise FastvaeError("the model's images hold NaN or infinity: did its training diverge? Take another checkpoint")
     return to_pixels(images)
+
+
+def psnr_db(images: Tensor, fakes: Tensor) -> Tensor:
+    """10 log10(255^2 / mean squared error of its pixels) of each image in dB, [B]; both [B, 3, H, W] in [-1, 1]."""
+    error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
+    return 10 * torch.log10(255**2 / error.clamp_min(1e-12))
 
 
 class Sheet:

@@ -1,8 +1,8 @@
 """Tile sizes: a pure function of (op, shape class, dtype, compute capability).
 
-`tiles.json` holds what `tools/tune.py` measured on a GPU, and nothing else; where it is silent, the op's own default
-holds. So a first call never stops to tune, and two runs on one kind of GPU start the same kernels. An entry is null
-where ATen was measured to be faster than the best tile.
+`tiles.json` holds what `python -m tools.tune` measured on a GPU, and nothing else; where it is silent, the op's own
+default holds. So a first call never stops to tune, and two runs on one kind of GPU start the same kernels. An entry is
+null where ATen was measured to be faster than the best tile.
 """
 
 import json

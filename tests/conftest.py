@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.exact_float32 import exact_float32
+from bench.measuring.exact_float32 import exact_float32
 from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
 from tests.strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from fastvae.config import from_json, suggest, to_json
-from fastvae.errors import FastvaeError
+from fastvae.errors import FastvaeError, suggest
 from fastvae.recipes import RECIPES
+from fastvae.train.config_json import from_json, to_json
 
 
 @pytest.mark.parametrize("name", RECIPES)

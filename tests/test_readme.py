@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench import speed_table
-from bench.record import RECORDS
+from bench.reporting.record import RECORDS
 from fastvae.cli import COMMANDS
 from fastvae.recipes import RECIPES
 

@@ -9,7 +9,7 @@ import torch
 
 from fastvae.errors import UsageError
 from fastvae.inference.encode_images import encode_images
-from fastvae.inference.views import load_views
+from fastvae.runs.sampler import load_views
 
 _BATCH = 256
 

@@ -8,7 +8,7 @@ import numpy as np
 from fastvae.attributes.recognise import Recognition
 from fastvae.attributes.report import Paper
 from fastvae.errors import FastvaeError
-from fastvae.whole_file import whole_file
+from fastvae.files.whole_file import whole_file
 
 _OURS, _BASELINE, _PAPER = "tab:orange", "0.72", "black"
 

@@ -17,7 +17,6 @@ from statistics import fmean
 
 import numpy as np
 
-from fastvae.attributes.scores import accuracy, balanced_accuracy, majority_accuracy
 from fastvae.attributes.splits import Splits
 from fastvae.errors import FastvaeError
 
@@ -166,3 +165,23 @@ def _fit(
         bool(best.n_iter_ < _MAX_ITERATIONS),
         time.perf_counter() - start,
     )
+
+
+def accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The fraction of predictions that are right. Both bool [n]."""
+    return float((predicted == truth).mean())
+
+
+def balanced_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The mean of the fractions right among the images with the attribute and among those without; chance is 0.5.
+
+    Args:
+        predicted: bool [n].
+        truth: bool [n], with both values in it.
+    """
+    return float((predicted[truth].mean() + (~predicted[~truth]).mean()) / 2)
+
+
+def majority_accuracy(train: np.ndarray, truth: np.ndarray) -> float:
+    """The accuracy of always saying what most training images are (yes at a tie). Both bool [n]."""
+    return accuracy(np.full(len(truth), train.mean() >= 0.5), truth)

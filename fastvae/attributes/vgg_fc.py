@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fastvae.attributes.features import FeatureSource
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.places import is_file
+from fastvae.files.reading import Malformed
+from fastvae.files.tensor_file import check_size, load_state_dict, open_safetensors
 from fastvae.lossnet.convention import BY_NAME, TORCHVISION, Convention, recognise
-from fastvae.places import is_file
 from fastvae.progress_bar import progress_bar
-from fastvae.reading import Malformed
-from fastvae.tensor_file import check_size, load_state_dict, open_safetensors
 
 _SIDE = 224
 _BATCH = 32

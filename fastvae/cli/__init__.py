@@ -5,10 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from fastvae import __version__
 from fastvae.cli.process import Terminated, lasting_output, signals_unwind
-from fastvae.config import suggest
-from fastvae.errors import FastvaeError
+from fastvae.errors import FastvaeError, suggest
+from fastvae.version import __version__
 
 COMMANDS = {
     "train": "train a recipe: fastvae train demo",

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
-from fastvae.config import at_least, between, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import resolved, shown
-from fastvae.whole_file import check_writable, write_whole
+from fastvae.files.places import resolved, shown
+from fastvae.files.whole_file import check_writable, write_whole
+from fastvae.ranges import at_least, between, require
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
 
@@ -79,11 +79,10 @@ def run(argv: list[str]) -> int:
     from fastvae.attributes.vgg_fc import vgg_fc_source
     from fastvae.data.cores import decoding_threads
     from fastvae.data.dataset import open_images
-    from fastvae.inference.load import name_of
-    from fastvae.machine import choose_device
+    from fastvae.hub.locate import name_of
+    from fastvae.machine import choose_device, environment
     from fastvae.memory import free_memory
     from fastvae.progress_bar import progress_bar
-    from fastvae.train.run_folder import environment
 
     device = choose_device(command.device)
     sources = [source for run in command.runs for source in latent_sources(run, device)]

@@ -7,9 +7,9 @@ from typing import Literal
 import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
-from fastvae.config import between, require
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import resolved
+from fastvae.files.places import resolved
+from fastvae.ranges import between, require
 
 # One for each part of the Inception Score; and as many as take 4 GB for what Inception says of them.
 _FEWEST, _MOST = 10, 1_000_000
@@ -59,15 +59,14 @@ def run(argv: list[str]) -> int:
     from fastvae.cli.targets import check_json, check_not_read, places
     from fastvae.evaluate import protocol, reconstruction, report
     from fastvae.evaluate.measure import Row, measure
-    from fastvae.evaluate.runs import load_runs
-    from fastvae.machine import choose_device
-    from fastvae.train.run_folder import environment
+    from fastvae.machine import choose_device, environment
+    from fastvae.runs.open import open_for_table
 
     check_json(command.out)
     check_not_read(command.out, places(command.data))
     device = choose_device(command.device)
-    runs = load_runs(command.runs, device.type)
-    packed = _images(command.data, runs[0].name, runs[0].sampler.image_size)
+    runs = open_for_table(command.runs, device.type)
+    packed = _images(command.data, runs[0].name, runs[0].model.image_size)
     plan = protocol.plan(packed, command.protocol, command.count, command.seed)
     if any(run.vae for run in runs):
         reconstruction.structural_similarity()  # says it now if it is not installed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from fastvae.cli.parsing import RunName, parse
-from fastvae.config import between, require
+from fastvae.ranges import between, require
 
 
 def _has_display() -> bool:
@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
     from fastvae.explore.explorer import Explorer
     from fastvae.explore.server import Server
     from fastvae.explore.sliders import NoSliders, make_sliders, trained_on
-    from fastvae.inference.load import name_of
+    from fastvae.hub.locate import name_of
 
     places(command.data)  # refuses what leads nowhere
     with Server(command.host, command.port) as server:  # before the work, which would be lost if the port is taken

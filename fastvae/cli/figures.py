@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, parse, up_to
-from fastvae.config import at_least, between, require, suggest
-from fastvae.errors import UsageError
+from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, parse
+from fastvae.errors import UsageError, suggest
+from fastvae.ranges import at_least, between, require, up_to
 
 _Runs = tyro.conf.Positional[RunNames]
 _Run = tyro.conf.Positional[RunName]
@@ -36,7 +36,8 @@ class _Samples:
             raise UsageError(f"rows times columns must be {_MOST_CELLS} or less; got {self.rows * self.columns}")
 
     def figure(self):
-        from fastvae.figures import runs, samples
+        from fastvae.figures import samples
+        from fastvae.runs import open as runs
 
         return samples.figure(runs.open_runs(self.runs, self.labels), self.rows, self.columns, self.seed, self.across)
 
@@ -59,7 +60,8 @@ class _Reconstructions:
             raise UsageError(f"a figure holds {_MOST_CELLS} images a row or fewer")
 
     def figure(self):
-        from fastvae.figures import originals, reconstructions, runs
+        from fastvae.figures import originals, reconstructions
+        from fastvae.runs import open as runs
 
         vaes = runs.open_vaes(self.runs, self.labels)
         chosen = originals.given_or_held_out(vaes[0], self.images, self.data, self.count, self.seed)
@@ -85,7 +87,8 @@ class _Interpolation:
             raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer")
 
     def figure(self):
-        from fastvae.figures import interpolation, originals, runs
+        from fastvae.figures import interpolation, originals
+        from fastvae.runs import open as runs
 
         vae = runs.open_vae(self.run)
         chosen, source = originals.given_or_held_out(vae, self.images, self.data, 2 * self.pairs, self.seed)
@@ -111,7 +114,8 @@ class _Attributes:
             raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer: name fewer images or attributes")
 
     def figure(self):
-        from fastvae.figures import attributes, originals, runs
+        from fastvae.figures import attributes, originals
+        from fastvae.runs import open as runs
 
         vae = runs.open_vae(self.run)
         images = originals.data_of(vae, self.data)
@@ -137,7 +141,8 @@ class _Map:
 
     def figure(self):
         from fastvae.figures import map as latent_map
-        from fastvae.figures import originals, runs
+        from fastvae.figures import originals
+        from fastvae.runs import open as runs
 
         latent_map.check_installed()
         vae = runs.open_vae(self.run)

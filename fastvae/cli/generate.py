@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunName, parse
-from fastvae.config import between, require
+from fastvae.ranges import between, require
 
 _NUMBERS = between(1, 2**31)
 
@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     command = parse(_Command, prog="fastvae generate", args=argv)
     from fastvae import pictures
     from fastvae.cli.targets import check_not_read
-    from fastvae.inference.sampler import draw_samples, load_sampler
+    from fastvae.runs.sampler import draw_samples, load_sampler
 
     pictures.check_picture(command.out)
     check_not_read(command.out, [])

@@ -20,9 +20,10 @@ def _info() -> None:
     """Tells what this machine will run: GPU, Triton, DALI, compiler, precision, and what falls back and why."""
     import torch
 
-    from fastvae import __version__, machine
-    from fastvae.cache import cache_folder
-    from fastvae.data import decode_dali
+    from fastvae import machine
+    from fastvae.data.decoders import dali as decode_dali
+    from fastvae.files.cache import cache_folder
+    from fastvae.version import __version__
 
     device = machine.choose_device("auto")
     precision = machine.choose_precision("auto", device)

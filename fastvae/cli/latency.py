@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from fastvae.cli.parsing import RunName, parse, up_to
-from fastvae.config import require
+from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.ranges import require, up_to
 
 if TYPE_CHECKING:
     from fastvae.latency.measure import Cell
@@ -54,13 +54,12 @@ def run(argv: list[str]) -> int:
     command = parse(_Command, prog="fastvae latency", args=argv)
     from fastvae import load
     from fastvae.cli.targets import check_json, check_not_read
-    from fastvae.inference.load import name_of
+    from fastvae.files.whole_file import check_writable
+    from fastvae.hub.locate import name_of
     from fastvae.latency.measure import Cell, measure
     from fastvae.latency.start import Start, measure_starts, planned
-    from fastvae.machine import choose_device
+    from fastvae.machine import choose_device, environment
     from fastvae.progress_bar import progress_bar
-    from fastvae.train.run_folder import environment
-    from fastvae.whole_file import check_writable
 
     check_json(command.out)
     check_writable(_picture(command.out))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from fastvae.places import resolved
+from fastvae.files.places import resolved
 
 Command = TypeVar("Command")
 
@@ -58,8 +58,3 @@ def _path(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
-
-
-def up_to(high: float):
-    """A range for `require`: 0 < value <= high."""
-    return (lambda value: 0 < value <= high), f"more than 0 and at most {high}"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from fastvae.errors import UsageError
-from fastvae.places import shown
+from fastvae.files.places import shown
 
 # Texts, not paths: of an empty text pathlib makes the working directory, before `resolved` can refuse it.
 _Path = Annotated[str | None, tyro.conf.arg(metavar="PATH")]

@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
 
     from fastvae import load, pictures
     from fastvae.cli.targets import check_not_read
-    from fastvae.train.step import to_images
+    from fastvae.pictures import to_images
 
     pictures.check_picture(command.out)
     check_not_read(command.out, command.images)
@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
 
 
 def _read(paths: Sequence[Path], size: int) -> list[np.ndarray]:
-    from fastvae.data.decode_pillow import BrokenImage, decode_file
+    from fastvae.data.decoders.pillow import BrokenImage, decode_file
 
     images = []
     for path in paths:

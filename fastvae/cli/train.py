@@ -5,17 +5,18 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import tyro
 
 from fastvae.cli.parsing import parse
-from fastvae.config import Config, Options, from_json, suggest, to_json
-from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import resolved
+from fastvae.config import Config, Options
+from fastvae.errors import FastvaeError, UsageError, suggest
+from fastvae.files.places import resolved
 from fastvae.recipes import RECIPES
+from fastvae.train.config_json import from_json, to_json
 
 if TYPE_CHECKING:
     from fastvae.train.trainer import Trainer
@@ -43,8 +44,15 @@ _RESUMABLE = {
 
 
 @dataclass(frozen=True)
+class _Flags(Config[Options], Generic[Options]):
+    """A whole run."""
+
+    recipe: tyro.conf.Suppress[str]  # named first, and no flag
+
+
+@dataclass(frozen=True)
 class _Command(Generic[Options]):
-    config: Config[Options]
+    config: _Flags[Options]
     out: Path | None = None  # folder of the run; runs/RECIPE-TIME if not given
     # go on with the run in this folder, from its newest checkpoint, or from the one that this path names
     resume: Path | None = None
@@ -65,7 +73,7 @@ def run(argv: list[str]) -> int:
     named = bool(argv) and not argv[0].startswith("-")
     default = _default(argv[0] if named else None, folder, wants_help="-h" in argv or "--help" in argv)
     command = _parse(default, argv[1:] if named else argv)
-    config = command.config
+    config = Config(**_fields(command.config))
     from fastvae.train.build import resolve
 
     if folder:
@@ -145,9 +153,13 @@ def _parse(default: Config, argv: list[str]) -> _Command:
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",
         description=f"{about}\n\nRecipes: {', '.join(RECIPES)}.",
-        default=_Command(default),
+        default=_Command(_Flags(**_fields(default))),
         args=argv,
     )
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(config)}
 
 
 def _check_resumable(before: Config, after: Config) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvae.cache import cache_folder, kept_file
 from fastvae.data import identity
-from fastvae.data.detect import read_source
 from fastvae.data.identity import Identity
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.data.source import Source
+from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import is_folder, resolved, shown
+from fastvae.files.cache import cache_folder, kept_file
+from fastvae.files.places import is_folder, resolved, shown
 
 EMBEDDED = "faces"
 EMBEDDED_COUNT = 6000
@@ -57,14 +57,14 @@ def identity_of(data: str, images: PackedImages) -> Identity:
     """The identity of what `open_images` gives for `data`."""
     if data != EMBEDDED:
         return identity.of_packed(images)
-    from fastvae.data import faces
+    from fastvae.data.faces import faces
 
     count, size = images.images.shape[:2]
     return identity.of_faces(faces.VERSION, count, size, len(images.indices("train")))
 
 
 def _embedded(image_size: int) -> PackedImages:
-    from fastvae.data import faces
+    from fastvae.data.faces import faces
 
     # The drawing code is part of the name, so that a change to it never meets an old file.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
@@ -82,7 +82,7 @@ def _embedded(image_size: int) -> PackedImages:
 
 
 def _drawing_files() -> list[Path]:
-    return sorted(Path(__file__).parent.glob("face*.py"))
+    return sorted((Path(__file__).parent / "faces").glob("*.py"))
 
 
 def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedImages:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvae.data import decode_pillow
-from fastvae.data.crop import Crop
+from fastvae.data.decoders import pillow as decode_pillow
+from fastvae.data.decoders.crop import Crop
 from fastvae.data.packed import PackedImages
-from fastvae.data.source import Source
+from fastvae.data.sources.source import Source
 
 # Others than these may change without changing a pixel.
-_DECODING_CODE = ("crop.py", "decode_dali.py", "decode_pillow.py", "plain_jpeg.py", "transparency.py")
+_DECODING_CODE = ("crop.py", "dali.py", "pillow.py", "plain_jpeg.py", "transparency.py")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _size(path: Path) -> int:
 
 
 def _code() -> str:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "decoders"
     return _digest(*((folder / name).read_bytes() for name in _DECODING_CODE))
 
 

@@ -31,10 +31,10 @@ import numpy as np
 
 from fastvae.data.packed_header import HEADER_BYTES, MAGIC, PREAMBLE_BYTES, VERSION, Header, read_header
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import is_folder, resolved, shown
+from fastvae.files.places import is_folder, resolved, shown
+from fastvae.files.reading import open_regular
+from fastvae.files.whole_file import check_writable, whole_file
 from fastvae.progress_bar import progress_bar
-from fastvae.reading import open_regular
-from fastvae.whole_file import check_writable, whole_file
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _ALIGNMENT = 65536

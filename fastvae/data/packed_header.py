@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from fastvae.errors import FastvaeError
-from fastvae.places import shown
-from fastvae.reading import Malformed, conform, parse_json
+from fastvae.files.places import shown
+from fastvae.files.reading import Malformed, conform, parse_json
 
 MAGIC = b"FASTVAE\x00"
 VERSION = 1

@@ -12,20 +12,20 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from fastvae.data import decode_pillow
 from fastvae.data.cores import decoding_threads
-from fastvae.data.crop import Crop, check_crop
-from fastvae.data.decode_pillow import BrokenImage
-from fastvae.data.detect import check_kind, read_source
+from fastvae.data.decoders import pillow as decode_pillow
+from fastvae.data.decoders.crop import Crop, check_crop
+from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.loaders.broken import MOST_BROKEN
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
-from fastvae.data.source import Source
+from fastvae.data.sources.detect import check_kind, read_source
+from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import resolved, shown
+from fastvae.files.places import resolved, shown
 from fastvae.progress_bar import progress_bar
 
 DECODERS = ("auto", "pillow", "dali")
 DEFAULT_IMAGE_SIZE = 64
-MOST_BROKEN = 0.01
 _NAMED_BROKEN = 10
 _BATCH = 1024
 _logger = logging.getLogger("fastvae")
@@ -177,7 +177,7 @@ def _choose_decoder(decoder: str) -> ModuleType:
         raise UsageError(f"decoder must be one of {', '.join(DECODERS)}; got {decoder!r}")
     if decoder == "pillow":
         return decode_pillow
-    from fastvae.data import decode_dali
+    from fastvae.data.decoders import dali as decode_dali
 
     if decode_dali.is_available():
         return decode_dali

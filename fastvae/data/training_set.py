@@ -12,16 +12,16 @@ import torch
 from fastvae.data import identity
 from fastvae.data.cores import decoding_threads
 from fastvae.data.dataset import EMBEDDED, identity_of, open_images
-from fastvae.data.detect import read_source
 from fastvae.data.identity import Identity
-from fastvae.data.listing import is_jpeg
-from fastvae.data.load_packed import PackedLoader
-from fastvae.data.loader import Loader
+from fastvae.data.loaders.loader import Loader
+from fastvae.data.loaders.packed import PackedLoader
+from fastvae.data.loaders.picture_files import CROP, PictureFiles
 from fastvae.data.packed import SPLITS, held_out_indices
-from fastvae.data.picture_files import CROP, PictureFiles
-from fastvae.data.source import Source
+from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.listing import is_jpeg
+from fastvae.data.sources.source import Source
 from fastvae.errors import UsageError
-from fastvae.places import is_folder, resolved, shown
+from fastvae.files.places import is_folder, resolved, shown
 
 LOADERS = ("auto", "dali", "pillow", "packed")
 
@@ -100,12 +100,12 @@ def open_training_set(
     pictures = PictureFiles(source, image_size)
     held_out = held_out_indices(source.splits, path)
     if loader == "dali":
-        from fastvae.data.load_dali import DaliLoader
+        from fastvae.data.loaders.dali import DaliLoader
 
         chosen = DaliLoader(pictures, batch_size=batch_size, device=device, workers=workers)
         where = f" on {'the GPU' if device.type == 'cuda' else 'the CPU'}"
     else:
-        from fastvae.data.load_pillow import PillowLoader
+        from fastvae.data.loaders.pillow import PillowLoader
 
         chosen, where = PillowLoader(pictures, workers=workers), ""
     return TrainingSet(
@@ -135,7 +135,7 @@ def _packed(data: str, image_size: int, reason: str, source: Source | None = Non
 
 def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, bool, str]:
     """The source if it was read, whether "auto" streams it through DALI, and why or why not."""
-    from fastvae.data import decode_dali
+    from fastvae.data.decoders import dali as decode_dali
 
     if device.type != "cuda":
         return None, False, "decoded once, since there is no GPU to decode on"

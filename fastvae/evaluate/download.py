@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from fastvae.cache import cache_folder, kept_file
-from fastvae.downloads import DownloadError, fetch_file, sha256_of
 from fastvae.errors import FastvaeError
+from fastvae.files.cache import cache_folder, kept_file
+from fastvae.files.downloads import DownloadError, fetch_file, sha256_of
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 # NVIDIA publishes none. This is what k-diffusion and others check their downloads of this address against.

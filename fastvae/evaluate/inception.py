@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvae.downloads import sha256_of
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import download
-from fastvae.reading import open_regular
+from fastvae.files.downloads import sha256_of
+from fastvae.files.reading import open_regular
 
 FEATURES = 2048
 CLASSES = 1008

@@ -11,11 +11,11 @@ from fastvae.evaluate.frechet import frechet_distance
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.protocol import Protocol
 from fastvae.evaluate.reconstruction import closeness, reconstructions
-from fastvae.evaluate.runs import Run
 from fastvae.evaluate.statistics import BATCH, Statistics, real_statistics, statistics
-from fastvae.inference.sampler import Sampler
 from fastvae.lossnet import LossNetwork
 from fastvae.pictures import finite_pixels
+from fastvae.runs.open import Run
+from fastvae.runs.sampler import Sampler
 
 FLOOR = "real images"
 
@@ -78,7 +78,7 @@ def measure(
     for run in runs:
         found = {"samples": 0}
         if inception is not None:
-            batches = _samples(run.sampler, protocol.count, seed)
+            batches = _samples(run.model, protocol.count, seed)
             drawn = statistics(inception, batches, protocol.count, f"{run.name}, samples")
             found = {"samples": protocol.count, **_of_samples(drawn, reference)}
         if run.vae is not None:

@@ -12,9 +12,8 @@ from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
+from fastvae.pictures import psnr_db, to_images
 from fastvae.progress_bar import progress_bar
-from fastvae.train.held_out import psnr_db
-from fastvae.train.step import to_images
 
 _BATCH = 64
 

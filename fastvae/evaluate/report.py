@@ -10,7 +10,7 @@ from fastvae.evaluate.inception import FEATURES, Inception
 from fastvae.evaluate.inception_score import SPLITS
 from fastvae.evaluate.measure import FLOOR, Row
 from fastvae.evaluate.protocol import Protocol
-from fastvae.whole_file import write_whole
+from fastvae.files.whole_file import write_whole
 
 
 def table(rows: Sequence[Row]) -> str:

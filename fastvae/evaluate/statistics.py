@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastvae.cache import cache_folder, kept_file
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError
 from fastvae.evaluate.frechet import Gaussian, Moments
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.inception_score import inception_score
+from fastvae.files.cache import cache_folder, kept_file
+from fastvae.files.reading import open_regular
+from fastvae.files.whole_file import whole_file
 from fastvae.progress_bar import progress_bar
-from fastvae.reading import open_regular
-from fastvae.whole_file import whole_file
 
 BATCH = 32
 # Of what is kept: another one where the network's input or the statistics are computed in another way.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastvae.data.decode_pillow import FORMATS, BrokenImage, decode_file
+from fastvae.data.decoders.pillow import FORMATS, BrokenImage, decode_file
 from fastvae.errors import FastvaeError
 
 MOST_BYTES = 20_000_000

@@ -7,11 +7,11 @@ from typing import Any
 from fastvae.data.dataset import EMBEDDED, open_images
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.places import resolved
+from fastvae.files.reading import read_json
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
-from fastvae.inference.run_summary import RunSummary
-from fastvae.places import resolved
-from fastvae.reading import read_json
+from fastvae.train.run_summary import RunSummary
 
 _WITHOUT_THE_PAPERS = 8
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from fastvae import __version__
 from fastvae.errors import FastvaeError
 from fastvae.export.parts import BOUND, CHECKED_BATCHES, Part, worst_error
+from fastvae.files.whole_file import whole_file
 from fastvae.machine import compile_obstacle
-from fastvae.whole_file import whole_file
+from fastvae.version import __version__
 
 # In a process that cannot import fastvae, as its users' are: what it computes goes back in a file.
 _CHECK = """

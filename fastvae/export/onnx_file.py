@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastvae import __version__
 from fastvae.errors import FastvaeError
 from fastvae.export.parts import BOUND, Part, worst_error
-from fastvae.whole_file import whole_file
+from fastvae.files.whole_file import whole_file
+from fastvae.version import __version__
 
 # What the exporter of torch 2.11 to 2.13 writes without converting: Pad with "edge" and ConvTranspose are old ones.
 OPSET = 18

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastvae.config import suggest
 from fastvae.data.packed import PackedImages
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.figures.interpolation import STEPS, decode_rows
 from fastvae.figures.originals import some
-from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
+from fastvae.runs.open import Run
 
 # Of the training images on the rarer side, for an attribute that nobody asked for by name.
 _ENOUGH = 0.01
@@ -117,7 +116,7 @@ def figure(
         "the mean z of training images with the attribute minus that of images without it. Originals: "
         + (f"held-out images without the attribute, seed {seed}." if given is None else "given files.")
     )
-    name = ", ".join(filter(None, [run.label.text, run.label.note]))
+    name = run.title
     return draw(panels, f"Adding attributes: {name}", caption)
 
 

@@ -8,12 +8,12 @@ Source: Hou et al., section 4.3.1.
 import numpy as np
 import torch
 
-from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Panel, draw
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
 from fastvae.pictures import finite_pixels
+from fastvae.runs.open import Run
 
 STEPS = np.linspace(0, 1, 11)  # a
 
@@ -44,5 +44,5 @@ def figure(run: Run, left: np.ndarray, right: np.ndarray, source: str) -> np.nda
         "Each row decodes z = (1 - a) z_left + a z_right, where z_left and z_right are the means of q(z|x) of the two "
         f"originals ({source})."
     )
-    name = ", ".join(filter(None, [run.label.text, run.label.note]))
+    name = run.title
     return draw(panels, f"Interpolation between two images: {name}", caption)

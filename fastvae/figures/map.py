@@ -11,9 +11,9 @@ import numpy as np
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError
 from fastvae.figures.originals import some
-from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Panel, draw
 from fastvae.inference.encode_images import encode_images
+from fastvae.runs.open import Run
 
 _PERPLEXITY = 30.0  # scikit-learn's; fewer points than about three times as many cannot have it
 
@@ -114,6 +114,6 @@ def figure(run: Run, images: PackedImages, chosen: np.ndarray, kind: str, side: 
         f"Neighbours on the map are {neighbour_ratio(means[order], side):.2f} times as far apart in latent space as "
         "any two of these images are on average."
     )
-    name = ", ".join(filter(None, [run.label.text, run.label.note]))
+    name = run.title
     laid = Panel(pixels.reshape(side, side, *pixels.shape[1:]))
     return draw([laid], f"Map of latent space: {name}", caption, shown=64, gap=2)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from fastvae.data.dataset import EMBEDDED, open_images
-from fastvae.data.decode_pillow import BrokenImage, decode_file
+from fastvae.data.decoders.pillow import BrokenImage, decode_file
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.figures.runs import Run
+from fastvae.runs.open import Run
 
 
 def data_of(run: Run, data: str | None) -> PackedImages:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
-from fastvae.pictures import finite_pixels
-from fastvae.train.step import to_images
+from fastvae.pictures import finite_pixels, to_images
+from fastvae.runs.open import Run
 
 
 def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
@@ -31,6 +30,6 @@ def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarra
     for run in runs:
         rows.append(reconstruct(run.model, originals))
         quality = f"PSNR {psnr_db(originals, rows[-1]):.1f} dB"
-        labels.append(Label(run.label.text, "\n".join(filter(None, [run.label.note, quality]))))
+        labels.append(Label(run.name, "\n".join(filter(None, [run.trained, quality]))))
     caption = "Decoded from the mean of q(z|x). PSNR is the mean over the images of the row."
     return draw([Panel(np.stack(rows), rows=labels)], "Reconstructions", caption)

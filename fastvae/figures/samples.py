@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastvae.figures.runs import Run
 from fastvae.figures.sheet import Label, Panel, draw
-from fastvae.inference.sampler import Sampler, draw_samples
+from fastvae.runs.open import Run
+from fastvae.runs.sampler import Sampler, draw_samples
 
 
 def sample(model: Sampler, count: int, seed: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def figure(runs: Sequence[Run], rows: int, columns: int, seed: int, across: int)
     for run in runs:
         pixels = sample(run.model, rows * columns, seed)
         size = f"{run.model.image_size}x{run.model.image_size} pixels" if len(sizes) > 1 else ""
-        heading = Label(run.label.text, ", ".join(filter(None, [run.label.note, size])))
+        heading = Label(run.name, ", ".join(filter(None, [run.trained, size])))
         panels.append(Panel(pixels.reshape(rows, columns, *pixels.shape[1:]), heading))
     same = "" if len(runs) == 1 else " The same z at the same place in every panel"
     same += ", among models of one latent size." if len(latents) > 1 else "." if same else ""

@@ -4,17 +4,19 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import save
 
 from fastvae.errors import FastvaeError
+from fastvae.files.places import resolved
+from fastvae.files.reading import open_regular, read_json
+from fastvae.files.tensor_file import not_finite
+from fastvae.files.whole_file import write_whole
 from fastvae.hub.model_card import model_card
-from fastvae.places import resolved
-from fastvae.reading import open_regular, read_json
-from fastvae.tensor_file import not_finite
-from fastvae.whole_file import write_whole
-
-if TYPE_CHECKING:
-    from fastvae.models import VAE
+from fastvae.models import VAE
+from fastvae.train.checkpoint_files import FORMAT, MODEL, OPTIMIZER, STATE, read_metadata
+from fastvae.train.run_summary import RunSummary
 
 PICTURE = "reconstructions.png"
 _CONFIG, _CARD = "config.json", "README.md"
@@ -24,7 +26,7 @@ _LARGEST_PICTURE = 1 << 28
 _logger = logging.getLogger("fastvae")
 
 
-def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None:
+def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, license: str | None = None) -> None:
     """Writes what `fastvae.load` and the Hub read.
 
     model.safetensors     the weights, and in its metadata the config and what is known of the training run
@@ -36,22 +38,17 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
         UsageError: the path leads nowhere.
         FastvaeError: the folder holds another model or a run's files, or it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save
-
-    from fastvae.train.checkpoint_files import FORMAT, MODEL
-
     folder = resolved(folder)
     _check_folder(folder)
     model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent}
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}
-    if vae.run is not None:
-        config = {**vae.run.config, "model": {**vae.run.config.get("model", {}), **model}}
-        metadata |= {"step": vae.run.step, "config": config, "run": vae.run.as_json()}
+    if run is not None:
+        config = {**run.config, "model": {**run.config.get("model", {}), **model}}
+        metadata |= {"step": run.step, "config": config, "run": run.as_json()}
     tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
     if bad := not_finite(tensors):
         _logger.warning("%s holds NaN or infinity, and is saved like that: did the training diverge?", bad)
-    picture = _read_picture(vae)
+    picture = _read_picture(run)
     try:
         # As bytes, since safetensors takes no file names that are not UTF-8.
         data = save(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
@@ -59,17 +56,15 @@ def write(vae: "VAE", folder: str | Path, *, license: str | None = None) -> None
         raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
     write_whole(folder / MODEL, data, advice=_ADVICE)
     write_whole(folder / _CONFIG, json.dumps({"model_type": _TYPE, **model}, indent=2) + "\n", advice=_ADVICE)
-    if picture is not None and not _same(vae.run.picture, folder / PICTURE):
+    if picture is not None and not _same(run.picture, folder / PICTURE):
         write_whole(folder / PICTURE, picture, advice=_ADVICE)
     if not os.path.lexists(folder / _CARD):
-        card = model_card(vae, picture=None if picture is None else PICTURE, license=license)
+        card = model_card(vae, run, picture=None if picture is None else PICTURE, license=license)
         write_whole(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
 
 
 def _check_folder(folder: Path) -> None:
     """Raises FastvaeError where the files that would be overwritten are not those of a saved VAE."""
-    from fastvae.train.checkpoint_files import MODEL, OPTIMIZER, STATE, read_metadata
-
     if any(os.path.lexists(folder / name) for name in (STATE, OPTIMIZER)):
         raise FastvaeError(f"{folder} is a checkpoint of a run, which would lose it: choose another folder")
     config, weights = folder / _CONFIG, folder / MODEL
@@ -87,12 +82,12 @@ def _check_folder(folder: Path) -> None:
         raise FastvaeError(f"{config} is not one of a saved VAE, and would be lost: choose another folder")
 
 
-def _read_picture(vae: "VAE") -> bytes | None:
+def _read_picture(run: RunSummary | None) -> bytes | None:
     """The run's reconstructions, None if it has left none or they are gone."""
-    if vae.run is None or vae.run.picture is None:
+    if run is None or run.picture is None:
         return None
     try:
-        with open_regular(vae.run.picture) as file:
+        with open_regular(run.picture) as file:
             data = file.read(_LARGEST_PICTURE + 1)
     except OSError:
         return None

@@ -1,13 +1,11 @@
 """The model card: what somebody needs to know before using the weights, written from the training run."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastvae.places import shown
-
-if TYPE_CHECKING:
-    from fastvae.inference.run_summary import RunSummary
-    from fastvae.models import VAE
+from fastvae.files.places import shown
+from fastvae.models import VAE
+from fastvae.train.run_summary import RunSummary
 
 _TAGS = ("fastvae", "vae", "variational-autoencoder", "image-generation", "image-reconstruction")
 _SYSTEMS = {
@@ -29,11 +27,12 @@ _HELD_OUT = {
 }
 
 
-def model_card(vae: "VAE", *, picture: str | None, license: str | None) -> str:
+def model_card(vae: VAE, run: RunSummary | None, *, picture: str | None, license: str | None) -> str:
     """Markdown with the Hub's YAML header.
 
     Args:
-        vae: the model; its `run` may be None.
+        vae: the model.
+        run: what is known of its training run, or None.
         picture: file name, beside the card, of reconstructions.
         license: of the weights, as the Hub spells it; None says nothing.
     """
@@ -55,11 +54,11 @@ def model_card(vae: "VAE", *, picture: str | None, license: str | None) -> str:
             "its reconstructions."
         )
     parts.append(_usage(vae))
-    parts += _training(vae.run) if vae.run else ["## Training\n\nNothing is recorded of how these weights came about."]
+    parts += _training(run) if run else ["## Training\n\nNo training record for these weights."]
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(vae: "VAE") -> str:
+def _usage(vae: VAE) -> str:
     size = vae.image_size
     return f"""## Use
 
@@ -75,7 +74,7 @@ fast = vae.accelerate()  # the same, faster; takes uint8 arrays and PIL images, 
 ```"""
 
 
-def _training(run: "RunSummary") -> list[str]:
+def _training(run: RunSummary) -> list[str]:
     config, train, objective = run.config, run.config["train"], run.config["objective"]
     batch_size, lr, decay = (_number(train.get(name)) for name in ("batch_size", "lr", "lr_decay"))
     epoch, seconds = _number(run.losses.get("epoch")), _number(run.losses.get("seconds"))
@@ -108,7 +107,7 @@ def _training(run: "RunSummary") -> list[str]:
     return parts
 
 
-def _limits(run: "RunSummary") -> list[str]:
+def _limits(run: RunSummary) -> list[str]:
     found = []
     if run.config["objective"].get("vgg") == "random":
         found.append(

@@ -7,9 +7,10 @@ from fastvae.errors import FastvaeError
 from fastvae.hub import folder
 from fastvae.hub.download import first_line, hub
 from fastvae.models import VAE
+from fastvae.train.run_summary import RunSummary
 
 
-def upload(vae: VAE, repo_id: str, *, license: str | None = None, **options: Any) -> str:
+def upload(vae: VAE, repo_id: str, *, run: RunSummary | None = None, license: str | None = None, **options: Any) -> str:
     """See `VAE.push_to_hub`."""
     hub()
     # Not a base of VAE: huggingface_hub is optional, and takes half a second to import. Downloads go through
@@ -18,7 +19,7 @@ def upload(vae: VAE, repo_id: str, *, license: str | None = None, **options: Any
 
     class HubVAE(ModelHubMixin):
         def _save_pretrained(self, save_directory: Path) -> None:
-            folder.write(vae, save_directory, license=license)
+            folder.write(vae, save_directory, run=run, license=license)
 
     try:
         return str(HubVAE().push_to_hub(repo_id, **options))

@@ -1,5 +1,1 @@
-"""Running a trained VAE: loading it, and making it fast."""
-
-from fastvae.inference.load import load
-
-__all__ = ["load"]
+"""Running a trained VAE fast: folded, captured on a GPU, in C++ on a CPU."""

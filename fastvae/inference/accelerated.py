@@ -169,7 +169,7 @@ def accelerate(
     from fastvae.inference.eager import EagerVAE
 
     if dtype == torch.float32:
-        from fastvae.native.vae import NativeVAE
+        from fastvae.inference.native.vae import NativeVAE
 
         try:
             return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype, sizes)

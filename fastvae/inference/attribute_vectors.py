@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastvae.config import suggest
 from fastvae.data.packed import PackedImages
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE

@@ -5,8 +5,8 @@ import torch
 
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.models import VAE
+from fastvae.pictures import to_images
 from fastvae.progress_bar import progress_bar
-from fastvae.train.step import to_images
 
 _BATCH = 256
 

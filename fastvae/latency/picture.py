@@ -5,8 +5,8 @@ from pathlib import Path
 from textwrap import fill
 
 from fastvae.errors import FastvaeError
+from fastvae.files.whole_file import whole_file
 from fastvae.latency.measure import Cell
-from fastvae.whole_file import whole_file
 
 
 def draw(cells: Sequence[Cell], title: str, path: Path) -> None:

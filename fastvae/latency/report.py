@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastvae.files.whole_file import write_whole
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
-from fastvae.whole_file import write_whole
 
 
 def cells_table(cells: Sequence[Cell]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastvae.data.faces import draw_faces
+from fastvae.data.faces.faces import draw_faces
 from fastvae.errors import FastvaeError
 from fastvae.lossnet.network import TAPS, LossNetwork, tap_indices
 

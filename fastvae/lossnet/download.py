@@ -6,12 +6,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from fastvae.cache import cache_folder, kept_file
-from fastvae.downloads import DownloadError, check_digest, described, download, sha256_of
 from fastvae.errors import FastvaeError
+from fastvae.files.cache import cache_folder, kept_file
+from fastvae.files.downloads import DownloadError, check_digest, described, download, sha256_of
+from fastvae.files.whole_file import temporary_beside, whole_file
 from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import conv_layers
-from fastvae.whole_file import temporary_beside, whole_file
 
 logger = logging.getLogger("fastvae")
 

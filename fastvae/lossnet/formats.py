@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.places import is_file
+from fastvae.files.reading import Malformed, open_regular
+from fastvae.files.tensor_file import load_state_dict, open_safetensors
 from fastvae.lossnet.network import conv_layers
-from fastvae.places import is_file
-from fastvae.reading import Malformed, open_regular
-from fastvae.tensor_file import load_state_dict, open_safetensors
 
 _TORCHVISION_KEY = re.compile(r"(?:^|\.)features\.(\d+)\.(weight|bias)$")
 # block1_conv1_W, block1_conv1/kernel:0, block1_conv1/block1_conv1/bias:0: Keras over the years.

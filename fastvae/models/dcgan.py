@@ -5,8 +5,6 @@ BN everywhere but at the image and at the number, ReLU in the generator, LeakyRe
 weights drawn from N(0, 0.02^2).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,9 +12,6 @@ from torch import Tensor, nn
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
 from fastvae.models.transposed_conv import TransposedConv2d
-
-if TYPE_CHECKING:
-    from fastvae.inference.run_summary import RunSummary
 
 
 class DcganGenerator(nn.Module):
@@ -26,12 +21,7 @@ class DcganGenerator(nn.Module):
         image_size: height and width of the images, a multiple of 16.
         width: channels before the last convolution, 64 in the source; earlier ones have 2, 4 and 8 times as many.
         latent: dimensions of z.
-
-    Attributes:
-        run: what is known of the training run that the weights come from, or None.
     """
-
-    run: "RunSummary | None" = None
 
     def __init__(self, image_size: int = 64, width: int = 64, latent: int = 100):
         super().__init__()

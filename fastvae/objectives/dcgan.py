@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastvae.config import ModelConfig
 from fastvae.models.dcgan import DcganDiscriminator, DcganGenerator
 from fastvae.objectives.base import Objective, Pass, Update, adam
-from fastvae.objectives.gradients import with_fixed_parameters
+from fastvae.objectives.losses import with_fixed_parameters
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from fastvae.config import at_least, require
 from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
-from fastvae.losses import kl_divergence, reparameterise
 from fastvae.lossnet.network import tap_indices
+from fastvae.objectives.losses import kl_divergence, reparameterise
 from fastvae.objectives.plain_vae import PlainVae
+from fastvae.ranges import at_least, require
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastvae.config import at_least, require
 from fastvae.objectives.dcgan import Dcgan
+from fastvae.ranges import at_least, require
 
 
 @dataclass(frozen=True)

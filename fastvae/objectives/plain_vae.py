@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fastvae.config import ModelConfig, above, at_least, require
-from fastvae.losses import gaussian_reconstruction, kl_divergence, reparameterise
+from fastvae.config import ModelConfig
 from fastvae.models import Decoder, Encoder
 from fastvae.objectives.base import Objective, Pass, Update, adam
+from fastvae.objectives.losses import gaussian_reconstruction, kl_divergence, reparameterise
+from fastvae.ranges import above, at_least, require
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fastvae.config import ModelConfig, above, at_least, require
+from fastvae.config import ModelConfig
 from fastvae.errors import UsageError
-from fastvae.losses import kl_divergence, reparameterise
 from fastvae.models.dcgan import DcganDiscriminator
 from fastvae.objectives.base import Pass, Update
-from fastvae.objectives.gradients import scale_gradient, with_fixed_parameters
+from fastvae.objectives.losses import kl_divergence, reparameterise, scale_gradient, with_fixed_parameters
 from fastvae.objectives.plain_vae import PlainVae
 from fastvae.optim import ClippedRMSprop
+from fastvae.ranges import above, at_least, require
 
 _EPSILON = 1e-3
 

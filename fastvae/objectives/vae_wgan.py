@@ -15,14 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastvae.config import ModelConfig, above, at_least, require
+from fastvae.config import ModelConfig
 from fastvae.kernels import reverse_gradient
-from fastvae.losses import reparameterise
 from fastvae.models import Critic
 from fastvae.objectives.base import Pass, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
-from fastvae.objectives.gradients import with_fixed_parameters
+from fastvae.objectives.losses import reparameterise, with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
+from fastvae.ranges import above, at_least, require
 
 # The loss network's maps of a batch's images, where somebody else has computed them.
 Features = tuple[Tensor, ...] | None

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fastvae.config import ModelConfig, above, at_least, require
+from fastvae.config import ModelConfig
 from fastvae.objectives.base import Pass, Update
 from fastvae.objectives.dcgan import Dcgan
 from fastvae.optim import ClippedRMSprop
+from fastvae.ranges import above, at_least, require
 
 
 @dataclass(frozen=True)

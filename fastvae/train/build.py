@@ -9,9 +9,9 @@ import torch
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
 from fastvae.data.training_set import TrainingSet, open_training_set
+from fastvae.files.places import resolved
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
-from fastvae.places import resolved
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
 

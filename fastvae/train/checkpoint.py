@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
+from fastvae.files.tensor_file import not_finite
+from fastvae.files.whole_file import flush
 from fastvae.objectives import Objective, Update
-from fastvae.tensor_file import not_finite
 from fastvae.train.checkpoint_files import (
     FORMAT,
     MODEL,
@@ -32,7 +33,6 @@ from fastvae.train.checkpoint_files import (
     step_of,
     tensor_shapes,
 )
-from fastvae.whole_file import flush
 
 # The CPU's generator has 5,056 bytes, a GPU's 16.
 _LARGEST_GENERATOR = 65536

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fastvae import locks
 from fastvae.errors import FastvaeError
-from fastvae.reading import Malformed, conform, open_regular, parse_json
-from fastvae.tensor_file import open_safetensors
+from fastvae.files import locks
+from fastvae.files.reading import Malformed, conform, open_regular, parse_json
+from fastvae.files.tensor_file import open_safetensors
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvae.data.loader import Loader
+from fastvae.data.loaders.loader import Loader
 from fastvae.train.order import BatchOrder
 
 # Batches: one that is read, three that may be on their way.

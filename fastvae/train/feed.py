@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvae.data.loader import Loader
+from fastvae.data.loaders.loader import Loader
 from fastvae.train.device_feed import ResidentFeed, StreamFeed
 from fastvae.train.order import BatchOrder
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fastvae.objectives import Objective
-from fastvae.train.step import Step, to_images
+from fastvae.pictures import psnr_db, to_images
+from fastvae.train.step import Step
 
 
 @torch.no_grad()
@@ -50,12 +51,6 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
     if objective.loss_network is not None:
         found["rec"] = rec / len(pixels)
     return found
-
-
-def psnr_db(images: Tensor, fakes: Tensor) -> Tensor:
-    """10 log10(255^2 / mean squared error of its pixels) of each image in dB, [B]; both [B, 3, H, W] in [-1, 1]."""
-    error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
-    return 10 * torch.log10(255**2 / error.clamp_min(1e-12))
 
 
 def _edges(images: Tensor) -> float:

@@ -7,19 +7,17 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fastvae import __version__, locks, reading
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.places import is_file, is_folder
-from fastvae.whole_file import remove_abandoned, whole_file, write_whole
+from fastvae.files import locks, reading
+from fastvae.files.places import is_file, is_folder
+from fastvae.files.whole_file import remove_abandoned, whole_file, write_whole
+from fastvae.machine import environment
 
 # Locked by the process that writes into the folder; holds who that is.
 _LOCK = ".lock"
@@ -222,32 +220,3 @@ def _keep_quiet_of_its_thread() -> None:
             usual(arguments)
 
     threading.excepthook = _unless_tensorboard_s
-
-
-def environment() -> dict[str, Any]:
-    """Versions, processor, threads and GPU of this process."""
-    cuda = torch.cuda.is_available()
-    return {
-        "fastvae": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-    }
-
-
-def _commit() -> str | None:
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.objectives import Objective, Pass, Update
+from fastvae.pictures import to_images
 from fastvae.train.rounded_weights import RoundedWeights
 
 
@@ -76,8 +77,3 @@ class Step:
         groups = (group for name in part.updates for group in self.updates[name].optimizer.param_groups)
         moved = {id(p) for group in groups for p in group["params"]}
         return [n for n in self.objective.networks.values() if any(id(p) in moved for p in n.parameters())]
-
-
-def to_images(pixels: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] in 0..255 -> float32 [B, 3, H, W] in [-1, 1], channels_last in memory."""
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from fastvae import pictures
-from fastvae.config import Config, to_json
+from fastvae.config import Config
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
-from fastvae.tensor_file import not_finite
+from fastvae.files.tensor_file import not_finite
+from fastvae.pictures import to_images
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
+from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
 from fastvae.train.learning_rates import LearningRates
@@ -22,7 +24,6 @@ from fastvae.train.meter import Meter
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
-from fastvae.train.step import to_images
 from fastvae.train.stopping import StopSignal
 
 _PICTURED = 32

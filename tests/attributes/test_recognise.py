@@ -5,7 +5,7 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from fastvae.attributes import Splits, recognise
-from fastvae.attributes.scores import accuracy, balanced_accuracy, majority_accuracy
+from fastvae.attributes.recognise import accuracy, balanced_accuracy, majority_accuracy
 from fastvae.errors import FastvaeError
 
 

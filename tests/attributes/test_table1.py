@@ -5,7 +5,7 @@ from statistics import fmean
 import pytest
 
 from fastvae.attributes.table1 import SYSTEMS, printed_averages, table1
-from fastvae.data import faces
+from fastvae.data.faces import faces
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastvae.data.faces import draw_faces
-from fastvae.data.folder import read_folder
-from fastvae.data.picture_files import PictureFiles
+from fastvae.data.faces.faces import draw_faces
+from fastvae.data.loaders.picture_files import PictureFiles
+from fastvae.data.sources.folder import read_folder
 from tests.data.pictures import photo
 
 

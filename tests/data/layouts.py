@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastvae.data.cifar10 import CLASSES
+from fastvae.data.sources.cifar10 import CLASSES
 
 CELEBA_ATTRIBUTES = "3\nBald Smiling\n000001.jpg -1  1\n000002.jpg  1 -1\n000003.jpg -1 -1\n"
 CELEBA_SPLITS = "000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvae import cache
-from fastvae.data import dataset, faces
+from fastvae.data import dataset
+from fastvae.data.faces import faces
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files import cache
 from tests.data.layouts import CELEBA_SPLITS, names_in, write_celeba_lists
 from tests.data.pictures import save_photos
 

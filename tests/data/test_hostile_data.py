@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvae.data import decode_pillow
-from fastvae.data.celeba import read_celeba
-from fastvae.data.cifar10 import read_cifar10
+from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.data.sources.celeba import read_celeba
+from fastvae.data.sources.cifar10 import read_cifar10
 from fastvae.errors import FastvaeError
 from tests.data.layouts import (
     CELEBA_ATTRIBUTES,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fastvae.data import identity
-from fastvae.data.detect import read_source
 from fastvae.data.identity import Identity
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.reading import conform
+from fastvae.data.sources.detect import read_source
+from fastvae.files.reading import conform
 from tests.data.layouts import CELEBA_ATTRIBUTES, write_celeba_lists
 from tests.data.pictures import save_photos
 

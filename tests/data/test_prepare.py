@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvae.data import decode_dali
 from fastvae.data import prepare as prepare_module
-from fastvae.data.cifar10 import CLASSES
+from fastvae.data.decoders import dali as decode_dali
 from fastvae.data.prepare import prepare
+from fastvae.data.sources.cifar10 import CLASSES
 from fastvae.errors import FastvaeError, UsageError
 from tests.data.layouts import CIFAR_PIXELS, names_in, write_celeba_lists, write_cifar_binary, write_cifar_folders
 from tests.data.pictures import photo, save_photos, spoil

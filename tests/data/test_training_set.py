@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fastvae.data import dataset, decode_dali, decode_pillow
-from fastvae.data.load_packed import PackedLoader
-from fastvae.data.load_pillow import PillowLoader
+from fastvae.data import dataset
+from fastvae.data.decoders import dali as decode_dali
+from fastvae.data.decoders import pillow as decode_pillow
+from fastvae.data.loaders.packed import PackedLoader
+from fastvae.data.loaders.pillow import PillowLoader
 from fastvae.data.training_set import open_training_set
 from fastvae.errors import FastvaeError, UsageError
 from tests.data.jpeg_folder import in_batches, save_faces

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastvae.downloads import sha256_of
 from fastvae.evaluate import download, inception
+from fastvae.files.downloads import sha256_of
 from tests.evaluate import standins
 
 

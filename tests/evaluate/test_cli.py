@@ -16,7 +16,7 @@ from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import measure as measuring
 from fastvae.evaluate import statistics as statistics_module
-from fastvae.inference import sampler as loading
+from fastvae.runs import sampler as loading
 from tests.conftest import blobs
 from tests.evaluate.test_inception import enlarged_by_hand
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from fastvae.cache import cache_folder
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import download
+from fastvae.files.cache import cache_folder
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

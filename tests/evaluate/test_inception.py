@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastvae.downloads import sha256_of
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import download
 from fastvae.evaluate.inception import Inception, enlarge
+from fastvae.files.downloads import sha256_of
 from tests.evaluate import standins
 
 CPU = torch.device("cpu")

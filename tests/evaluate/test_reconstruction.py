@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from fastvae.kernels.feature_loss import feature_loss_ref, paper_weights
 
 import fastvae
 from fastvae.errors import FastvaeError
 from fastvae.evaluate.measure import _samples
 from fastvae.evaluate.reconstruction import closeness
+from fastvae.kernels.feature_loss import feature_loss_ref, paper_weights
 from fastvae.lossnet import load_loss_network
 from tests.conftest import blobs
 

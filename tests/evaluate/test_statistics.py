@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastvae.cache import cache_folder
 from fastvae.evaluate import statistics as statistics_module
 from fastvae.evaluate.frechet import Gaussian
 from fastvae.evaluate.statistics import Statistics, real_statistics
+from fastvae.files.cache import cache_folder
 
 FOUND = Statistics(Gaussian(4, np.arange(3.0), np.eye(3)), (2.0, 0.5))
 

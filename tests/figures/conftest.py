@@ -6,7 +6,7 @@ import torch
 
 import fastvae
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.figures.runs import open_vae
+from fastvae.runs.open import open_vae
 from tests.conftest import blobs
 
 

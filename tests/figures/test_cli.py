@@ -10,8 +10,9 @@ from PIL import Image
 import fastvae
 from fastvae.cli import main
 from fastvae.figures import map as latent_map
-from fastvae.figures import runs, sheet
-from fastvae.figures.runs import open_runs
+from fastvae.figures import sheet
+from fastvae.runs import open as runs
+from fastvae.runs.open import open_runs
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_runs_of_two_sizes(models, faces, tmp_path, capsys, drawn):
 def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsys):
     views = {f"five/{name}": run.model for name, run in zip(("a", "b"), open_runs(models), strict=True)}
     monkeypatch.setattr(runs, "load_samplers", lambda path: views)
-    assert [run.label.text for run in open_runs([tmp_path])] == ["five/a", "five/b"]
+    assert [run.name for run in open_runs([tmp_path])] == ["five/a", "five/b"]
     assert main(["figures", "map", str(tmp_path), "--data", "faces", "--out", str(tmp_path / "m.png")]) == 2
     assert "holds 2 views and this figure shows one: name it, as in" in capsys.readouterr().err
 

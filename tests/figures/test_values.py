@@ -7,9 +7,8 @@ import torch
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.figures import attributes, interpolation, map, originals, reconstructions, samples
-from fastvae.figures.runs import open_runs
-from fastvae.pictures import to_pixels
-from fastvae.train.step import to_images
+from fastvae.pictures import to_images, to_pixels
+from fastvae.runs.open import open_runs
 
 
 def decoded(vae, z: np.ndarray) -> np.ndarray:

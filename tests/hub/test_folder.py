@@ -50,7 +50,7 @@ def test_a_model_built_by_hand(tmp_path):
     vae.save_pretrained(tmp_path)
     again = fastvae.load(tmp_path)
     assert same(vae, again) and again.run is None
-    assert "Nothing is recorded" in (tmp_path / "README.md").read_text()
+    assert "No training record" in (tmp_path / "README.md").read_text()
 
 
 def test_no_path_of_the_machine_travels(run, packed, tmp_path):

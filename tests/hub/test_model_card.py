@@ -19,7 +19,7 @@ def vae(run):
 
 def test_numbers_are_the_run_s(vae, run):
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    card = model_card(vae, picture="a.png", license=None)
+    card = model_card(vae, vae.run, picture="a.png", license=None)
     held_out = [line for line in lines if "held_out_psnr_db" in line][-1]
     losses = [line for line in lines if "kl" in line][-1]
     assert f"| PSNR, dB, held out | {held_out['held_out_psnr_db']:.4g} |" in card
@@ -30,14 +30,14 @@ def test_numbers_are_the_run_s(vae, run):
 
 @pytest.mark.parametrize("license", [None, "cc-by-4.0"])
 def test_the_header_is_what_the_hub_reads(vae, license):
-    _, header, _ = model_card(vae, picture=None, license=license).split("---\n", 2)
+    _, header, _ = model_card(vae, vae.run, picture=None, license=license).split("---\n", 2)
     values = yaml.safe_load(header)
     assert values["library_name"] == "fastvae" and "vae" in values["tags"]
     assert values.get("license") == license
 
 
 def test_the_code_runs(vae, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", model_card(vae, picture=None, license=None), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", model_card(vae, vae.run, picture=None, license=None), re.DOTALL)
     vae.save_pretrained(tmp_path)
     names = {"images": torch.zeros(2, 3, 32, 32)}
     exec(code.replace("PATH OR user/name", str(tmp_path)), names)
@@ -47,7 +47,7 @@ def test_the_code_runs(vae, tmp_path):
 def limits(vae, **changes) -> str:
     other = fastvae.VAE(32, width=2, latent=4)
     other.run = replace(vae.run, **changes)
-    return model_card(other, picture=None, license=None).partition("## Limits")[2]
+    return model_card(other, other.run, picture=None, license=None).partition("## Limits")[2]
 
 
 def test_limits_follow_from_the_run(vae):
@@ -62,5 +62,5 @@ def test_limits_follow_from_the_run(vae):
 def test_a_run_that_logged_nothing(vae):
     other = fastvae.VAE(32, width=2, latent=4)
     other.run = replace(vae.run, losses={}, held_out={}, version=None)
-    card = model_card(other, picture=None, license=None)
+    card = model_card(other, other.run, picture=None, license=None)
     assert "unknown version" in card and "At step" not in card

@@ -17,7 +17,7 @@ import fastvae
 from fastvae.errors import FastvaeError
 from fastvae.inference import accelerated
 from fastvae.inference.captured import split
-from fastvae.native import library
+from fastvae.inference.native import library
 from tests.conftest import blobs
 
 # Stated in `VAE.accelerate`, of the largest value.

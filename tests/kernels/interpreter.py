@@ -13,10 +13,10 @@ from functools import cache
 import numpy as np
 import pytest
 import triton.language as tl
-from fastvae.kernels import dispatch
 from triton.runtime import interpreter as upstream
 from triton.runtime.jit import JITFunction
 
+from fastvae.kernels import dispatch
 from tests.kernels.poison import poisoned_memory
 
 _dot, _cast = upstream.InterpreterBuilder.create_dot, upstream.InterpreterBuilder.cast_impl

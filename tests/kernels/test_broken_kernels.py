@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastvae.kernels import replicate_conv_launch, replicate_conv_triton
 
+from fastvae.kernels import replicate_conv_launch, replicate_conv_triton
 from tests.kernels.interpreter import interpreted
 from tests.kernels.test_replicate_conv_triton import check
 

@@ -5,11 +5,11 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from fastvae.kernels import conv_relu, conv_relu_ref
-from fastvae.kernels.conv_relu import _forward, cost
 from torch.library import opcheck
 
-from tests.closeness import assert_close
+from bench.measuring.closeness import assert_close
+from fastvae.kernels import conv_relu, conv_relu_ref
+from fastvae.kernels.conv_relu import _forward, cost
 
 CASES = [((2, 3, 6, 5), 4, 3, 1), ((1, 4, 1, 1), 2, 3, 1), ((2, 2, 5, 7), 3, 1, 0), ((1, 3, 5, 5), 2, 5, 2)]
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastvae.kernels import adam_clip_, force, rmsprop_clip_
 from fastvae.kernels.critic_update import adam_clip_ref, cost, rmsprop_clip_ref
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
+from bench.kernels import resources as kernel_resources
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import adam_clip_, critic_update_triton, force, provider, rmsprop_clip_
 from fastvae.kernels.critic_update import adam_clip_ref, rmsprop_clip_ref
-
-from bench import kernel_resources
 from fastvae.models import Critic
-from tests.closeness import assert_close
 from tests.kernels.interpreter import interpreted
 
 ADAM = {"betas": (0.5, 0.999), "eps": 1e-8}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastvae.kernels import dispatch, feature_loss, provider, replicate_conv2d, replicate_conv2d_with_sums
 
 

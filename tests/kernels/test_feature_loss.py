@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.library import opcheck
+
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import feature_loss, feature_loss_ref
 from fastvae.kernels.dispatch import SOURCES
 from fastvae.kernels.feature_loss import _forward, cost, paper_weights
-from torch.library import opcheck
-
-from tests.closeness import assert_close
 
 SHAPES = [(3, 4, 6, 6), (3, 8, 3, 3), (3, 5, 1, 2)]
 WEIGHTS = (1.0, 2.0, 3.0)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import dispatch, feature_loss, feature_loss_ref, feature_loss_triton, provider
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.kernels.feature_loss_triton import MAX_LAYERS
-
-from tests.closeness import assert_close
 from tests.kernels.interpreter import interpreted
 
 # Single pixels, odd maps, one layer of three blocks, and an element alone.

@@ -1,6 +1,7 @@
 """`reverse_gradient`: the identity forward, its negative backward."""
 
 import torch
+
 from fastvae.kernels import reverse_gradient
 
 

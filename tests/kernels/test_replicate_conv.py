@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.library import opcheck
+
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 from fastvae.kernels.dispatch import SOURCES
 from fastvae.kernels.replicate_conv import _forward, _forward_aten, _forward_with_sums, _gradients, cost
-from torch.library import opcheck
-
-from tests.closeness import assert_close
 
 SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (2, 5, 1, 6), (1, 33, 17, 3), (3, 4, 8, 8)]
 

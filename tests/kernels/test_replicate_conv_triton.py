@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import (
     dispatch,
     provider,
@@ -11,8 +13,6 @@ from fastvae.kernels import (
     replicate_conv_launch,
     tiles,
 )
-
-from tests.closeness import assert_close
 from tests.kernels.interpreter import interpreted
 
 # Output channels of 3 and 4 take the packed form when upsampling; the others one product for each phase.

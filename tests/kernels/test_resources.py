@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from fastvae.kernels import dispatch
 
-from bench.kernel_resources import CAPABILITIES, MOST_SPILLED, of_recipes
+from bench.kernels.resources import CAPABILITIES, MOST_SPILLED, of_recipes
+from fastvae.kernels import dispatch
 
 # What a block may have of shared memory, at the least of these GPUs: 64 KiB on 7.5, 99 KiB from 8.6 on.
 MOST_SHARED = {(7, 5): 64 * 1024}

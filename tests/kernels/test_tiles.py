@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+
 from fastvae.kernels import tiles
 
 H100 = (9, 0)

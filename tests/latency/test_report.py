@@ -5,10 +5,10 @@ import json
 import pytest
 
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.whole_file import check_writable
 from fastvae.latency import report
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
-from fastvae.whole_file import check_writable
 
 FAST, PLAIN = Latency(1.0, 1.5, 2.0, 1000.0, 10), Latency(3.0, 3.5, 4.25, 333.3, 10)
 CELL = Cell("encode", 1, FAST, PLAIN, 1.25e-7)

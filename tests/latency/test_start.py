@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import fastvae
-from fastvae.cache import cache_folder
 from fastvae.errors import FastvaeError
+from fastvae.files.cache import cache_folder
 from fastvae.latency import start
 
 # A process of 300 MiB that asks a small one what its peak was, and prints the answer after its own.

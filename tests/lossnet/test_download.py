@@ -153,7 +153,9 @@ def test_a_file_of_an_earlier_version_is_used(cache, serve, small_file):
 def test_a_cache_that_can_only_be_read_is_used(cache, serve, small_file, monkeypatch):
     source = Source(f"{serve[0]}/vgg19.pth", hashlib.sha256(small_file).hexdigest(), "caffe")
     kept = fetch("caffe", source, progress=False)
-    monkeypatch.setattr("fastvae.cache._obstacle", lambda folder: "cannot be written")  # root may write everywhere
+    monkeypatch.setattr(
+        "fastvae.files.cache._obstacle", lambda folder: "cannot be written"
+    )  # root may write everywhere
     assert fetch("caffe", source, progress=False) == kept
 
 

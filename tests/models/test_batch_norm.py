@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from bench.measuring.closeness import relative_error
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.critic import Critic
-from tests.closeness import relative_error
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

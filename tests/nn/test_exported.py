@@ -9,10 +9,10 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
 from torch import nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
 
+from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
 from fastvae.nn import ReplicationConv2d, swap_

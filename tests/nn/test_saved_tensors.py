@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
 from fastvae.models.batch_norm import _NormaliseParts

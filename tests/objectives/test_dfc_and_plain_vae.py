@@ -5,7 +5,7 @@ import torch
 from fastvae.config import ModelConfig
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
 from fastvae.objectives.plain_vae import PlainVae, PlainVaeOptions
-from fastvae.train.step import to_images
+from fastvae.pictures import to_images
 from tests.conftest import blobs
 from tests.objectives.test_vae_wgan import MODEL, TinyLossNetwork, batch, textbook_losses
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import fastvae
 from fastvae.cli import main
 from fastvae.errors import FastvaeError
-from fastvae.inference.views import load_views
+from fastvae.runs.sampler import load_views
 
 LAYERS = ("relu1_1", "relu2_1")
 FLAGS = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3", "--vgg", "random"]

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.measuring.closeness import relative_error
 from fastvae.config import ModelConfig
 from fastvae.lossnet import LossNetwork
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions, critic_form
-from tests.closeness import relative_error
 
 MODEL = ModelConfig(image_size=16, width=2, latent=5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastvae.data.load_packed import PackedLoader
+from fastvae.data.loaders.packed import PackedLoader
 from fastvae.train.device_feed import ResidentFeed, StreamFeed
 from fastvae.train.feed import HostFeed, choose_feed
 from fastvae.train.order import BatchOrder

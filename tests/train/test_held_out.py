@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastvae.pictures import to_images
 from fastvae.train.held_out import evaluate
-from fastvae.train.step import Step, to_images
+from fastvae.train.step import Step
 from tests.conftest import blobs
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save
 
 import fastvae
 from fastvae.cli import main
-from fastvae.config import from_json, to_json
 from fastvae.errors import FastvaeError
 from fastvae.hub.folder import write
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, resolve
+from fastvae.train.config_json import from_json, to_json
 from fastvae.train.run_folder import RunFolder
 from tests.mutations import mutated_bytes, mutated_json
 from tests.train.conftest import SMALL

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.cli import main
-from fastvae.data.load_packed import PackedLoader
+from fastvae.data.loaders.packed import PackedLoader
 from fastvae.errors import FastvaeError
 from fastvae.objectives.vae_wgan import VaeWgan
 from fastvae.train import checkpoint_files

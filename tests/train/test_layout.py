@@ -7,10 +7,10 @@ the order change: half a megabyte each at the recipes' shapes, which Inductor wr
 
 import pytest
 import torch
-from fastvae.kernels.replicate_conv import _forward_aten
 from torch._dynamo.backends.common import aot_autograd
 
 from fastvae.config import Config, ModelConfig, TrainConfig
+from fastvae.kernels.replicate_conv import _forward_aten
 from fastvae.objectives.dcgan import DcganOptions
 from fastvae.objectives.vae_wgan import VaeWganOptions
 from fastvae.train.build import build

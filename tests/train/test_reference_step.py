@@ -7,15 +7,16 @@ from math import factorial
 import pytest
 import torch
 import torch.nn.functional as F
-from fastvae.kernels import adam_clip_
 from torch import nn
 
-from bench.bench_curve import LR, ReferenceStep
+from bench.measuring.closeness import assert_close, relative_error
+from bench.step.curve import LR, ReferenceStep
 from fastvae.config import ModelConfig
+from fastvae.kernels import adam_clip_
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
+from fastvae.pictures import to_images
 from fastvae.train import step as step_module
-from fastvae.train.step import Step, to_images
-from tests.closeness import assert_close, relative_error
+from fastvae.train.step import Step
 from tests.objectives.test_vae_wgan import TinyLossNetwork
 
 # 32x32 and not less: from a map of one pixel the decoder can only draw images of one colour.

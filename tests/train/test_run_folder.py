@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fastvae
-from fastvae import locks
 from fastvae.cli import main
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
+from fastvae.files import locks
 from fastvae.lossnet.standin import stand_in
 from fastvae.train import checkpoint_files
 from fastvae.train.run_folder import RunFolder

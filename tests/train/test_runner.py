@@ -6,7 +6,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvae.config import Config, ModelConfig, TrainConfig
-from fastvae.data.load_packed import PackedLoader
+from fastvae.data.loaders.packed import PackedLoader
 from fastvae.errors import FastvaeError
 from fastvae.objectives.vae_wgan import VaeWganOptions
 from fastvae.objectives.wgan import WganOptions

@@ -8,11 +8,11 @@ import torch
 
 from fastvae.cli import main
 from fastvae.config import Config, ModelConfig, TrainConfig
-from fastvae.data import faces
+from fastvae.data.faces import faces
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.inference.sampler import load_sampler
 from fastvae.objectives import OBJECTIVES
 from fastvae.recipes import RECIPES
+from fastvae.runs.sampler import load_sampler
 from fastvae.train.build import Training, build
 
 SYSTEMS = ("plain", "dfc-123", "vae-gan", "dcgan", "wgan", "lsgan")

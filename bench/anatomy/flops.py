@@ -1,0 +1,113 @@
+"""Arithmetic and least traffic of any piece of torch code, counted at its real shapes without running it.
+
+The code runs on fake tensors, which have shapes and no memory. FLOPs are those of convolutions and matrix products, as
+torch's own formulas have them, and of fastvae's ops, as their `cost` has them. Bytes are those of an ideal fusion: each
+of the same operations reads each operand once and writes each result once, in one dtype, and everything in between
+(batch normalisation, activations, pooling, sums, casts) happens on the way. No implementation of the same layers moves
+less, unless it keeps a map on the chip from one convolution to the next.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from fastvae.config import Config
+from fastvae.kernels.cost import Cost
+from fastvae.kernels.feature_loss import cost as feature_loss_cost
+from fastvae.kernels.replicate_conv import cost as replicate_conv_cost
+from fastvae.lossnet.network import LossNetwork
+from fastvae.objectives import OBJECTIVES, Objective, name_of
+
+
+def count(call: Callable[[], object], dtype: torch.dtype) -> Cost:
+    """What a call must do at the least.
+
+    Args:
+        call: works on fake tensors (others would do, and be computed).
+        dtype: in which every operand and result is taken to move: that of the run's convolutions.
+
+    Returns:
+        FLOPs, a multiply-add counting as two, and bytes.
+    """
+    with _Counter() as counter:
+        call()
+    return Cost(counter.flops, counter.elements * dtype.itemsize)
+
+
+def shapes_of(config: Config) -> Objective:
+    """The objective of a run in training mode, to be made and used inside `FakeTensorMode()`."""
+    _, objective_class = OBJECTIVES[name_of(config.objective)]
+    taps = objective_class.taps(config.objective)
+    objective = objective_class(config.objective, config.model, LossNetwork(taps) if taps else None)
+    objective.train()
+    return objective
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the counted operations. FlopCounterMode does no more for FLOPs, but its hooks refuse `autograd.grad`."""
+
+    def __init__(self):
+        super().__init__()
+        self.flops, self.elements = 0, 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        results = op(*args, **kwargs)
+        packet = getattr(op, "overloadpacket", None)
+        if formula := _FORMULAS.get(packet):
+            self.flops += formula(*args, **kwargs, out_val=results)
+            operands = _READ_BY_BACKWARD[packet](*args) if packet in _READ_BY_BACKWARD else (args, kwargs)
+            self.elements += sum(t.numel() for t in tree_leaves((operands, results)) if isinstance(t, Tensor))
+        return results
+
+
+# A backward operation is handed what its gradients may need, and reads what the wanted ones do need.
+
+
+def _read_by_convolution(grad, x, weight, *settings) -> list[Tensor]:
+    of_x, of_weight, _ = settings[-1]
+    return [grad, *([weight] if of_x else []), *([x] if of_weight else [])]
+
+
+def _read_by_replicate_conv(grad, y, x, weight, upsample, slope, wanted) -> list[Tensor | None]:
+    return [y, *_read_by_convolution(grad, x, weight, wanted)]
+
+
+_READ_BY_BACKWARD = {
+    torch.ops.aten.convolution_backward: _read_by_convolution,
+    torch.ops.fastvae.replicate_conv2d_backward: _read_by_replicate_conv,
+}
+
+
+def _replicate_conv(x: Tensor, weight: Tensor, upsample: int, direction: str) -> int:
+    batch, inputs, height, width = x.shape
+    return replicate_conv_cost(
+        batch, inputs, len(weight), height, width, upsample=upsample, dtype=x.dtype, direction=direction
+    ).flops
+
+
+def _replicate_conv_forward(x, weight, bias, upsample, *_, out_val) -> int:
+    return _replicate_conv(x, weight, upsample, "forward")
+
+
+def _replicate_conv_backward(grad, y, x, weight, upsample, slope, wanted, *, out_val) -> int:
+    of_x, of_weight, _ = wanted
+    directions = ["data_gradient"] * of_x + ["weight_gradient"] * of_weight
+    return sum(_replicate_conv(x, weight, upsample, direction) for direction in directions)
+
+
+def _feature_loss(features, targets, weights, with_differences, *_, out_val) -> int:
+    return feature_loss_cost([f.shape for f in features], features[0].dtype, with_differences).flops
+
+
+_FORMULAS = {
+    **flop_registry,
+    torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
+    torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_forward,
+    torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
+    torch.ops.fastvae.feature_loss: _feature_loss,
+}

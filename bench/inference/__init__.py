@@ -1,0 +1,1 @@
+"""How long a trained VAE takes to answer."""

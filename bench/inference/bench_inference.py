@@ -1,0 +1,287 @@
+"""Latency of a VAE: `python -m bench inference`.
+
+Encode, decode and reconstruct, batches of 1, 8, 64 and 512, of tensors on the device and from 8-bit pixels in host
+memory to results in host memory; ours as `fastvae.load` gives it against the same VAE of torch's own modules, each
+eager, captured in a CUDA graph and compiled. Every result is held to float64 before it is timed. A latency is the time
+from the call until the results are there. Writes a record (JSON) and the latency curves (PNG) beside it.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.inference import latency_curve
+from bench.inference.contenders import (
+    OURS,
+    VERBS,
+    Form,
+    Job,
+    caller,
+    forms,
+    function,
+    inputs_of,
+    model_of,
+    plain_vae,
+    trained_vae,
+)
+from bench.measuring import replay
+from bench.measuring.clock import latencies, quantiles
+from bench.measuring.closeness import relative_error
+from bench.measuring.tuned import tuned
+from bench.reporting import record
+from fastvae.models import VAE
+
+# Calls of each contender by batch; 200 and more give a 99th percentile that means something.
+GPU_CALLS = {1: 500, 8: 500, 64: 200, 512: 100}
+CPU_CALLS = {1: 200, 8: 40, 64: 8}
+# Images whose results are held to float64.
+CHECKED = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run. `calls` are of each contender by batch, `compiled` the batches that are compiled for."""
+
+    device: str
+    width: int
+    calls: dict[int, int]
+    compiled: tuple[int, ...]
+    verbs: tuple[str, ...] = VERBS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's latency for one job."""
+
+    contender: str
+    verb: str
+    batch: int
+    host_copies: bool
+    first_call_s: float
+    median_ms: float
+    quartiles_ms: tuple[float, float]
+    p99_ms: float
+    images_per_s: float
+    samples_ms: list[float]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is fastvae's."""
+        return self.contender.startswith(OURS)
+
+    @property
+    def job(self) -> Job:
+        """What was asked for."""
+        return Job(self.verb, self.batch, self.host_copies)
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status: 0, or 1 if ours computes something else than float64 does."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, nargs="+", help="1 8 64 512 on a GPU, 1 8 64 on a CPU")
+    parser.add_argument("--verb", nargs="+", choices=VERBS, default=VERBS)
+    parser.add_argument("--width", type=int, help="of the networks; 32")
+    parser.add_argument(
+        "--rounds", type=int, help="calls of each contender; by batch, 500 to 100 on a GPU unless given"
+    )
+    parser.add_argument("--compiled", type=int, nargs="*", help="batches for which reconstruct is compiled, too; 1 64")
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-inference.json unless given"
+    )
+    options = parser.parse_args(arguments)
+    for name in ("width", "rounds"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be 1 or more; got {value}")
+    if options.batch and min(options.batch) < 1:
+        parser.error(f"--batch must be 1 or more; got {min(options.batch)}")
+    record.exit_on_sigterm()
+    default = settings(tiny=options.tiny)
+    known = GPU_CALLS if default.device == "cuda" else CPU_CALLS
+    batches = options.batch or tuple(default.calls)
+    chosen = replace(
+        default,
+        width=options.width or default.width,
+        calls={b: options.rounds or default.calls.get(b) or known.get(b, min(known.values())) for b in batches},
+        compiled=default.compiled if options.compiled is None else tuple(options.compiled),
+        verbs=tuple(options.verb),
+    )
+    out = options.out or record.path_for("inference")
+    record.check_writable(out)
+    notes: list[str] = [] if chosen.device == "cuda" else ["no GPU: nothing was captured, batches end at 64"]
+    rows: list[Row] = []
+    status = 1
+    try:
+        for found in measure(chosen, notes.append):
+            rows = [row for row in rows if row.job != found[0].job] + found
+            tqdm.write(table(found), file=sys.stdout)
+        status = 0
+    except AssertionError as error:
+        notes.append(f"WRONG, not timed: {error}")
+    finally:  # whatever ends it, what was measured stays
+        what = f"latency of a 64x64 VAE on {record.machine()}, calls in turns"
+        record.write(out, what=what, rows=rows, notes=notes, extra={"settings": asdict(chosen)})
+        if rows:
+            latency_curve.draw(rows, record.machine(), out.with_suffix(".png"))
+    for words in notes:
+        print(f"note: {words}")
+    print(f"{out} written, and the curves beside it" if rows else f"{out} written")
+    return status
+
+
+def settings(*, tiny: bool) -> Settings:
+    """The machine's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if tiny:
+        return Settings(device, width=2, calls={1: 3, 2: 2}, compiled=())
+    return Settings(device, width=32, calls=GPU_CALLS if device == "cuda" else CPU_CALLS, compiled=(1, 64))
+
+
+def measure(chosen: Settings, note: Callable[[str], None]) -> Iterator[list[Row]]:
+    """Checks, then times; rows job by job. Last come the compiled jobs, with all other contenders once more.
+
+    Raises:
+        AssertionError: ours is wrong.
+    """
+    vae = trained_vae(chosen.width)
+    with tuned(chosen.device):
+        runnable = forms(chosen.device, note)
+        models = {form: model_of(form, vae, chosen.device) for form in runnable}
+        exact = plain_vae(vae).to(chosen.device, torch.float64)
+        jobs = [(Job(v, b, host), False) for v in chosen.verbs for b in chosen.calls for host in (False, True)]
+        if "reconstruct" in chosen.verbs and any(form.how == "compiled" for form in models):
+            jobs += [(Job("reconstruct", b, False), True) for b in chosen.calls if b in chosen.compiled]
+            note("what is compiled takes part in reconstruct without host copies")
+        for job, compiled in tqdm(jobs, desc="inference", file=sys.stderr, disable=None):
+            taking_part = {f: m for f, m in models.items() if compiled or f.how != "compiled"}
+            yield _measured(job, taking_part, exact, chosen, lambda words, job=job: note(f"{job.name}: {words}"))
+            torch.compiler.reset()  # the same function for another batch would count as a recompilation
+
+
+def _measured(
+    job: Job, models: dict[Form, VAE], exact: VAE, chosen: Settings, note: Callable[[str], None]
+) -> list[Row]:
+    x = inputs_of(job, exact.latent, chosen.device)
+    with torch.inference_mode():
+        few = x[:CHECKED].to(chosen.device)
+        expected = function(exact, job)(few if few.dtype == torch.uint8 else few.double())
+    calls, first_s, allowed = {}, {}, {}
+    for form, model in models.items():
+        call = None
+        start = time.perf_counter()
+        try:
+            call = caller(form, model, job, x, chosen.device)
+            found = call()
+            if chosen.device == "cuda":
+                torch.cuda.synchronize()
+        except Exception as error:  # a peer that cannot run here must not cost the others their numbers
+            if form.ours:
+                raise
+            note(f"left out: {form.name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            continue
+        first_s[form.name] = time.perf_counter() - start
+        error = _error(found, expected)
+        if not form.ours and form.how == "eager":
+            allowed[form.precision] = error
+        bound = 2 * allowed.get(form.precision, 0.0) + _floor(form, expected)
+        if form.ours and not error <= bound:
+            raise AssertionError(f"{job.name}: {form.name}: relative error {error:.3g}, bound {bound:.3g}")
+        # Half of the digits: beyond that a peer is another function.
+        if not form.ours and not error <= torch.finfo(_DTYPES[form.precision]).eps ** 0.5:
+            note(f"left out: {form.name} is wrong: relative error {error:.3g}")
+            continue
+        calls[form.name] = call
+    samples = latencies(calls, rounds=chosen.calls[job.batch], device=chosen.device)
+    return [_row(name, job, first_s[name], values) for name, values in samples.items()]
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _error(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The worst result's; NaN if one is."""
+    pairs = zip(found, expected, strict=True)
+    return float(np.max([relative_error(y[: len(exact)].to(exact.device), exact) for y, exact in pairs]))
+
+
+def _floor(form: Form, expected: list[Tensor]) -> float:
+    """For results on which the plain form happens to round to nothing; in 8 bits a few pixels may round otherwise."""
+    in_pixels = any(exact.dtype == torch.uint8 for exact in expected)
+    return max(1e-3 if in_pixels else 0.0, 4 * torch.finfo(_DTYPES[form.precision]).eps)
+
+
+def _row(name: str, job: Job, first_s: float, seconds: list[float]) -> Row:
+    low, median, high, p99 = (round(1e3 * q, 5) for q in quantiles(seconds, (0.25, 0.5, 0.75, 0.99)))
+    return Row(
+        contender=name,
+        verb=job.verb,
+        batch=job.batch,
+        host_copies=job.host_copies,
+        first_call_s=round(first_s, 2),
+        median_ms=median,
+        quartiles_ms=(low, high),
+        p99_ms=p99,
+        images_per_s=round(1e3 * job.batch / median, 1),
+        samples_ms=[round(1e3 * s, 5) for s in seconds],
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """One job for people: speeds as multiples of the best peer's."""
+    peers = [row.median_ms for row in rows if not row.is_ours]
+    lines = [rows[0].job.name]
+    for row in rows:
+        low, high = row.quartiles_ms
+        speed = f"  {min(peers) / row.median_ms:6.2f} x best peer" if peers else ""
+        lines.append(
+            f"  {row.contender:<24} p50 {row.median_ms:9.3f} ms ({low:.3f} to {high:.3f})  p99 {row.p99_ms:9.3f} ms"
+            f"  {row.images_per_s:9.1f} images/s{speed}"
+        )
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny) -> dict[tuple[Job, str], Row]:
+    """Every job's contenders, in turns. Without compiling, which takes minutes; the command does it."""
+    chosen = replace(settings(tiny=tiny), compiled=())
+    return {(row.job, row.contender): row for found in measure(chosen, print) for row in found}
+
+
+def pytest_generate_tests(metafunc) -> None:
+    """A test for each job and contender of this machine."""
+    if "contender" in metafunc.fixturenames:
+        chosen = settings(tiny=metafunc.config.getoption("--tiny"))
+        jobs = [Job(v, b, host) for v in chosen.verbs for b in chosen.calls for host in (False, True)]
+        metafunc.parametrize("job", jobs, ids=lambda job: job.name)
+        names = [form.name for form in forms(chosen.device, lambda words: None) if form.how != "compiled"]
+        metafunc.parametrize("contender", names)
+
+
+def test_latency(benchmark, rows, job, contender):
+    if (job, contender) not in rows:
+        pytest.skip("left out, as said above")
+    benchmark.group = job.name
+    replay.hand_over(benchmark, (1e-3 * m for m in rows[job, contender].samples_ms))
+
+
+def test_ours_is_as_fast_as_any_peer(rows, tiny):
+    if tiny:
+        pytest.skip("too small to tell")
+    for job in {job for job, _ in rows}:
+        of_job = [row for row in rows.values() if row.job == job]
+        ours, peer = (min((r for r in of_job if r.is_ours == own), key=lambda r: r.median_ms) for own in (True, False))
+        assert ours.quartiles_ms[0] <= peer.quartiles_ms[1], f"{job.name}: {ours.contender} against {peer.contender}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The ops and the loss network against their peers."""

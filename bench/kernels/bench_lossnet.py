@@ -1,0 +1,223 @@
+"""The frozen loss network's branches: one after the other, in one batch, on two streams: `python -m bench lossnet`.
+
+Features of real and generated images, and these with the feature loss and its gradient at the generated images, which
+is all that training asks of the network. Each form is timed eager and compiled; on a GPU the batch of both also with
+cuDNN's and with separate kernels for convolution, bias and ReLU. All are held to float64 before they are timed. With
+--fp8 it also writes what 8-bit numbers would do (bench/kernels/fp8.py). Writes a record (JSON) and a roofline (PNG)
+beside it.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.kernels import fp8, roofline
+from bench.kernels.bench_kernels import table
+from bench.kernels.comparison import OURS, OURS_COMPILED, Measurement, Row, rows
+from bench.measuring import ceilings, replay
+from bench.reporting import record
+from fastvae.kernels import feature_loss, force
+from fastvae.kernels.conv_relu import cost
+from fastvae.kernels.feature_loss import paper_weights
+from fastvae.lossnet import TAPS, LossNetwork, load_loss_network
+from fastvae.lossnet.network import BLOCKS
+
+WORK = ("features", "features, loss and gradient")
+
+Form = Callable[[LossNetwork, Tensor, Tensor], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+
+
+def one_after_the_other(network: LossNetwork, images: Tensor, fakes: Tensor):
+    """Two calls, as one writes it."""
+    with torch.no_grad():
+        features = network(images)
+    return features, network(fakes)
+
+
+def on_two_streams(network: LossNetwork, images: Tensor, fakes: Tensor):
+    """Two calls that may overlap."""
+    here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+    beside.wait_stream(here)
+    with torch.cuda.stream(beside), torch.no_grad():
+        features = network(images)
+    fake_features = network(fakes)
+    here.wait_stream(beside)
+    return features, fake_features
+
+
+def measurements(network: LossNetwork, batch: int, size: int, dtype: torch.dtype, device: str) -> Iterator[Measurement]:
+    """Both kinds of work for one batch of pairs."""
+    generator = torch.Generator().manual_seed(0)
+    images, fakes = (
+        (torch.rand(batch, 3, size, size, generator=generator) * 2 - 1)
+        .to(device)
+        .contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    network = network.to(device, memory_format=torch.channels_last)
+    exact = copy.deepcopy(network).double()
+    if dtype == torch.bfloat16:
+        network = copy.deepcopy(network).round_weights_(dtype)
+    for work in WORK:
+        yield _measurement(work, network, exact, images, fakes, dtype)
+
+
+def _measurement(
+    work: str, network: LossNetwork, exact: LossNetwork, images: Tensor, fakes: Tensor, dtype: torch.dtype
+):
+    backward = work != WORK[0]
+    weights = paper_weights(network.channels)
+
+    def forward(form: Form, network: LossNetwork, images: Tensor, fakes: Tensor):
+        features, fake_features = form(network, images, fakes)
+        return feature_loss(fake_features, features, weights) if backward else [*features, *fake_features]
+
+    def caller(
+        form: Form, network=network, *, compiled=False, kernels: Callable[[], AbstractContextManager] = nullcontext
+    ):
+        mixed = dtype == torch.bfloat16 and network is not exact
+        wide = torch.float64 if network is exact else torch.float32
+        real, fake = images.to(wide), fakes.to(wide).detach().requires_grad_(backward)
+
+        def run(real: Tensor, fake: Tensor):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
+                return forward(form, network, real, fake)
+
+        run = torch.compile(run, fullgraph=True, dynamic=False) if compiled else run
+
+        def call():
+            with kernels(), torch.set_grad_enabled(backward):
+                result = run(real, fake)
+            return [result, *torch.autograd.grad(result, fake)] if backward else result
+
+        return call
+
+    contenders = {
+        "two calls": caller(one_after_the_other),
+        "two calls, compiled": caller(one_after_the_other, compiled=True),
+        OURS: caller(LossNetwork.forward_pair),
+        OURS_COMPILED: caller(LossNetwork.forward_pair, compiled=True),
+    }
+    if images.is_cuda:
+        apart = {"kernels": lambda: force("aten", op="conv_relu")}
+        contenders["two streams"] = caller(on_two_streams)
+        contenders["one batch, separate kernels"] = caller(LossNetwork.forward_pair, **apart)
+        contenders["one batch, separate kernels, compiled"] = caller(LossNetwork.forward_pair, compiled=True, **apart)
+    flops, moved = least(images.shape[0], images.shape[2], dtype, backward=backward)
+    case = f"{images.shape[0]} pairs of {images.shape[2]}x{images.shape[2]}"
+
+    def expected():
+        return caller(one_after_the_other)(), caller(one_after_the_other, exact)()
+
+    return Measurement("loss network", case, work, dtype, contenders, expected, flops, moved)
+
+
+def least(batch: int, size: int, dtype: torch.dtype, *, backward: bool) -> tuple[int, int]:
+    """FLOPs and bytes of the convolutions alone, 2 `batch` images forwards and `batch` backwards."""
+    flops, moved, inputs = 0, 0, 3
+    for block in BLOCKS:
+        for outputs in block:
+            for images in (2 * batch, batch)[: 1 + backward]:
+                one = cost(images, inputs, outputs, (size, size), 3, dtype)
+                flops, moved = flops + one.flops, moved + one.bytes
+            inputs = outputs
+        size //= 2
+    return flops, moved
+
+
+def dtype_for(device: str) -> torch.dtype:
+    """What training computes in there: bfloat16 where the GPU has it."""
+    has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def measure(
+    weights: str, batch: int, size: int, rounds: int, measured: ceilings.Ceilings, note: Callable[[str], None]
+) -> Iterator[list[Row]]:
+    """Checks, then times; the rows of each kind of work.
+
+    Raises:
+        AssertionError: ours is less accurate than plain torch.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for each in measurements(load_loss_network(weights, taps=TAPS), batch, size, dtype_for(device), device):
+        yield rows(each, measured, rounds=rounds, device=device, note=note)
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status: 0, or 1 if ours computes something wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench lossnet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--vgg", default="random", help="weights, as fastvae train takes them; speed does not depend on it"
+    )
+    parser.add_argument("--batch", type=int, help="pairs of images; 64 on a GPU, 8 on a CPU")
+    parser.add_argument("--rounds", type=int, help="calls of each contender; 50 on a GPU, 10 on a CPU")
+    parser.add_argument("--fp8", action="store_true", help="also what 8-bit numbers would cost and save")
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
+    parser.add_argument(
+        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-lossnet.json unless given"
+    )
+    options = parser.parse_args(arguments)
+    for name in ("batch", "rounds"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be 1 or more; got {value}")
+    record.exit_on_sigterm()
+    on_gpu = torch.cuda.is_available()
+    batch = options.batch or (1 if options.tiny else 64 if on_gpu else 8)
+    rounds = options.rounds or (2 if options.tiny else 50 if on_gpu else 10)
+    size = 16 if options.tiny else 64
+    out = options.out or record.path_for("lossnet")
+    record.check_writable(out)
+    notes = [] if on_gpu else ["no GPU: two streams and cuDNN's fused kernel were not timed"]
+    found, extra, status = [], {}, 1
+    device = "cuda" if on_gpu else "cpu"
+    dtype = dtype_for(device)
+    measured = ceilings.measure(device, [dtype])
+    try:
+        for results in measure(options.vgg, batch, size, rounds, measured, notes.append):
+            found += results
+            print(table(results))
+        if options.fp8:
+            extra["fp8"] = [asdict(row) for row in fp8.measure(options.vgg, tiny=options.tiny, note=notes.append)]
+        status = 0
+    except AssertionError as error:
+        notes.append(f"WRONG, not timed: {error}")
+    finally:  # whatever ends it, what was measured stays
+        what = f"the loss network's branches on {record.machine()}, interleaved, medians of {rounds}"
+        record.write(out, what=what, ceilings=measured, rows=found, notes=notes, extra=extra)
+        if found:
+            roofline.draw(found, measured, record.machine(), out.with_suffix(".png"))
+    for words in notes:
+        print(f"note: {words}")
+    print(f"{out} and its picture written" if found else f"{out} written")
+    return status
+
+
+@pytest.fixture(scope="module")
+def taken(tiny) -> dict[str, Row]:
+    """Samples of every contender at the larger work, in turns."""
+    batch, size, rounds = (1, 16, 2) if tiny else (64, 64, 50) if torch.cuda.is_available() else (8, 64, 10)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    *_, found = measure("random", batch, size, rounds, ceilings.measure(device, [dtype_for(device)]), print)
+    return {row.contender: row for row in found}
+
+
+@pytest.mark.parametrize("contender", ["two calls", "two calls, compiled", OURS, OURS_COMPILED])
+def test_loss_network(benchmark, taken, tiny, contender):
+    """One batch for both branches, forwards and backwards, takes at most 5 % longer than two calls.
+
+    What it gains on a CPU is in the forward pass. Milliseconds there against two calls: features alone 280 and 318;
+    with loss and gradient eager 458 and 438, compiled 450 and 467.
+    """
+    replay.hand_over(benchmark, [us / 1e6 for us in taken[contender].samples_us])
+    if contender in (OURS, OURS_COMPILED) and not tiny:
+        peer = taken[contender.replace(OURS, "two calls")]
+        assert taken[contender].median_us <= 1.05 * peer.median_us

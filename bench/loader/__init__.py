@@ -1,0 +1,1 @@
+"""Images a second of each loader."""

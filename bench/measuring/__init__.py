@@ -1,0 +1,1 @@
+"""Clocks, ceilings, closeness and verdicts, which several suites need."""

@@ -1,0 +1,1 @@
+"""What a suite leaves behind: its record, and what every suite does around it."""

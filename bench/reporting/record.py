@@ -1,0 +1,129 @@
+"""What a benchmark leaves behind: the machine, the command, the ceilings and every sample, as JSON."""
+
+import argparse
+import datetime
+import json
+import platform
+import re
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.measuring.ceilings import Ceilings
+from fastvae.errors import UsageError
+from fastvae.files import whole_file
+from fastvae.files.places import resolved
+from fastvae.machine import environment
+
+RECORDS = Path(__file__).parents[1] / "records"
+
+
+def machine() -> str:
+    """The GPU's name, or what processor there is, for people."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM raise SystemExit in this process, so that a time limit, too, leaves the record."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def path_for(suite: str) -> Path:
+    """Where a suite's record goes unless told otherwise: bench/records/DATE-MACHINE-SUITE.json."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
+    return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
+
+
+def place(given: str) -> Path:
+    """Where a flag's path leads, for argparse's `type`."""
+    try:
+        return resolved(given)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_writable(path: Path) -> None:
+    """Ends the process with a message if a record could not be written there: before measuring, not after.
+
+    Raises:
+        SystemExit: with status 2.
+    """
+    try:
+        whole_file.check_writable(path)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def write(
+    path: Path,
+    *,
+    what: str,
+    rows: list[Any],
+    notes: list[str],
+    ceilings: Ceilings | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes a record.
+
+    Args:
+        path: where; folders are made.
+        what: one sentence for whoever opens it.
+        rows: every contender's result, dataclass instances.
+        notes: what could not be measured or was not right, in words.
+        ceilings: of the machine, from the same run, where the suite measures them.
+        extra: further entries of the suite's own, such as its settings or its verdicts.
+    """
+    write_json(
+        path,
+        {
+            "what": what,
+            "command": command(),
+            "machine": this_machine(),
+            "ceilings": ceilings and ceilings.as_json(),
+            "notes": notes,
+            **(extra or {}),
+            "rows": [asdict(row) for row in rows],
+        },
+    )
+
+
+def command() -> str:
+    """How this process was started, as one would type it."""
+    module = Path(sys.argv[0]).stem
+    return " ".join(["python -m bench" if module == "__main__" else f"python -m bench.{module}", *sys.argv[1:]])
+
+
+def this_machine() -> dict[str, Any]:
+    """Processor, versions, threads and GPU."""
+    return {"processor": platform.processor() or platform.machine(), **environment()}
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes it so that a reader never finds half of it."""
+    whole_file.write_whole(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
+
+
+def _samples_in_one_line(text: str) -> str:
+    """Lists of numbers on one line each: a diff of records should show rows, not samples."""
+    lines, numbers = [], None
+    for line in text.splitlines():
+        bare = line.strip()
+        if numbers is not None:
+            if bare.startswith("]"):
+                lines[-1] += ", ".join(numbers) + bare
+                numbers = None
+            else:
+                numbers.append(bare.rstrip(","))
+        else:
+            lines.append(line)
+            if re.match(r'"(samples|quartiles)_\w+": \[$', bare):
+                numbers = []
+    return "\n".join(lines)

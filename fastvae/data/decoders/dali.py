@@ -1,0 +1,172 @@
+"""Picture files to square RGB arrays, with NVIDIA DALI on the CPU: Pillow's pixels, faster.
+
+DALI takes what costs most, the decoding of small JPEGs, of which it decodes only the rows of the crop. All other
+files (see `plain_jpeg`), and those that DALI refuses, go through Pillow. On two cores, 178x218 to 64x64, it
+is 1.2 to 1.5 times as fast as Pillow alone (interleaved runs; 350 against 440 us of processor time a picture).
+
+Pixels: identical to `decode_pillow`, a bound of 0 levels, where both use libjpeg-turbo, as the wheels of Pillow
+13 and DALI 2.4 do (12,000 CelebA pictures compared). For that the resize stays with Pillow. DALI's own (linear,
+antialiased) agrees within 1 level except in the outermost ring of pixels, where DALI repeats the edge and Pillow
+renormalises its weights: up to 22 levels there.
+
+A JPEG whose bytes are damaged in the middle, not cut short, decodes to the same wrong pixels with both, since
+libjpeg only warns of it; of 150 such files Pillow refused one that DALI took.
+"""
+
+import logging
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+from PIL import Image
+
+from fastvae.data.decoders import pillow as decode_pillow
+from fastvae.data.decoders.crop import Box, Crop, crop_box
+from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.plain_jpeg import plain_jpeg_size, read_if_small
+from fastvae.errors import FastvaeError
+
+# A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink,
+# would grow with the largest.
+_MOST_PIXELS = 512 * 512
+_BATCH = 256
+# Pictures a task of the thread pool: enough that handing tasks out costs little beside 0.15 ms a picture.
+_TASK = 32
+_logger = logging.getLogger("fastvae")
+
+_File = bytes | Path | BrokenImage
+_Result = np.ndarray | BrokenImage
+
+
+def is_available() -> bool:
+    """Whether DALI is installed and can be imported; imports it, which takes a second."""
+    try:
+        import nvidia.dali  # noqa: F401
+    # OSError: one of its shared libraries is missing.
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def describe() -> str:
+    """Names and versions, for the header of a packed file."""
+    from nvidia import dali
+
+    return f"dali {dali.__version__}, {decode_pillow.describe()}"
+
+
+def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Generator[_Result, None, None]:
+    """Decodes files in order; arguments and results as in `decode_pillow.decode`.
+
+    While DALI decodes a batch, `workers` threads read the files of the next and resize the crops of the last.
+    """
+    decoder = _CroppingDecoder(workers)
+    pool = ThreadPoolExecutor(workers)
+
+    stopping = Event()
+
+    def read_task(start: int, stop: int) -> list[tuple[_File, Box | None]]:
+        return [_read(path, crop) for path in paths[start:stop] if not stopping.is_set()]
+
+    def finish_task(files, pieces) -> list[_Result]:
+        both = zip(files, pieces, strict=True)
+        return [_finish(data, piece, crop, size) for (data, _), piece in both if not stopping.is_set()]
+
+    def submit_reads(start: int) -> list[Future]:
+        stop = min(start + _BATCH, len(paths))
+        return [pool.submit(read_task, at, min(at + _TASK, stop)) for at in range(start, stop, _TASK)]
+
+    try:
+        reading, finishing = submit_reads(0), []
+        for start in range(0, len(paths), _BATCH):
+            files = [file for task in reading for file in task.result()]
+            reading = submit_reads(start + _BATCH)
+            pieces = decoder.decode(files)
+            finished, finishing = finishing, []
+            for at in range(0, len(files), _TASK):
+                finishing.append(pool.submit(finish_task, files[at : at + _TASK], pieces[at : at + _TASK]))
+            for task in finished:
+                yield from task.result()
+        for task in finishing:
+            yield from task.result()
+    finally:
+        stopping.set()
+        pool.shutdown(cancel_futures=True)
+
+
+class _CroppingDecoder:
+    """A DALI pipeline that decodes JPEGs and cuts a box out of each."""
+
+    def __init__(self, threads: int):
+        self._threads = threads
+        self._build()
+
+    def decode(self, files: list[tuple[_File, Box | None]]) -> list[np.ndarray | None]:
+        """At most _BATCH files -> for each with a box, that box as uint8 [bottom - top, right - left, 3], RGB.
+
+        None for files without a box, and for all if DALI refuses one: it does not say which one it was.
+        """
+        pieces: list[np.ndarray | None] = [None] * len(files)
+        wanted = [index for index, (_, box) in enumerate(files) if box is not None]
+        if not wanted:
+            return pieces
+        boxes = np.array([files[index][1] for index in wanted], np.int32)
+        data = [np.frombuffer(files[index][0], np.uint8) for index in wanted]
+        self._pipeline.feed_input("data", data)
+        self._pipeline.feed_input("start", np.ascontiguousarray(boxes[:, :2]))
+        self._pipeline.feed_input("end", np.ascontiguousarray(boxes[:, 2:]))
+        try:
+            (batch,) = self._pipeline.run()
+        except RuntimeError:
+            # A pipeline that has raised takes no more input.
+            self._build()
+            _logger.info("DALI refused one of %d pictures; Pillow decodes them", len(wanted))
+            return pieces
+        for row, index in enumerate(wanted):
+            # A copy, because the next run overwrites the batch.
+            pieces[index] = np.array(batch.at(row))
+        return pieces
+
+    def _build(self) -> None:
+        from nvidia.dali import Pipeline, fn, types
+
+        # No device, and a queue of one batch, since each run is fed just before.
+        self._pipeline = Pipeline(_BATCH, self._threads, None, prefetch_queue_depth=1)
+        with self._pipeline:
+            data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
+            start = fn.external_source(name="start", dtype=types.INT32, ndim=1)
+            end = fn.external_source(name="end", dtype=types.INT32, ndim=1)
+            pieces = fn.decoders.image_slice(
+                data, start=start, end=end, axis_names="WH", output_type=types.RGB, device="cpu"
+            )
+            self._pipeline.set_outputs(pieces)
+        self._pipeline.build()
+
+
+def _read(path: Path, crop: Crop) -> tuple[_File, Box | None]:
+    """The file's bytes, or the path of a large one, and the box to cut out of it if it is for DALI."""
+    try:
+        data = read_if_small(path)
+    except OSError:  # Pillow's reader says what is wrong
+        data = None
+    if data is None:
+        return path, None
+    size = plain_jpeg_size(data)
+    if size is None or size[0] * size[1] > _MOST_PIXELS:
+        return data, None
+    try:
+        return data, crop_box(*size, crop)
+    except FastvaeError as error:
+        return BrokenImage(str(error)), None
+
+
+def _finish(data: _File, piece: np.ndarray | None, crop: Crop, size: int) -> _Result:
+    if isinstance(data, BrokenImage):
+        return data
+    if piece is None:
+        file = data if isinstance(data, Path) else BytesIO(data)
+        return decode_pillow.decode_file(file, crop=crop, size=size)
+    return decode_pillow.crop_and_resize(Image.fromarray(piece), crop=None, size=size)

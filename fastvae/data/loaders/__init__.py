@@ -1,0 +1,1 @@
+"""Batches for training: from a packed file, or decoded on the way."""

@@ -1,0 +1,1 @@
+"""What people have on their disks, read as one kind of source."""

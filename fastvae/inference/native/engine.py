@@ -1,0 +1,221 @@
+"""The engine from Python: a network built layer by layer, and runs of it."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from fastvae.inference.native.library import library
+
+# The filters' transform G of F(tile x tile, 3x3). Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
+_G = {
+    2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+    4: [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+}
+
+
+class Activation(IntEnum):
+    """Of a layer's result."""
+
+    NONE = 0
+    LEAKY_RELU = 1
+    RELU = 2
+
+
+@dataclass(frozen=True)
+class Map:
+    """A feature map of the engine's: [B, height, width, channels] and a border of one pixel."""
+
+    index: int
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the engine's, and what it costs an image.
+
+    Attributes:
+        flops: multiplications and additions of its products, as they are done: Winograd's, not the definition's.
+        filter_bytes: of its filters, once for up to `images_at_a_time` images.
+        map_bytes: of the maps that it reads and writes.
+    """
+
+    index: int
+    name: str
+    flops: int
+    filter_bytes: int
+    map_bytes: int
+
+
+class Engine:
+    """A network on feature maps, and threads that run it.
+
+    Runs may be asked for from any thread; they take turns. The lock of the interpreter is not held meanwhile.
+
+    Args:
+        threads: how many, the caller's included.
+        images_at_a_time: larger batches are run in pieces of so many, whose maps stay in the processor's caches.
+        flags: for the compiler, as tests use them.
+
+    Raises:
+        FastvaeError: the engine cannot be compiled here.
+    """
+
+    def __init__(self, threads: int, images_at_a_time: int = 8, flags: tuple[str, ...] = ()):
+        self._library = library(flags)
+        self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
+
+    def __del__(self):
+        # In a forked process the threads that it would wait for do not exist.
+        if getattr(self, "_engine", None) and os.getpid() == self._process:
+            self._library.fastvae_delete(self._engine)
+
+    def add_map(self, height: int, width: int, channels: int, *, replicate: bool = False) -> Map:
+        """A map whose border is zero or, with `replicate`, repeats the outermost pixels."""
+        index = self._library.fastvae_map(self._engine, height, width, channels, replicate)
+        return Map(index, height, width, channels)
+
+    def add_direct(
+        self,
+        name: str,
+        source: Map,
+        to: Map,
+        filters: Sequence[tuple[Tensor, Tensor, tuple[int, int], tuple[int, int]]],
+        *,
+        positions: tuple[int, int],
+        stride: int = 1,
+        step: int = 1,
+        residual: Map | None = None,
+        activation: Activation = Activation.NONE,
+        slope: float = 0.0,
+    ) -> Layer:
+        """Convolutions, computed as they are defined.
+
+        Args:
+            name: for people.
+            source, to: where from and where to.
+            filters: each weight [O, kh, kw, C], bias [O], where its first window begins in `source` (-1 is the border)
+                and where its first result goes in `to`.
+            positions: windows in each direction, `stride` apart in `source`; their results are `step` apart in `to`.
+            residual: a map as `to`, which is added before the activation.
+            activation, slope: of the results.
+
+        Returns:
+            The layer, for `run`.
+        """
+        outputs, rows, columns, _ = filters[0][0].shape
+        shape = (rows, columns, stride, *positions, step, outputs, activation, slope)
+        layer = self._library.fastvae_direct(self._engine, source.index, to.index, _index(residual), *shape)
+        for weight, bias, start, target in filters:
+            w, b = _floats(weight), _floats(bias)
+            self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target)
+        used = len(filters) * filters[0][0].numel()
+        return Layer(layer, name, 2 * used * positions[0] * positions[1], 4 * used, _bytes(source, to, residual))
+
+    def add_winograd(
+        self,
+        name: str,
+        source: Map,
+        to: Map,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        tile: int,
+        residual: Map | None = None,
+        activation: Activation = Activation.NONE,
+        slope: float = 0.0,
+    ) -> Layer:
+        """A 3x3 convolution of stride 1 by Winograd's algorithm, weight [O, 3, 3, C], for which `takes_winograd` holds.
+
+        Args:
+            tile: 2 for F(2x2, 3x3), 4 for F(4x4, 3x3).
+        """
+        g = torch.tensor(_G[tile], dtype=torch.float64)
+        transformed = torch.einsum("ya,xb,oabc->yxoc", g, g, weight.double())
+        w, b = _floats(transformed), _floats(bias)
+        maps = (source.index, to.index, _index(residual))
+        layer = self._library.fastvae_winograd(self._engine, *maps, tile, w.data_ptr(), b.data_ptr(), activation, slope)
+        tiles = to.height // tile * (to.width // tile)
+        return Layer(layer, name, 2 * w.numel() * tiles, 4 * w.numel(), _bytes(source, to, residual))
+
+    def takes_winograd(self, source: Map, to: Map, tile: int) -> bool:
+        """Whether a 3x3 convolution of these maps can be done that way: whole tiles, channels that fill vectors."""
+        lanes = self._library.fastvae_lanes()
+        return not (to.height % tile or to.width % tile or source.channels % lanes or to.channels % (2 * lanes))
+
+    def add_to_image(self, name: str, source: Map, weight: Tensor, bias: Tensor) -> Layer:
+        """The last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
+        w, b = _floats(weight), _floats(bias.repeat(4))
+        colours, windows = weight.shape[2], (source.height + 1) * (source.width + 1)
+        layer = self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr())
+        image_bytes = 4 * colours * 4 * source.height * source.width
+        return Layer(layer, name, 2 * w.numel() * windows, 4 * w.numel(), _bytes(source) + image_bytes)
+
+    def run(
+        self,
+        layers: Sequence[Layer],
+        source: Map,
+        x: Tensor,
+        *,
+        images: Tensor | None = None,
+        vectors: Sequence[tuple[Map, Tensor]] = (),
+        seconds: Tensor | None = None,
+    ) -> None:
+        """Runs layers, one after the other.
+
+        Args:
+            layers: as the functions above returned them.
+            source: the map that takes x; its border is zero.
+            x: [B, channels, height, width] of `source`, any strides, in memory as it is (no lazily negated view):
+                float32 as it is, or uint8, whose 0..255 become -1..1.
+            images: contiguous float32, what a last layer `add_to_image` writes.
+            vectors: maps of one pixel and where their values go, contiguous float32 [B, channels].
+            seconds: float64 [1 + layers], to which the times of reading x in and of each layer are added.
+        """
+        chosen, strides = (
+            (ctypes.c_int * len(layers))(*(layer.index for layer in layers)),
+            (ctypes.c_int64 * 4)(*x.stride()),
+        )
+        results = (ctypes.c_int * len(vectors))(*(m.index for m, _ in vectors))
+        pointers = (ctypes.c_void_p * len(vectors))(*(v.data_ptr() for _, v in vectors))
+        self._library.fastvae_run(
+            self._engine,
+            chosen,
+            len(layers),
+            source.index,
+            x.data_ptr(),
+            strides,
+            x.dtype == torch.uint8,
+            len(x),
+            None if images is None else images.data_ptr(),
+            results,
+            pointers,
+            len(vectors),
+            None if seconds is None else seconds.data_ptr(),
+        )
+
+
+def _index(optional: Map | None) -> int:
+    return -1 if optional is None else optional.index
+
+
+def _bytes(*maps: Map | None) -> int:
+    return sum(4 * m.height * m.width * m.channels for m in maps if m is not None)
+
+
+def _floats(values: Tensor) -> Tensor:
+    """As the engine reads them from memory, in which a lazily negated view is not negated."""
+    return values.to("cpu", torch.float32).resolve_neg().contiguous()

@@ -1,0 +1,143 @@
+"""The runs that figures and tables are made from: their models, what to call them, and whether they go together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastvae.errors import UsageError
+from fastvae.models import VAE
+from fastvae.runs.sampler import Sampler, load_samplers
+from fastvae.train.run_summary import RunSummary
+
+# Objectives that are not spelled as their name in capitals.
+_SYSTEMS = {"plain_vae": "Plain-VAE", "vae_gan": "VAE/GAN"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model of a run.
+
+    Attributes:
+        path: as it was given.
+        name: human-readable.
+        model: a VAE, or the generator of a GAN.
+    """
+
+    path: str | Path
+    name: str
+    model: Sampler
+
+    @property
+    def vae(self) -> VAE | None:
+        """The model if it reconstructs; None for a GAN, which has no encoder."""
+        return self.model if isinstance(self.model, VAE) else None
+
+    @property
+    def trained(self) -> str:
+        """How long it was trained, "600 steps, 3 min"; "" if that is not known."""
+        if self.model.run is None:
+            return ""
+        seconds = self.model.run.losses.get("seconds")
+        return f"{self.model.run.step:,} steps" + ("" if seconds is None else f", {_duration(seconds)}")
+
+    @property
+    def title(self) -> str:
+        """Its name, and how long it was trained."""
+        return ", ".join(filter(None, [self.name, self.trained]))
+
+
+def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
+    """The models of runs, in order, on the CPU; a multi-view run has several.
+
+    Args:
+        paths: of the runs, as `fastvae.load` takes them.
+        labels: a name for each model; where there are none, the first of these that tells all of them apart: the
+            system (VAE-WGAN), the recipe, the run's folder.
+
+    Raises:
+        UsageError: there are no runs, or another number of labels than of models.
+        FastvaeError: as `fastvae.load`.
+    """
+    if not paths:
+        raise UsageError("give one or more runs")
+    models = [(path, name, model) for path in paths for name, model in load_samplers(path).items()]
+    if labels and len(labels) != len(models):
+        raise UsageError(f"--labels names {len(labels)}, and there are {len(models)} models to name")
+    names = list(labels) or _names([(name, model.run) for _, name, model in models])
+    return [Run(path, name, model) for (path, _, model), name in zip(models, names, strict=True)]
+
+
+def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
+    """The same for what must encode, of one image size.
+
+    Raises:
+        UsageError: also where one is a GAN, or they take images of different sizes.
+    """
+    runs = open_runs(paths, labels)
+    for run in runs:
+        if run.vae is None:
+            raise UsageError(
+                f"{run.path} is a GAN's run, which has no encoder: it cannot reconstruct or encode images, only "
+                "`fastvae figures samples` can show it"
+            )
+    _check_one_size(runs)
+    return runs
+
+
+def open_vae(path: str | Path) -> Run:
+    """The same for figures of a single model.
+
+    Raises:
+        UsageError: also where the run has several models.
+    """
+    runs = open_vaes([path])
+    if len(runs) > 1:
+        raise UsageError(
+            f"{path} holds {len(runs)} views and this figure shows one: name it, as in {path}/{_view(runs)}"
+        )
+    return runs[0]
+
+
+def open_for_table(paths: Sequence[str | Path], device: str) -> list[Run]:
+    """The models of runs of one image size, on a device, each under another name: its run's folder.
+
+    Raises:
+        UsageError: they are not of one image size.
+        FastvaeError: as `fastvae.load`.
+    """
+    runs: list[Run] = []
+    for path in paths:
+        taken = {run.name for run in runs}
+        for name, model in load_samplers(path, device=device).items():
+            # Two runs/*/checkpoints/step-00000600 would be told apart by nothing.
+            runs.append(Run(path, f"{path}: {name}" if name in taken else name or str(path), model))
+    _check_one_size(runs)
+    return runs
+
+
+def _check_one_size(runs: Sequence[Run]) -> None:
+    paths = {run.model.image_size: run.path for run in runs}
+    if len(paths) > 1:
+        sizes = ", ".join(f"{path} takes {size}x{size}" for size, path in paths.items())
+        raise UsageError(f"these runs cannot be compared on the same images: {sizes} pixels; give runs of one size")
+
+
+def _view(runs: Sequence[Run]) -> str:
+    layers = runs[0].model.run.config["objective"].get("layers") if runs[0].model.run else None
+    return layers[0] if layers else "relu1_1"
+
+
+def _names(models: Sequence[tuple[str, RunSummary | None]]) -> list[str]:
+    folders = [name or "run" for name, _ in models]  # "." has none
+    if not all(run for _, run in models):
+        return folders
+    systems = [run.config["objective"]["name"] for _, run in models]
+    systems = [_SYSTEMS.get(name, name.replace("_", "-").upper()) for name in systems]
+    recipes = [run.config["recipe"] for _, run in models]
+    return next((names for names in (systems, recipes) if len(set(names)) == len(models)), folders)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

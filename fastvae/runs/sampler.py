@@ -1,0 +1,119 @@
+"""Whatever of a run draws images: its VAE, or the generator of a GAN."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvae.train.config_json import model_from_json
+from fastvae.errors import FastvaeError
+from fastvae.files.places import resolved
+from fastvae.hub.locate import GENERATOR, filled, name_of, read_model, views_of, which_view
+from fastvae.vae import load_file
+from fastvae.train.run_summary import RunSummary, of_checkpoint
+from fastvae.machine import usable_device
+from fastvae.models import VAE
+from fastvae.models.dcgan import DcganGenerator
+from fastvae.pictures import finite_pixels
+from fastvae.train import checkpoint_files
+
+
+class Sampler(Protocol):
+    """Draws images from the prior N(0, I)."""
+
+    image_size: int
+    latent: int
+    run: RunSummary | None
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images [count, 3, H, W] in [-1, 1]."""
+
+
+class _Generator(DcganGenerator):
+    """A GAN's, with what is known of the training run that the weights come from."""
+
+    run: RunSummary | None = None
+
+
+# Images decoded at once: 64x64 ones at width 32 take 34 MB for every map of that size.
+_PIECE = 64
+
+
+def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Images from the prior in pieces, so that memory does not grow with their number.
+
+    All z are drawn at once on the CPU, as `model.sample(count)` there draws them: one seed gives the same images in
+    however many pieces, and models of one latent size get the same z.
+
+    Args:
+        model: what decodes.
+        count: images in all.
+        seed: of the draws, 0 to 2^63 - 1.
+
+    Yields:
+        uint8 [B, H, W, 3], B at most 64.
+    """
+    decode = model.decode if isinstance(model, VAE) else model
+    weight = next(model.parameters())
+    z = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(seed))
+    for piece in z.split(_PIECE):
+        with torch.inference_mode():
+            images = decode(piece.to(weight))
+        yield finite_pixels(images)
+
+
+def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
+    """The `VAE` of a run, or the `DcganGenerator` of a GAN's run, in eval mode. Takes what `fastvae.load` takes.
+
+    Raises:
+        FastvaeError: as `fastvae.load`.
+    """
+    return read_model(path, lambda file, view: _sampler_of(file, view, device))
+
+
+def _sampler_of(file: Path, view: str | None, device: str) -> Sampler:
+    if not any(name.startswith(GENERATOR) for name in checkpoint_files.tensor_shapes(file)):
+        return load_file(file, device=device, view=view)
+    if view is not None:
+        raise FastvaeError(which_view(file, view, ()))
+    metadata = checkpoint_files.read_metadata(file)
+    model = model_from_json(metadata["config"])
+    generator = filled(_Generator, model, file, GENERATOR, (GENERATOR,))
+    generator.run = of_checkpoint(metadata, file)
+    return generator.to(usable_device(device)).eval()
+
+
+def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler]:
+    """What draws images of a run, by name: the VAEs of `load_views`, or the generator of a GAN's run under its own.
+
+    Raises:
+        FastvaeError: as `fastvae.load`.
+    """
+    try:
+        return dict(load_views(path, device=device))
+    except FastvaeError as no_vae:
+        try:
+            return {name_of(path): load_sampler(path, device=device)}
+        except FastvaeError:
+            raise no_vae from None
+
+
+def load_views(path: str | Path, *, device: str = "cpu") -> dict[str, VAE]:
+    """The VAEs of a run by name: the run's own name, or RUN/VIEW for each view of a multi-view run.
+
+    Raises:
+        FastvaeError: as `fastvae.load`.
+    """
+    path = resolved(path)
+    return read_model(path, lambda file, view: _vaes_of(path, file, view, device))
+
+
+def _vaes_of(path: Path, file: Path, view: str | None, device: str) -> dict[str, VAE]:
+    views = views_of(checkpoint_files.read_metadata(file)) if view is None else ()
+    if not views:
+        name = f"{path.parent.name}/{view}" if view else path.name
+        return {name: load_file(file, device=device, view=view)}
+    return {f"{path.name}/{view}": load_file(file, device=device, view=view) for view in views}

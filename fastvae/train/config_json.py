@@ -1,0 +1,66 @@
+"""A run's config as plain JSON values, as its config.json and its checkpoints hold it."""
+
+import dataclasses
+import json
+import logging
+from typing import Any
+
+from fastvae.config import Config, ModelConfig, TrainConfig
+from fastvae.errors import FastvaeError, UsageError, suggest
+from fastvae.files.reading import Malformed, conform, unknown_fields
+from fastvae.objectives import OBJECTIVES, name_of
+
+_logger = logging.getLogger("fastvae")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Config -> plain JSON values; the objective is named by its key in `OBJECTIVES`."""
+    name = name_of(config.objective)
+    values = {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
+    return json.loads(json.dumps(values))  # JSON has no tuples
+
+
+def from_json(values: Any) -> Config:
+    """The inverse of `to_json`, for a run that goes on.
+
+    Fields of `train` that this version does not know are left out, with a warning; they are a later version's.
+
+    Raises:
+        FastvaeError: a field is missing, of another type or out of its range, or the objective or one of its options or
+            the model's is not known to this version.
+    """
+    try:
+        values = conform(values, dict[str, Any], "the config")
+        objective = conform(values.get("objective"), dict[str, Any], "objective")
+        name = conform(objective.pop("name", None), str, "objective.name")
+        if name not in OBJECTIVES:
+            raise Malformed(f"there is no objective {name!r} in this version{suggest(name, OBJECTIVES)}")
+        options = OBJECTIVES[name][0]
+        later = [("objective", objective, options), ("model", values.get("model"), ModelConfig)]
+        for part, fields, known in later:
+            if unknown := unknown_fields(fields, known):
+                raise Malformed(f"{part} has a field {unknown[0]!r}, which this version does not know")
+        config = Config(
+            recipe=conform(values.get("recipe"), str, "recipe"),
+            data=conform(values.get("data"), str, "data"),
+            objective=conform(objective, options, "objective"),
+            model=conform(values.get("model"), ModelConfig, "model"),
+            train=conform(values.get("train"), TrainConfig, "train"),
+        )
+    except (Malformed, UsageError) as error:
+        raise FastvaeError(f"{error}: was this run made by a later version, or edited?") from error
+    if unknown := unknown_fields(values["train"], TrainConfig):
+        _logger.warning("left out of the config, as this version does not know it: train.%s", ", train.".join(unknown))
+    return config
+
+
+def model_from_json(values: dict[str, Any]) -> ModelConfig:
+    """The part of `to_json`'s result that says how to build the networks; what a later version added is passed over.
+
+    Raises:
+        FastvaeError: it is missing, of another type, or out of its range.
+    """
+    try:
+        return conform(values.get("model"), ModelConfig, "model")
+    except (Malformed, UsageError) as error:
+        raise FastvaeError(f"the config does not say how to build the model ({error}): was it edited?") from error

@@ -1,0 +1,168 @@
+"""What is known of the training run that a model comes from; it travels with the weights."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvae.errors import FastvaeError
+from fastvae.files.places import is_file
+from fastvae.files.reading import Malformed, conform, read_json, read_json_lines
+
+_UNKNOWN = "unknown"
+# Of a list in a config, such as the layers of a loss; and of a text.
+_LONGEST_LIST, _LONGEST_TEXT = 64, 1000
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run up to one checkpoint. What its files say in another form than expected is left out.
+
+    Attributes:
+        step: steps done.
+        config: as the run's config.json has it, without paths. "recipe" and "data" are texts and "objective" an object
+            with a text "name", "unknown" where the file does not say; "model" and "train" are objects. Their values are
+            numbers, texts, truth values, nulls and lists of these.
+        version: of the fastvae that trained it, None if that is not known.
+        losses: the last logged line up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
+        held_out: the last evaluation up to the step, without its prefix: "psnr_db", "sharpness", "rec"; finite.
+        picture: reconstructions of held-out images as PNG, None if there are none.
+    """
+
+    step: int
+    config: dict[str, Any]
+    version: str | None
+    losses: dict[str, float]
+    held_out: dict[str, float]
+    picture: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the picture."""
+        return {"version": self.version, "losses": self.losses, "held_out": self.held_out}
+
+
+def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None) -> RunSummary | None:
+    """The summary of the run that wrote a model.safetensors.
+
+    Args:
+        metadata: what `checkpoint_files.read_metadata` gives for it.
+        file: where it lies: in a run's checkpoint, whose run is asked for its numbers, or in a folder made by
+            `VAE.save_pretrained`, which brought them along.
+        view: of a multi-view run, which is told as the run of its own that it could have been.
+
+    Returns:
+        The summary; None for a model that comes from no run.
+    """
+    if not isinstance(metadata["config"].get("train"), dict):
+        return None
+    config, step = _config(metadata["config"]), metadata["step"]
+    views = config["objective"].get("layers")
+    if view:
+        config["objective"] |= {"name": "vae_wgan", "layers": [view]}
+    if (saved := metadata.get("run")) is not None:
+        saved = saved if isinstance(saved, dict) else {}
+        losses, held_out = _numbers(saved.get("losses")), _numbers(saved.get("held_out"))
+        picture = file.with_name("reconstructions.png")
+        picture = picture if is_file(picture) else None
+        return RunSummary(step, config, _text(saved.get("version")), losses, held_out, picture)
+    if file.parent.parent.name != "checkpoints":  # a copy, whose run is elsewhere
+        return RunSummary(step, config, None, {}, {})
+    run = file.parent.parent.parent
+    prefix = f"held_out_{view}_" if view else "held_out_"
+    try:
+        losses, held_out = _last(read_json_lines(run / "stats.jsonl"), step, prefix)
+    except FastvaeError:
+        losses, held_out = {}, {}
+    if view:
+        others = tuple(f"{layer}_" for layer in views or () if layer != view)
+        losses = {k.removeprefix(f"{view}_"): v for k, v in losses.items() if not k.startswith(others)}
+    picture = _newest(run / "pictures", step, f"reconstructions-{view}" if view else "reconstructions")
+    return RunSummary(step, config, _version(run / "environment.json"), losses, held_out, picture)
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config is in its right form, with names in place of paths.
+
+    Where files lay on somebody's machine should not travel.
+    """
+    objective = _values(config.get("objective"))
+    if "vgg" in objective:
+        objective["vgg"] = _name(objective["vgg"])
+    objective["name"] = _text(objective.get("name")) or _UNKNOWN
+    return {
+        "recipe": _text(config.get("recipe")) or _UNKNOWN,
+        "data": _name(_text(config.get("data"))) or _UNKNOWN,
+        "objective": objective,
+        "model": _values(config.get("model")),
+        "train": _values(config.get("train")),
+    }
+
+
+def _values(given: Any) -> dict[str, Any]:
+    """The fields of an object that hold a plain value, or a list of such."""
+    plain = bool | int | float | str | None
+    found = {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        try:
+            kept = conform(value, list[plain] if isinstance(value, list) else plain, name)
+        except Malformed:
+            continue
+        texts = [text for text in (name, *(kept if isinstance(kept, list) else [kept])) if isinstance(text, str)]
+        if len(texts) <= _LONGEST_LIST and max(map(len, texts)) <= _LONGEST_TEXT:
+            found[name] = kept
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _LONGEST_TEXT else None
+
+
+def _name(value: Any) -> Any:
+    return value.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(value, str) else value
+
+
+def _numbers(given: Any) -> dict[str, float]:
+    """The fields of an object that hold a finite number."""
+    values = _values(given)
+    return {
+        k: v for k, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+    }
+
+
+def _last(lines: Iterable[dict[str, Any]], step: int, prefix: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The last losses, and the last evaluation without its prefix, up to a step."""
+    losses: dict[str, Any] = {}
+    held_out: dict[str, Any] = {}
+    for line in lines:
+        at = line.get("step")
+        if type(at) is not int or at > step:
+            continue
+        if f"{prefix}psnr_db" in line:
+            held_out = line
+        if len(line) > 1 and not any(key.startswith("held_out_") for key in line):
+            losses = line
+    return (
+        {k: v for k, v in _numbers(losses).items() if k != "step"},
+        {k.removeprefix(prefix): v for k, v in _numbers(held_out).items() if k != "step"},
+    )
+
+
+def _version(path: Path) -> str | None:
+    try:
+        found = read_json(path)
+    except FastvaeError:
+        return None
+    return _text(found.get("fastvae")) if isinstance(found, dict) else None
+
+
+def _newest(folder: Path, step: int, name: str) -> Path | None:
+    """The picture NAME-NNNNNNNN.png of the last step up to one."""
+    form = re.compile(rf"{re.escape(name)}-([0-9]{{8,18}})\.png")
+    try:
+        pictures = {path: match for path in folder.iterdir() if (match := form.fullmatch(path.name))}
+    except OSError:
+        return None
+    steps = {path: int(match[1]) for path, match in pictures.items() if int(match[1]) <= step and path.is_file()}
+    return max(steps, key=steps.get, default=None)

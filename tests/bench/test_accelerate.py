@@ -1,0 +1,114 @@
+"""The benchmark of accelerate: contenders in processes of their own, of which none is left, and honest verdicts."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.inference import accelerate_contenders, bench_accelerate
+from bench.inference.bench_accelerate import Row, main, verdicts
+from bench.inference.engine_layers import LayerRow
+from bench.inference.engine_layers import table as layer_table
+from bench.inference.isolated import Contender, all_ended
+from fastvae.machine import host_compiler
+
+needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
+
+
+def children() -> list[str]:
+    """This process's contenders that are left; told by Linux alone."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"bench.inference.isolated" in file.read_bytes():
+                found.append(file.parent.name)
+    return found
+
+
+@needs_compiler
+def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys):
+    out = tmp_path / "accelerate.json"
+    names = ["plain eager", "fastvae accelerate"]
+    assert main(["--tiny", "--batch", "1", "--contenders", *names, "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert [row["contender"] for row in record["rows"]] == names
+    assert all(len(row["samples_ms"]) == 4 and row["error"] <= 1e-5 for row in record["rows"])
+    assert [v["sense"] for v in record["verdicts"]] == ["<=", ">="]
+    assert record["layers"][0]["name"] == "read the image" and len(record["layers"]) == 25
+    assert out.with_suffix(".png").exists() and not children()
+    assert "best peer (plain eager)" in capsys.readouterr().out
+
+
+def test_a_contender_that_cannot_run_is_left_out_and_ended(monkeypatch):
+    contender = Contender("nobody", 1, 2, 1)
+    with all_ended([contender]), pytest.raises(RuntimeError, match="KeyError: 'nobody'"):
+        contender.prepare()
+    assert not children()
+
+
+def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
+    class Fragile:
+        def __init__(self, name, *_):
+            self.name, self.turns = name, 0
+
+        def prepare(self):
+            return {"first_call_s": 0.0, "error": 0.0}
+
+        def turn(self, calls, untimed):
+            self.turns += 1
+            if self.name == "plain compiled" and self.turns == 2:
+                raise RuntimeError("its process ended with status -9")
+            return [0.001] * calls
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Fragile)
+    rows, notes = [], []
+    bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, notes.append, rows, tiny=True)
+    assert [(row.contender, len(row.samples_ms)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
+    assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
+    assert rows[0].p99_ms is None and "4 calls" in bench_accelerate.table(rows)
+
+
+def test_peers_are_no_engine_of_fastvae():
+    assert all(name.startswith(("plain", "exported")) for name in accelerate_contenders.PEERS)
+    assert set(accelerate_contenders.PEERS) < set(accelerate_contenders.CONTENDERS)
+
+
+def row(name: str, median: float, batch: int = 1) -> Row:
+    return Row(name, batch, 0.0, 0.0, median, (0.9 * median, 1.1 * median), None, 1.0, [])
+
+
+def test_verdicts_are_held_against_the_best_peer():
+    rows = [row("plain eager", 9), row("plain onnxruntime", 5), row("fastvae accelerate", 2.2), row("folded eager", 1)]
+    first, second = verdicts([*rows, row("fastvae accelerate", 0.1, batch=64)])
+    assert not first.passes and first.value == 2.2
+    assert second.passes and second.value == pytest.approx(5 / 2.2) and "plain onnxruntime" in second.claim
+    assert verdicts([row("plain eager", 9)]) == []
+
+
+def test_layers_are_held_to_the_larger_floor():
+    layer = LayerRow("a", us=10.0, mflop=1.0, filter_kb=2.0, map_kb=3.0, flops_us=4.0, bytes_us=5.0)
+    assert layer.floor_us == 5.0
+    assert "50 %" in layer_table([layer])
+
+
+@pytest.mark.parametrize("flags", [["--batch", "0"], ["--width", "0"], ["--contenders", "nobody"]])
+def test_bad_flags(flags):
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    assert ended.value.code == 2
+
+
+def test_wrong_results_fail_the_run(monkeypatch, tmp_path):
+    def wrong(*_, **__):
+        raise AssertionError("fastvae accelerate at batch 1: relative error 1")
+
+    monkeypatch.setattr(bench_accelerate, "measure", wrong)
+    out = tmp_path / "accelerate.json"
+    assert main(["--tiny", "--batch", "1", "--out", str(out)]) == 1
+    assert "WRONG" in json.loads(out.read_text())["notes"][0]

@@ -1,0 +1,164 @@
+"""What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import __main__
+from bench.measuring import replay
+from bench.measuring.ceilings import Ceilings
+from bench.measuring.clock import interleaved, latencies
+from bench.reporting import record
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    quartiles_ms: tuple[float, float]
+    samples_ms: list[float]
+
+
+def test_a_record_has_a_line_for_each_list_of_samples(tmp_path):
+    path = tmp_path / "new" / "record.json"
+    rows = [Row("a", (1.0, 2.0), [1.0, 1.5, 2.0])]
+    record.write(path, what="a trial", rows=rows, notes=["none"], extra={"verdicts": [1, 2]})
+    text = path.read_text()
+    assert '"quartiles_ms": [1.0, 2.0],\n' in text and '"samples_ms": [1.0, 1.5, 2.0]\n' in text
+    found = json.loads(text)
+    assert found["rows"] == [{"name": "a", "quartiles_ms": [1.0, 2.0], "samples_ms": [1.0, 1.5, 2.0]}]
+    assert (found["ceilings"], found["verdicts"], found["notes"]) == (None, [1, 2], ["none"])
+    assert found["machine"]["torch"] == torch.__version__
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
+    record.write(path, what="with ceilings", rows=[], notes=[], ceilings=Ceilings(10.0, {"float32": 0.1}))
+    assert json.loads(path.read_text())["ceilings"]["copy_gb_per_s"] == 10.0
+
+
+def test_records_are_named_by_date_machine_and_suite(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA GeForce GTX 1080 Ti")
+    path = record.path_for("step")
+    assert path.parent == ROOT / "bench" / "records"
+    assert path.name[10:] == "-geforce-gtx-1080-ti-step.json" and path.name[:10] == time.strftime("%Y-%m-%d")
+
+
+@pytest.mark.parametrize("timed", [interleaved, latencies])
+def test_takes_turns(timed):
+    calls = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    samples = timed(contenders, rounds=3, device="cpu")
+    assert "".join(calls).endswith("ababab")
+    assert list(samples) == ["a", "b"] and all(len(s) == 3 for s in samples.values())
+
+
+def test_one_that_fails_costs_the_others_nothing():
+    def fails():
+        raise RuntimeError("no such kernel\nwith details")
+
+    said = []
+    samples = interleaved({"a": fails, "b": lambda: None}, rounds=2, device="cpu", note=said.append)
+    assert list(samples) == ["b"] and len(samples["b"]) == 2
+    assert said == ["left out: a does not run or cannot be captured: no such kernel"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("captured", [True, False])
+def test_launches_count_unless_captured(captured):
+    x, launches = torch.ones(8, device="cuda"), []
+
+    def launch():
+        launches.append(len(launches))
+        x.add_(1)
+
+    counts = []
+    for rounds in (3, 8):
+        launches.clear()
+        interleaved({"a": launch}, rounds=rounds, device="cuda", captured=captured)
+        counts.append(len(launches))
+    assert counts[1] - counts[0] == (0 if captured else 5)
+
+
+@pytest.mark.gpu
+def test_a_latency_lasts_until_the_results_are_there():
+    a = torch.randn(4096, 4096, device="cuda")
+
+    def call():
+        for _ in range(20):
+            a @ a
+
+    (seconds,) = latencies({"a": call}, rounds=3, device="cuda").values()
+    (on_the_device,) = interleaved({"a": call}, rounds=3, device="cuda", captured=False).values()
+    assert min(seconds) > 0.5 * min(on_the_device)  # of launches alone it would be a hundredth
+
+
+class Pedantic:
+    """pytest-benchmark's fixture, as far as its `pedantic` goes."""
+
+    def pedantic(self, target, setup, rounds, iterations):
+        assert iterations == 1
+        self.durations = []
+        for _ in range(rounds):
+            assert setup() is None
+            start = replay.clock()
+            target()
+            self.durations.append(replay.clock() - start)
+
+
+def test_samples_are_replayed_exactly():
+    benchmark = Pedantic()
+    replay.hand_over(benchmark, iter([0.1, 1e-6, 3.3]))
+    assert benchmark.durations == [0.1, 1e-6, 3.3]
+
+
+@pytest.mark.parametrize("suite", __main__.SUITES)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(suite, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(__main__.SUITES[suite]).main(["--tiny", "--out", str(tmp_path / "file" / "x.json")])
+    assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
+
+
+def test_home_is_expanded_in_a_record_s_place(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert record.place("~/x.json") == Path("/home/somebody/x.json")
+    for nowhere in ("", "~nobody-of-this-name/x.json"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            record.place(nowhere)
+
+
+def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):
+    pytest.importorskip("pytest_benchmark")
+    found = tmp_path / "found.json"
+    command = [sys.executable, "-m", "pytest", "bench/step/bench_step.py", "--tiny", "-q", f"--benchmark-json={found}"]
+    # Whatever the processor has, in float32: without AVX512 it is the best precision there is.
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout
+    benchmarks = json.loads(found.read_text())["benchmarks"]
+    names = {b["name"] for b in benchmarks}
+    assert "test_step[plain eager fp32]" in names and any("fastvae" in name for name in names)
+    assert all(len(b["stats"]["data"]) == 2 and b["stats"]["min"] > 0 for b in benchmarks)
+
+
+def test_an_unknown_suite_gets_a_hint(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", "infrence"])
+    assert __main__.main() == 2
+    assert "no suite 'infrence'; did you mean 'inference'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", __main__.SUITES)
+def test_every_suite_has_a_command(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        __main__.main()
+    assert "--tiny" in capsys.readouterr().out

@@ -1,0 +1,80 @@
+"""The benchmark of the ops: runs, checks before it times, and leaves a record and a picture."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.kernels import bench_kernels as kernels
+from bench.kernels import feature_loss as bench_feature_loss
+from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_cases
+from bench.kernels.comparison import OURS, rows
+from bench.measuring.ceilings import Ceilings
+from bench.measuring.clock import interleaved, quartiles
+
+CEILINGS = Ceilings(copy_gb_per_s=10.0, product_tflop_per_s={"float32": 0.1})
+
+
+def test_a_run_leaves_a_record_and_a_picture(tmp_path, monkeypatch, capsys):
+    small = FeatureCase(2, ((3, 4, 4), (5, 2, 2)))
+    monkeypatch.setattr(kernels.kernel_cases, "feature_cases", lambda recipes: (small,))
+    monkeypatch.setattr(kernels.ceilings, "measure", lambda *_: CEILINGS)
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    out = tmp_path / "record.json"
+    assert kernels.main(["--op", "feature_loss", "--rounds", "2", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert {row["contender"] for row in record["rows"]} == {"loop", "loop, compiled", OURS, "fastvae, compiled"}
+    assert all(len(row["samples_us"]) == 2 and row["median_us"] > 0 for row in record["rows"])
+    assert record["notes"] == ["no GPU: Triton's kernels were not timed, and batches are of 8 images"]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "x best peer" in capsys.readouterr().out
+
+
+def measurement(monkeypatch, **changed):
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    (found, _) = bench_feature_loss.measurements((FeatureCase(2, ((3, 4, 4),)),), torch.float32, "cpu")
+    return replace(found, contenders={"loop": found.contenders["loop"], OURS: found.contenders[OURS], **changed})
+
+
+def test_ours_is_not_timed_when_wrong(monkeypatch):
+    wrong = measurement(monkeypatch, **{OURS: lambda: torch.tensor(1.0)})
+    with pytest.raises(AssertionError, match=r"feature_loss, .*fastvae, result 0: relative error"):
+        rows(wrong, CEILINGS, rounds=1, device="cpu", note=print)
+
+
+def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(monkeypatch):
+    def fails():
+        raise RuntimeError("no such thing here")
+
+    notes = []
+    mixed = measurement(monkeypatch, broken=fails, wrong=lambda: torch.tensor(1.0))
+    found = rows(mixed, CEILINGS, rounds=1, device="cpu", note=notes.append)
+    assert [row.contender for row in found] == ["loop", OURS]
+    assert "left out: broken: RuntimeError" in notes[0] and "left out: wrong is wrong" in notes[1]
+
+
+def test_takes_turns():
+    calls = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    samples = interleaved(contenders, rounds=3, device="cpu")
+    assert "".join(calls).endswith("ababab")
+    assert {name: len(s) for name, s in samples.items()} == {"a": 3, "b": 3}
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+
+
+def test_the_floor_is_the_larger_share():
+    assert CEILINGS.floor_s(int(1e9), 0, torch.float32) == pytest.approx(0.01)
+    assert CEILINGS.floor_s(int(1e9), int(1e9), torch.float32) == pytest.approx(0.1)
+
+
+def test_cases_are_those_of_the_models():
+    convolutions = conv_cases(("celeba64",))
+    assert [(c.in_channels, c.out_channels, c.size, c.upsample) for c in convolutions[:2]] == [
+        (256, 128, 4, 2),
+        (128, 128, 8, 1),
+    ]
+    assert (convolutions[-1].out_channels, convolutions[-1].bias) == (3, True)
+    (features,) = feature_cases(("celeba64",))
+    assert features.shapes[0] == (64, 64, 64) and features.shapes[-1] == (512, 4, 4)
+    assert {case.clip for case in update_cases(("celeba64",))} == {0.01, None}

@@ -1,0 +1,31 @@
+"""The parts of the step that are timed alone: compiled, they still compute their gradients."""
+
+import torch
+
+from bench.anatomy import parts as step_parts
+from bench.measuring.tiny import tiny_run
+from fastvae.recipes import RECIPES
+from fastvae.train.build import build, resolve
+
+
+def test_compiled_parts_have_the_gradients_of_eager_ones(tmp_path, monkeypatch):
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: compiler(function, backend="aot_eager", **options)
+    )
+    config = resolve(tiny_run(RECIPES["celeba64"](), tmp_path))[0]
+    objective = build(config).objective
+
+    def results(compiled: bool) -> dict[str, list[torch.Tensor]]:
+        torch.manual_seed(0)  # of the inputs and of what the backward passes start from
+        calls = step_parts.passes(step_parts.own_copy(objective), config, compiled=compiled)
+        found = {name: call() for name, call in calls.items()}
+        return {name: [r] if isinstance(r, torch.Tensor) else list(r) for name, r in found.items()}
+
+    eager, compiled = results(False), results(True)
+    assert list(compiled) == list(eager) and "forward and backward" in eager
+    for name, expected in eager.items():
+        for result, right in zip(compiled[name], expected, strict=True):
+            largest = right.abs().max().item()
+            assert largest > 0, name
+            torch.testing.assert_close(result, right, rtol=1e-3, atol=1e-3 * largest, msg=lambda w, n=name: f"{n}: {w}")

@@ -1,0 +1,82 @@
+"""bench.anatomy.profile_step: a run leaves trace and table."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from bench.anatomy import table as step_table
+from bench.anatomy.device_trace import idle_share
+from bench.anatomy.table import PartRow, largest_gaps
+
+ROOT = Path(__file__).parents[2]
+PARTS = (
+    "loss network, real", "loss network, generated", "loss network, backward", "encoder", "decoder", "critic",
+    "feature loss", "optimiser, vae", "optimiser, critic", "loader wait", "gaps and the rest",
+)  # fmt: skip
+WRONG = (["--steps", "0"], ["--recipe", "celeba"], ["--data", "/nowhere"], ["--batch-size", "1"])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True)
+
+
+def test_it_leaves_a_trace_and_a_table(tmp_path):
+    found = tmp_path / "found"
+    done = run("-m", "bench.anatomy.profile_step", "--tiny", "--steps", "2", "--rounds", "1", "--out", str(found))
+    assert done.returncode == 0, done.stderr
+    table = (found / "step.txt").read_text()
+    assert table.strip() in done.stdout and "largest gaps between time and floor: " in table
+    names = {event.get("name") for event in json.loads((found / "trace.json").read_text())["traceEvents"]}
+    assert "aten::convolution_backward" in names
+    record = json.loads((found / "step.json").read_text())
+    assert set(PARTS) < {row["part"] for row in record["rows"]}
+    assert all(row["flops"] > 0 and row["bytes"] > 0 for row in record["rows"] if row["floor_us"] > 0)
+    assert len(record["largest_gaps"]) == 3
+    assert (found / "step.png").read_bytes().startswith(b"\x89PNG")
+    if record["machine"]["gpu"] is None:
+        assert record["idle_share"] is None and "not defined" in table
+
+
+@pytest.mark.parametrize("flags", WRONG, ids=lambda flags: flags[0])
+def test_wrong_flags_are_explained(flags, tmp_path, capsys, monkeypatch, processor):
+    from bench.anatomy.profile_step import main
+
+    processor()
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(flags)
+    except SystemExit as stopped:
+        code = stopped.code
+    words = capsys.readouterr().err
+    assert code in (1, 2) and flags[1] in words and "Traceback" not in words
+
+
+def trace(tmp_path, *events: tuple[str, float, float]) -> Path:
+    path = tmp_path / "trace.json"
+    named = [{"ph": "X", "cat": cat, "ts": start, "dur": length, "name": cat} for cat, start, length in events]
+    path.write_text(json.dumps({"traceEvents": [{"ph": "M", "name": "process_name"}, *named]}))
+    return path
+
+
+def test_idle_share_by_hand(tmp_path):
+    # Busy 10 to 20 and, by two streams that overlap, 30 to 45; the annotation and the host do not count.
+    events = [("kernel", 30.0, 10.0), ("gpu_memcpy", 35.0, 10.0), ("kernel", 10.0, 10.0), ("kernel", 31.0, 2.0)]
+    ignored = [("gpu_user_annotation", 0.0, 100.0), ("cpu_op", 0.0, 100.0)]
+    assert idle_share(trace(tmp_path, *events, *ignored)) == pytest.approx(10 / 35)
+    assert idle_share(trace(tmp_path, *ignored)) is None
+
+
+def test_largest_gaps_leave_out_the_whole():
+    def row(part, median, floor):
+        return PartRow(part, median, (median, median), 1, 1, floor, floor / median, 0.1, [median])
+
+    rows = [row("a", 10, 9), row("b", 5, 0.1), row("c", 8, 5), row("d", 4, 3.5), row(step_table.WHOLE, 99, 1)]
+    assert [r.part for r in largest_gaps(rows)] == ["b", "c", "a"]

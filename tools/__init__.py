@@ -1,0 +1,1 @@
+"""For developers of fastvae; not installed with it."""

@@ -1,0 +1,1 @@
+"""Fills the kernels' tile table on a GPU: `python -m tools.tune`."""
