@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.whole_file import check_writable, whole_file
+from fastvae.files.atomic_write import atomic_file, check_writable
 from fastvae.memory import free_memory
 
 _GAP = 2  # pixels between images
@@ -197,7 +197,7 @@ def save_picture(sheet: np.ndarray, path: Path) -> None:
     kind = _FORMATS[path.suffix.lower()]
     advice = "free some space, check the permissions, or choose another place"
     try:
-        with whole_file(path, advice=advice) as temporary:
+        with atomic_file(path, advice=advice) as temporary:
             Image.fromarray(sheet).save(temporary, format=kind.name, **kind.options)
     except MemoryError as error:
         raise FastvaeError(f"there is not enough memory to write {path}: make fewer images") from error

@@ -8,7 +8,7 @@ import numpy as np
 from fastvae.attributes.recognise import Recognition
 from fastvae.attributes.report import Paper
 from fastvae.errors import FastvaeError
-from fastvae.files.whole_file import whole_file
+from fastvae.files.atomic_write import atomic_file
 
 _OURS, _BASELINE, _PAPER = "tab:orange", "0.72", "black"
 
@@ -59,7 +59,7 @@ def draw(recognition: Recognition, paper: Paper, title: str, path: Path) -> None
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.suptitle(fill(title, 105), fontsize="medium")
     try:
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             figure.savefig(temporary, format="png")
     finally:
         plt.close(figure)

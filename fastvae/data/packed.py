@@ -31,9 +31,9 @@ import numpy as np
 
 from fastvae.data.packed_header import HEADER_BYTES, MAGIC, PREAMBLE_BYTES, VERSION, Header, read_header
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.atomic_write import atomic_file, check_writable
 from fastvae.files.places import is_folder, resolved, shown
 from fastvae.files.reading import open_regular
-from fastvae.files.whole_file import check_writable, whole_file
 from fastvae.progress_bar import progress_bar
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -172,7 +172,7 @@ class PackedImages:
 class PackedWriter:
     """Writes a packed file image by image; a context manager.
 
-    The file gets its name only when it is whole and on the disk (`whole_file`): until then it lies beside it under a
+    The file gets its name only when it is whole and on the disk (`atomic_file`): until then it lies beside it under a
     name of its own, which is removed on any failure, and an OUT that exists stays as it was.
 
         with PackedWriter("faces.fvae", image_size=64, attribute_names=("Smiling",)) as writer:
@@ -213,7 +213,7 @@ class PackedWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, self._reporting_errors():
             advice = "check the disk and permissions. Nothing was left behind"
-            temporary = stack.enter_context(whole_file(self.path, advice=advice))
+            temporary = stack.enter_context(atomic_file(self.path, advice=advice))
             self._file = stack.enter_context(temporary.open("wb", buffering=0))
             self._file.seek(HEADER_BYTES)
             self._stack = stack.pop_all()
@@ -296,7 +296,7 @@ class PackedWriter:
                 )
             self._file.seek(0)
             self._write(MAGIC + VERSION.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
-            # `whole_file` would do it, too, but not say so well what is wrong where network disks fail only here.
+            # `atomic_file` would do it, too, but not say so well what is wrong where network disks fail only here.
             os.fsync(self._file.fileno())
 
     def _write_block(self, array: np.ndarray) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 
 from fastvae.errors import FastvaeError
+from fastvae.files.atomic_write import atomic_file
 from fastvae.files.reading import open_regular
-from fastvae.files.whole_file import whole_file
 from fastvae.progress_bar import progress_bar
 
 # Also between two blocks of data. A machine without a network should say so at once.
@@ -36,7 +36,7 @@ def fetch_file(url: str, path: Path, *, sha256: str, show: bool | None = None) -
         DownloadError: no network, an error of the server, or fewer bytes than it announced.
         FastvaeError: it has another checksum, or cannot be written.
     """
-    with whole_file(path, advice=_ADVICE) as temporary:
+    with atomic_file(path, advice=_ADVICE) as temporary:
         check_digest(url, download(url, temporary, show=show), sha256)
 
 

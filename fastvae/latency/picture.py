@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import fill
 
 from fastvae.errors import FastvaeError
-from fastvae.files.whole_file import whole_file
+from fastvae.files.atomic_write import atomic_file
 from fastvae.latency.measure import Cell
 
 
@@ -43,7 +43,7 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
     axes[0][0].legend()
     figure.suptitle(fill(title, 55 * len(verbs)), fontsize="medium")
     try:
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             figure.savefig(temporary)
     finally:
         plt.close(figure)

@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from fastvae.errors import FastvaeError
+from fastvae.files.atomic_write import atomic_file, temporary_beside
 from fastvae.files.cache import cache_folder, kept_file
 from fastvae.files.downloads import DownloadError, check_digest, described, download, sha256_of
-from fastvae.files.whole_file import temporary_beside, whole_file
 from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import conv_layers
 
@@ -102,7 +102,7 @@ def _convert(downloaded: Path, kept: Path, source: Source) -> None:
     """Keeps the convolutions alone, as float32."""
     tensors, _ = read_weights(downloaded, set(conv_layers()))
     metadata = {"convention": source.convention, "source": source.url, _DIGEST: digest_of(tensors)}
-    with whole_file(kept, advice=_ADVICE) as temporary:
+    with atomic_file(kept, advice=_ADVICE) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 

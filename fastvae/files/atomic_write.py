@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(r"\.fastvae-[0-9a-f]{16}\.part(\.\w*)?")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, advice: str = "free some space, or choose another --out") -> Iterator[Path]:
+def atomic_file(path: Path, *, advice: str = "free some space, or choose another --out") -> Iterator[Path]:
     """Gives a name to write to, which becomes `path` if the block ends well and is removed if it does not.
 
     The folder is made where needed, a link is followed to the file that it names, and the data are on the disk before
@@ -88,9 +88,11 @@ def remove_abandoned(folder: Path) -> None:
                         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes | str, *, advice: str = "free some space, or choose another --out") -> None:
-    """Writes bytes, or text as UTF-8, as `whole_file` does."""
-    with whole_file(path, advice=advice) as temporary:
+def write_atomically(
+    path: Path, data: bytes | str, *, advice: str = "free some space, or choose another --out"
+) -> None:
+    """Writes bytes, or text as UTF-8, as `atomic_file` does."""
+    with atomic_file(path, advice=advice) as temporary:
         temporary.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape"))
 
 
