@@ -30,7 +30,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from fastvae.data.packed_header import HEADER_BYTES, MAGIC, PREAMBLE_BYTES, VERSION, Header, read_header
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.atomic_write import atomic_file, check_writable
 from fastvae.files.places import is_folder, resolved, shown
 from fastvae.files.reading import open_regular
@@ -117,7 +117,7 @@ class PackedImages:
     def indices(self, split: Literal["train", "validation", "test"]) -> np.ndarray:
         """int64 [n], ascending: the images of one split. Empty if the source has no such split."""
         if split not in SPLITS:
-            raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+            raise UsageError(f"unknown split {split!r}{suggest(split, SPLITS)}")
         return np.flatnonzero(self.splits == SPLITS[split])
 
     def held_out(self) -> np.ndarray:

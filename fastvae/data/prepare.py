@@ -20,7 +20,7 @@ from fastvae.data.loaders.broken import MOST_BROKEN
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source
 from fastvae.data.sources.source import Source
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved, shown
 from fastvae.progress_bar import progress_bar
 
@@ -174,7 +174,7 @@ def _resized(pixels: np.ndarray, *, crop: Crop, size: int) -> Generator[np.ndarr
 
 def _choose_decoder(decoder: str) -> ModuleType:
     if decoder not in DECODERS:
-        raise UsageError(f"decoder must be one of {', '.join(DECODERS)}; got {decoder!r}")
+        raise UsageError(f"unknown decoder {decoder!r}{suggest(decoder, DECODERS)}")
     if decoder == "pillow":
         return decode_pillow
     from fastvae.data.decoders import dali as decode_dali

@@ -1,6 +1,5 @@
 """Opens what `--data` names for training: which images, and who brings them (`--loader`)."""
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from fastvae.data.packed import SPLITS, held_out_indices
 from fastvae.data.sources.detect import read_source
 from fastvae.data.sources.listing import is_jpeg
 from fastvae.data.sources.source import Source
-from fastvae.errors import UsageError
+from fastvae.errors import UsageError, suggest
 from fastvae.files.places import is_folder, resolved, shown
 
 LOADERS = ("auto", "dali", "pillow", "packed")
@@ -76,9 +75,7 @@ def open_training_set(
             cannot be written.
     """
     if loader not in LOADERS:
-        near = difflib.get_close_matches(loader, LOADERS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"loader must be one of {', '.join(LOADERS)}; got {loader!r}{hint}")
+        raise UsageError(f"unknown loader {loader!r}{suggest(loader, LOADERS)}")
     workers = decoding_threads(workers)
     path = resolved(data)
     if data == EMBEDDED or not is_folder(path):

@@ -11,6 +11,8 @@ from pathlib import Path
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import is_file, resolved
 
+# What to do when a file cannot be written there.
+ADVICE = "free some space, or name another cache folder in FASTVAE_CACHE"
 _logger = logging.getLogger("fastvae")
 
 

@@ -74,7 +74,7 @@ def test_splits(file):
     assert packed.indices("validation").tolist() == [1, 4]
     assert packed.indices("test").tolist() == [2, 5]
     assert packed.held_out().tolist() == [1, 4]
-    with pytest.raises(UsageError, match="split must be one of train, validation, test; got 'val'"):
+    with pytest.raises(UsageError, match="unknown split 'val'; choose from train, validation, test"):
         packed.indices("val")
 
 

@@ -180,8 +180,8 @@ def test_no_room_is_found_out_before_the_work(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "folders"}, "kind must be one of .*; did you mean 'folder'"),
-        ({"decoder": "opencv"}, "decoder must be one of auto, pillow, dali; got 'opencv'"),
+        ({"kind": "folders"}, "unknown kind .*, did you mean 'folder'"),
+        ({"decoder": "opencv"}, "unknown decoder 'opencv'; choose from auto, pillow, dali"),
         ({"image_size": 4}, "image_size must be 8 to 1024 pixels; got 4"),
         ({"image_size": 0}, "image_size must be 8 to 1024 pixels; got 0"),
         ({"image_size": 4096}, "image_size must be 8 to 1024 pixels; got 4096"),

@@ -1,6 +1,5 @@
 """Which kind of data set a folder holds."""
 
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from fastvae.data.packed import SPLITS
 from fastvae.data.sources import celeba, cifar10, folder
 from fastvae.data.sources.listing import HIDDEN, NOT_PICTURES, describe
 from fastvae.data.sources.source import Source
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import is_folder, shown
 
 KINDS = ("auto", "celeba", "cifar10", "folder")
@@ -80,6 +79,4 @@ def _summary(path: Path, source: Source) -> str:
 def check_kind(kind: str) -> None:
     """Raises UsageError for a kind that does not exist, with the nearest one that does."""
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}{hint}")
+        raise UsageError(f"unknown kind of data set {kind!r}{suggest(kind, KINDS)}")

@@ -49,8 +49,8 @@ def test_a_kind_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("celabe", "kind must be one of auto, celeba, cifar10, folder; got 'celabe'; did you mean 'celeba'"),
-        ("zip", "kind must be one of auto, celeba, cifar10, folder; got 'zip'"),
+        ("celabe", "unknown kind of data set 'celabe', did you mean 'celeba'"),
+        ("zip", "unknown kind of data set 'zip'; choose from auto, celeba, cifar10, folder"),
     ],
 )
 def test_unknown_kinds(tmp_path, kind, message):
