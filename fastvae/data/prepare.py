@@ -16,7 +16,7 @@ from fastvae.data.cores import decoding_threads
 from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.decoders.crop import Crop, check_crop
 from fastvae.data.decoders.pillow import BrokenImage
-from fastvae.data.loaders.broken import MOST_BROKEN
+from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source
 from fastvae.data.sources.source import Source
@@ -26,7 +26,6 @@ from fastvae.progress_bar import progress_bar
 
 DECODERS = ("auto", "pillow", "dali")
 DEFAULT_IMAGE_SIZE = 64
-_NAMED_BROKEN = 10
 _BATCH = 1024
 _logger = logging.getLogger("fastvae")
 
@@ -121,7 +120,7 @@ def prepare_source(
             "crop": crop,
             "resize": f"bilinear, antialiased, to {size}x{size}",
             "decoder": decoder_module.describe(),
-            "skipped": {"count": len(broken), "first": broken[:_NAMED_BROKEN]},
+            "skipped": {"count": len(broken), "first": broken[:NAMED]},
         }
     for line in broken:
         _logger.warning("skipped %s", line)
@@ -132,33 +131,29 @@ def prepare_source(
 
 
 def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: PackedWriter) -> list[str]:
-    """Writes what was decoded, and returns a line for each broken image.
+    """Writes the decoded images, and returns a line for each broken one.
 
     Raises:
-        FastvaeError: more than 1 % of all images are broken. As soon as that is certain and ten can be named.
+        FastvaeError: more than 1 % of all images are broken; raised as soon as the error can name ten of them.
     """
-    total = len(source.names)
-    allowed = int(total * MOST_BROKEN)
-    broken: list[str] = []
+    broken = BrokenPictures(source.names, "nothing was written")
     for batch in _batches(enumerate(images), _BATCH):
-        whole = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
-        broken += [f"{shown(source.names[i])}: {image.reason}" for i, image in batch if isinstance(image, BrokenImage)]
-        if len(broken) > max(allowed, _NAMED_BROKEN - 1):
+        decoded = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
+        for index, image in batch:
+            if isinstance(image, BrokenImage):
+                broken.add(index, image.reason)
+        if broken.are_too_many and len(broken) >= NAMED:
             break
-        if whole:
-            indices = [index for index, _ in whole]
+        if decoded:
+            indices = [index for index, _ in decoded]
             writer.append(
-                np.stack([image for _, image in whole]),
+                np.stack([image for _, image in decoded]),
                 splits=source.splits[indices],
                 attributes=source.attributes[indices],
                 names=[source.names[index] for index in indices],
             )
-    if len(broken) > allowed:
-        raise FastvaeError(
-            f"{len(broken)} or more of {total} images are broken, and at most {allowed} (1 %) may be; "
-            f"nothing was written. First: {'; '.join(broken[:_NAMED_BROKEN])}"
-        )
-    return broken
+    broken.check()
+    return broken.lines()
 
 
 def _batches(items: Iterator, size: int) -> Iterator[list]:

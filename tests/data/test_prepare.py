@@ -104,7 +104,7 @@ def test_more_than_one_percent_broken(tmp_path):
     with pytest.raises(FastvaeError) as caught:
         run(tmp_path / "photos", tmp_path / "out")
     message = str(caught.value)
-    assert message.startswith("5 or more of 25 images are broken, and at most 0 (1 %) may be; nothing was written.")
+    assert message.startswith("at least 5 of 25 images are broken, and the limit is 0 (1 %): nothing was written.")
     assert all(name in message for name in ("1x1.png: too small", "empty.jpg", "text.jpg", "truncated.jpg: image file"))
     assert "\n" not in message
     assert names_in(tmp_path) == ["photos"]
@@ -299,7 +299,7 @@ def test_names_that_are_not_utf8(tmp_path, caplog):
     assert all(line.isprintable() for line in packed.header["skipped"]["first"])
     for name in names[4:8]:
         (source / name).write_bytes(b"no picture")
-    with pytest.raises(FastvaeError, match="5 or more of 100 images are broken") as error:
+    with pytest.raises(FastvaeError, match="at least 5 of 100 images are broken") as error:
         run(source, out, overwrite=True, image_size=8)
     assert str(error.value).isprintable()
 
