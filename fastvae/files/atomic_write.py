@@ -7,21 +7,24 @@ it unlocked and removes it.
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import locks
 
+_ADVICE = "free some space, or choose another --out"
 _TEMPORARY = re.compile(r"\.fastvae-[0-9a-f]{16}\.part(\.\w*)?")
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, advice: str = "free some space, or choose another --out") -> Iterator[Path]:
+def atomic_file(path: Path, *, advice: str = _ADVICE) -> Iterator[Path]:
     """Gives a name to write to, which becomes `path` if the block ends well and is removed if it does not.
 
     The folder is made where needed, a link is followed to the file that it names, and the data are on the disk before
@@ -88,12 +91,15 @@ def remove_abandoned(folder: Path) -> None:
                         os.close(descriptor)
 
 
-def write_atomically(
-    path: Path, data: bytes | str, *, advice: str = "free some space, or choose another --out"
-) -> None:
+def write_atomically(path: Path, data: bytes | str, *, advice: str = _ADVICE) -> None:
     """Writes bytes, or text as UTF-8, as `atomic_file` does."""
     with atomic_file(path, advice=advice) as temporary:
         temporary.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, values: dict[str, Any], *, advice: str = _ADVICE) -> None:
+    """Writes a human-readable JSON file as `atomic_file` does."""
+    write_atomically(path, json.dumps(values, indent=1) + "\n", advice=advice)
 
 
 def check_writable(path: Path, flag: str = "--out") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import locks, reading
-from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_atomically
+from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_json
 from fastvae.files.places import is_file, is_folder
 from fastvae.machine import environment
 
@@ -193,7 +193,7 @@ class RunFolder:
                 raise FastvaeError(f"{path} is not {what}, nor a link to one that is there: rename it, or put it right")
 
     def _write_json(self, name: str, values: dict[str, Any], advice: str = _ADVICE) -> None:
-        write_atomically(self.path / name, json.dumps(values, indent=1) + "\n", advice=advice)
+        write_json(self.path / name, values, advice=advice)
 
     def _writer(self, first_step: int):
         if self._events is None:

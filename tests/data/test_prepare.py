@@ -213,7 +213,7 @@ def test_bad_paths(folder, tmp_path, source, out, message):
 
 SIGNALLED = """
 import os, signal, sys
-from fastvae.data import decode_pillow
+from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.prepare import prepare
 
 def unwind(number, frame):
