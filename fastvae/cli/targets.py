@@ -28,7 +28,7 @@ def check_json(path: Path, flag: str = "--out") -> None:
     """
     check_writable(path, flag)
     if path.suffix.lower() != ".json":
-        raise UsageError(f"{flag} {path} should be a file that ends in .json")
+        raise UsageError(f"{flag} must end in .json; got {path}")
     check_not_read(path, [], flag)
 
 

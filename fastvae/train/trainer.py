@@ -334,7 +334,9 @@ class Trainer:
                 fakes = part.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
             part.train(True)
             ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
-            pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{ending}")
+            pictures.save_picture(
+                pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{ending}"
+            )
             if fakes is not None:
                 sheet = pictures.beside(originals, pictures.to_pixels(fakes))
-                pictures.save_png(sheet, self.run.pictures / f"reconstructions-{ending}")
+                pictures.save_picture(sheet, self.run.pictures / f"reconstructions-{ending}")

@@ -120,7 +120,7 @@ def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatc
     [
         (["--seconds", "0"], "seconds must be more than 0"),
         (["--batch-sizes", "1", "0"], "batch-sizes are 1 to 65536; got 1 0"),
-        (["--out", "latency.txt"], "should be a file that ends in .json"),
+        (["--out", "latency.txt"], "--out must end in .json"),
         (["--out", "/dev/null/latency.json"], "/dev/null is not a folder that can be written into"),
     ],
 )
