@@ -146,9 +146,9 @@ def compile_obstacle(device: torch.device) -> str | None:
         if capability < OLDEST_COMPILED:
             return f"the GPU's capability is {capability[0]}.{capability[1]}, and the compiler needs 7.0"
         if importlib.util.find_spec("triton") is None:
-            return "torch.compile needs Triton on a GPU, and it is not installed"
+            return "Triton is not installed, which torch.compile needs on a GPU"
     if host_compiler() is None:
-        return "torch.compile needs a C++ compiler (g++ or clang++), and there is none"
+        return "there is no C++ compiler (g++ or clang++), which torch.compile needs"
     return None
 
 

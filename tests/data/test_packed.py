@@ -128,7 +128,7 @@ def replace_header(file, change):
         (lambda f: replace_header(f, lambda h: h.update(file_bytes=True)), "file_bytes must be an integer"),
         (lambda f: replace_header(f, lambda h: h.update(file_bytes=h["file_bytes"] + 0.0)), "must be an integer"),
         (lambda f: replace_header(f, lambda h: h.update(attribute_names=["A"])), r"attributes must be \[7, 1\]"),
-        (lambda f: replace_header(f, lambda h: h.update(attribute_names=[1])), "must be a text"),
+        (lambda f: replace_header(f, lambda h: h.update(attribute_names=[1])), "must be a string"),
         (lambda f: replace_header(f, lambda h: h["blocks"].update(images=h["blocks"]["splits"])), "overlap"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[7, 80, 3, 1])), "images are"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[-7, -8, 10, 3])), "the shape of"),
