@@ -187,7 +187,7 @@ def test_no_room_is_found_out_before_the_work(folder, tmp_path, monkeypatch):
         ({"image_size": 4096}, "image_size must be 8 to 1024 pixels; got 4096"),
         ({"crop": "left"}, "crop must be"),
         ({"workers": 0}, "workers must be from 1 to 1024; got 0"),
-        ({"kind": "folder", "annotations": "/"}, "annotations go with CelebA"),
+        ({"kind": "folder", "annotations": "/"}, "--annotations is for CelebA"),
     ],
 )
 def test_bad_arguments(folder, tmp_path, options, message):
@@ -199,10 +199,10 @@ def test_bad_arguments(folder, tmp_path, options, message):
     ("source", "out", "message"),
     [
         ("missing", "out", "missing does not exist; give the folder"),
-        ("empty", "out", "holds no pictures"),
+        ("empty", "out", "contains no pictures"),
         ("photos/00.png", "out", "is a file; give the folder"),
         ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
-        ("photos", "empty", "is a folder; give the name of a file"),
+        ("photos", "empty", "is a folder; give a file"),
     ],
 )
 def test_bad_paths(folder, tmp_path, source, out, message):
@@ -279,7 +279,7 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     before = (folder / "07.png").read_bytes()
     (tmp_path / "link").symlink_to(folder / "07.png")
     for out in (folder / "07.png", tmp_path / "link"):
-        with pytest.raises(FastvaeError, match="is one of the pictures that are read"):
+        with pytest.raises(FastvaeError, match="is one of the input pictures"):
             run(folder, out, overwrite=True)
     assert (folder / "07.png").read_bytes() == before
 
