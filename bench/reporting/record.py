@@ -15,7 +15,7 @@ import torch
 
 from bench.measuring.ceilings import Ceilings
 from fastvae.errors import UsageError
-from fastvae.files import whole_file
+from fastvae.files import atomic_write
 from fastvae.files.places import resolved
 from fastvae.machine import environment
 
@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
         SystemExit: with status 2.
     """
     try:
-        whole_file.check_writable(path)
+        atomic_write.check_writable(path)
     except UsageError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -108,7 +108,7 @@ def this_machine() -> dict[str, Any]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes it so that a reader never finds half of it."""
-    whole_file.write_whole(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
+    atomic_write.write_atomically(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
 
 
 def _samples_in_one_line(text: str) -> str:

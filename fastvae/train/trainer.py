@@ -348,8 +348,8 @@ class Trainer:
             part.train(True)
             ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
             self.picture = self.run.pictures / f"samples-{ending}"
-            pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.picture)
+            pictures.save_picture(pictures.grid(pictures.to_pixels(samples), 8), self.picture)
             if fakes is not None:
                 sheet = pictures.beside(originals, pictures.to_pixels(fakes))
                 self.picture = self.run.pictures / f"reconstructions-{ending}"
-                pictures.save_png(sheet, self.picture)
+                pictures.save_picture(sheet, self.picture)

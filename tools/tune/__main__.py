@@ -28,7 +28,7 @@ from bench.kernels.cases import conv_cases, feature_cases, update_cases
 from bench.kernels.resources import variant_of
 from bench.measuring.clock import Contenders, Samples, interleaved
 from fastvae.errors import suggest
-from fastvae.files.whole_file import write_whole
+from fastvae.files.atomic_write import write_atomically
 from fastvae.kernels import dispatch, tiles
 from fastvae.recipes import RECIPES
 from tools.tune.problems import OPS, Entries, Problem, gather
@@ -67,7 +67,7 @@ def write(out: Path, keys: Iterable[str], chosen: Entries) -> None:
     kept = json.loads(out.read_text()) if out.exists() else {}
     entries = {k: v for k, v in kept.items() if k not in keys} | chosen
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items()))
-    write_whole(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
+    write_atomically(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
 
 
 def compile_ahead(calls: list[Callable[[], object]]) -> None:

@@ -1,5 +1,6 @@
 """A data set of picture files that are decoded when they are asked for."""
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
 
 CROP = "auto"
+_logger = logging.getLogger("fastvae")
 
 
 class PictureFiles:
@@ -36,7 +38,8 @@ class PictureFiles:
         self.paths: list[Path] = source.images
         self.image_size = image_size
         self._splits = source.splits
-        self._broken = BrokenPictures(source.names)
+        self._names = source.names
+        self._broken = BrokenPictures(source.names, "remove or replace them")
 
     def decode(self, index: int) -> np.ndarray:
         """One picture, decoded by Pillow.
@@ -57,7 +60,10 @@ class PictureFiles:
             image = decode_pillow.decode_file(self.paths[candidate], crop=CROP, size=self.image_size)
             if isinstance(image, np.ndarray):
                 return image
-            self._broken.add(candidate, image.reason)
+            if self._broken.add(candidate, image.reason):
+                name = shown(self._names[candidate])
+                _logger.warning("%s is broken and another picture takes its place: %s", name, image.reason)
+            self._broken.check()
         split = next(name for name, code in SPLITS.items() if code == self._splits[index])
         raise FastvaeError(
             f"every picture of the {split} split is broken; replace them (one is {shown(self.paths[index])})"

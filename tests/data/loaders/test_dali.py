@@ -162,7 +162,7 @@ def test_more_than_one_percent_broken_stops(many):
     for index in range(10, 20):
         hollow_out(many / f"{index:04}.jpg")
     batches = loader_of(many).batches(in_batches(range(45), BATCH))
-    with pytest.raises(FastvaeError, match=r"broken, and at most 4 \(1 %\) may be.*First: 0010.jpg: "):
+    with pytest.raises(FastvaeError, match=r"broken, and the limit is 4 \(1 %\).*First: 0010.jpg: "):
         list(batches)
 
 
