@@ -56,7 +56,7 @@ class _Command(Generic[Options]):
     out: Path | None = None  # folder of the run; runs/RECIPE-TIME if not given
     # go on with the run in this folder, from its newest checkpoint, or from the one that this path names
     resume: Path | None = None
-    other_data: bool = False  # with --resume: go on although --data holds other images than before
+    allow_other_data: bool = False  # with --resume: continue even if --data holds other images than before
     dry_run: bool = False  # print what would be trained, and stop
 
 
@@ -82,15 +82,17 @@ def run(argv: list[str]) -> int:
         _check_resumable(default, config)
         config = _lasting_as_asked(default, config, argv)
     else:
-        if command.other_data:
-            raise UsageError("--other-data goes with --resume")
+        if command.allow_other_data:
+            raise UsageError("--allow-other-data needs --resume")
         folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config, reasons = resolve(config)
     if command.dry_run:
         return _describe(config, folder, reasons)
     from fastvae.train.trainer import Trainer
 
-    trainer = Trainer(config, folder, resume=given is not None, checkpoint=checkpoint, other_data=command.other_data)
+    trainer = Trainer(
+        config, folder, resume=given is not None, checkpoint=checkpoint, allow_other_data=command.allow_other_data
+    )
     how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
     print(f"{how} {config.recipe} in {folder}", file=sys.stderr)
     return _finish(trainer, folder)

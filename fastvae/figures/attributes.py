@@ -86,7 +86,7 @@ def figure(
     given: np.ndarray | None,
     *,
     strength: float,
-    most: int,
+    limit: int,
     seed: int,
 ) -> np.ndarray:
     """A sheet with a row for each attribute and image.
@@ -98,12 +98,12 @@ def figure(
         given: uint8 [N, H, W, 3], every attribute is added to each of them; None for one held-out image without the
             attribute for each.
         strength: as in `manipulate`.
-        most: images on either side of an attribute.
+        limit: images with an attribute, and without it, that its direction is taken from.
         seed: of the choices.
     """
     originals = images.images[without(images, names, seed)] if given is None else np.tile(given, (len(names), 1, 1, 1))
     vae = run.model.accelerate()
-    vectors = attribute_vectors(vae, images, list(names), most=most, seed=seed, progress="encoding")
+    vectors = attribute_vectors(vae, images, list(names), limit=limit, seed=seed, progress="encoding")
     rows = [vector for vector in vectors for _ in range(len(originals) // len(names))]
     steps = [f"a = {a:.1f}" if 0 < a < 1 else f"a = {a:.0f}" for a in STEPS]
     panels = [

@@ -40,7 +40,7 @@ def attribute_vectors(
     images: PackedImages,
     names: list[str],
     *,
-    most: int = 2000,
+    limit: int = 2000,
     seed: int = 0,
     progress: str | None = None,
 ) -> list[AttributeVector]:
@@ -50,7 +50,7 @@ def attribute_vectors(
         vae: what encodes.
         images: with attributes, of the VAE's size.
         names: of the attributes, as the data set spells them.
-        most: images on either side; fewer are taken where there are fewer.
+        limit: images with an attribute, and as many without it; fewer where there are fewer.
         seed: of which ones.
         progress: as in `encode_images`.
 
@@ -67,7 +67,7 @@ def attribute_vectors(
         if name not in images.attribute_names:
             raise UsageError(f"no attribute {name!r}{suggest(name, images.attribute_names)}")
         has = images.attributes[order, images.attribute_names.index(name)] == 1
-        chosen[name] = order[has][:most], order[~has][:most]
+        chosen[name] = order[has][:limit], order[~has][:limit]
         if not all(map(len, chosen[name])):
             raise FastvaeError(f"every training image or none has the attribute {name}: there is no direction")
     wanted = np.unique(np.concatenate([side for sides in chosen.values() for side in sides]))

@@ -26,7 +26,7 @@ from fastvae.ranges import above, at_least, require
 
 # The loss network's maps of a batch's images, where somebody else has computed them.
 Features = tuple[Tensor, ...] | None
-Clipped = Literal["weights", "weights_but_norm", "gradients", "nothing"]
+Clipped = Literal["weights", "weights_except_norm", "gradients", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class VaeWganOptions(DfcVaeOptions):
     critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 to the letter; see METHOD.md for the others
     label_scale: float | None = None  # weight s of the adversarial loss, the paper's labels +-10; >= 0
     clip: float | None = None  # largest absolute value of what is clipped, > 0
-    clipped: Clipped | None = None  # what is clipped to that; weights_but_norm exempts BN's scale and shift
+    clipped: Clipped | None = None  # what is clipped; weights_except_norm exempts BN's scale and shift
     # rmsprop: as WGAN has it, at 5e-5 unless critic-lr says else
     critic_optimizer: Literal["adam", "rmsprop"] | None = None
     critic_lr: float | None = None  # initial learning rate of the critic, > 0
@@ -115,7 +115,7 @@ class VaeWgan(DfcVae):
         clip = form.clip if form.clipped.startswith("weights") else None
         optimizer = {"adam": ClippedAdam, "rmsprop": ClippedRMSprop}[form.optimizer]
         groups = [{"params": list(self.critic.parameters()), "clip": clip}]
-        if form.clipped == "weights_but_norm":
+        if form.clipped == "weights_except_norm":
             norms = [p for m in self.critic.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
             others = [p for p in self.critic.parameters() if all(p is not q for q in norms)]
             groups = [{"params": others, "clip": clip}, {"params": norms, "clip": None}]

@@ -24,6 +24,7 @@ from fastvae.errors import FastvaeError
 from fastvae.files import locks
 from fastvae.files.reading import Malformed, conform, open_regular, parse_json
 from fastvae.files.tensor_file import open_safetensors
+from fastvae.renamed import renamed_config
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -209,7 +210,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         config = conform(values.get("config"), dict[str, Any], "config")
     except Malformed as error:
         raise FastvaeError(f"the config in {path} cannot be read ({error}): has the file been edited?") from error
-    return {**values, "step": step, "config": config}
+    return {**values, "step": step, "config": renamed_config(config)}
 
 
 def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[str] = ("",)) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.reading import Malformed, conform, unknown_fields
 from fastvae.objectives import OBJECTIVES, name_of
+from fastvae.renamed import renamed_config
 
 _logger = logging.getLogger("fastvae")
 
@@ -30,7 +31,7 @@ def from_json(values: Any) -> Config:
             the model's is not known to this version.
     """
     try:
-        values = conform(values, dict[str, Any], "the config")
+        values = renamed_config(conform(values, dict[str, Any], "the config"))
         objective = conform(values.get("objective"), dict[str, Any], "objective")
         name = conform(objective.pop("name", None), str, "objective.name")
         if name not in OBJECTIVES:

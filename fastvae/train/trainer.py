@@ -42,7 +42,7 @@ class Trainer:
         folder: where the run is written; created, unless `resume`.
         resume: go on from the newest checkpoint in `folder`, or from the beginning if it has none.
         checkpoint: go on from this one of `folder` instead; later ones are kept under other names.
-        other_data: go on although the images are others than those that the checkpoint was trained on.
+        allow_other_data: go on although the images are others than those that the checkpoint was trained on.
 
     Attributes:
         done: steps done.
@@ -61,18 +61,18 @@ class Trainer:
         *,
         resume: bool = False,
         checkpoint: Path | None = None,
-        other_data: bool = False,
+        allow_other_data: bool = False,
     ):
         self.run = RunFolder(folder)
         if resume:
             self.run.hold()
         try:
-            self._open(config, resume, checkpoint, other_data)
+            self._open(config, resume, checkpoint, allow_other_data)
         except BaseException:
             self.run.close()
             raise
 
-    def _open(self, config: Config, resume: bool, named: Path | None, other_data: bool) -> None:
+    def _open(self, config: Config, resume: bool, named: Path | None, allow_other_data: bool) -> None:
         device = torch.device(config.train.device)
         try:
             images, self.order = open_data(config)
@@ -92,7 +92,7 @@ class Trainer:
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         if resume:
-            self._go_on(named, other_data)
+            self._go_on(named, allow_other_data)
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
@@ -106,7 +106,7 @@ class Trainer:
         # Whether networks, optimisers and noise are those after `done` steps.
         self._between_steps = True
 
-    def _go_on(self, named: Path | None, other_data: bool) -> None:
+    def _go_on(self, named: Path | None, allow_other_data: bool) -> None:
         """Restores a checkpoint, if there is one."""
         checkpoint_files.tidy(self.run.checkpoints)
         found = checkpoint_files.checkpoints(self.run.checkpoints)
@@ -114,7 +114,7 @@ class Trainer:
             state = checkpoint.restore(
                 newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
             )
-            self._check_data(newest, state.data, other_data)
+            self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
             self.done, self.seconds = state.step, state.seconds
@@ -123,14 +123,14 @@ class Trainer:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
 
-    def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:
+    def _check_data(self, newest: Path, before: Identity | None, allow_other_data: bool) -> None:
         if before is None or before == self.data:
             return
         words = f"{self.config.data} holds other images than those that {newest} was trained on"
         counts = f" ({self.data.train} training images, {before.train} then)"
-        if not other_data:
+        if not allow_other_data:
             raise FastvaeError(
-                f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
+                f"{words}{counts}: give the images of then with --data, or go on with these with --allow-other-data"
             )
         _logger.warning("%s%s: going on with these, as asked", words, counts)
 

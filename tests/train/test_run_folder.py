@@ -175,9 +175,9 @@ def test_other_images_under_the_same_name_are_refused_unless_asked_for(train, pa
     before = (run / "stats.jsonl").read_bytes(), (run / "config.json").read_bytes()
     assert train("--resume", str(run), "--steps", "4") == 1
     said = capsys.readouterr().err
-    assert "other images" in said and "52 training images, 40 then" in said and "--other-data" in said
+    assert "other images" in said and "52 training images, 40 then" in said and "--allow-other-data" in said
     assert before == ((run / "stats.jsonl").read_bytes(), (run / "config.json").read_bytes())
-    assert train("--resume", str(run), "--steps", "4", "--other-data") == 0
+    assert train("--resume", str(run), "--steps", "4", "--allow-other-data") == 0
 
 
 def test_weights_of_the_loss_network_that_moved(train, tmp_path, capsys):
