@@ -101,7 +101,7 @@ class _Attributes:
 
     run: _Run  # a VAE, as `samples` takes it
     data: str | None = None  # with attributes: a file of `fastvae prepare`, or faces
-    names: tuple[str, ...] = ()  # attributes; if not given the paper's six, or the first that vary
+    names: tuple[str, ...] = ()  # attributes; if not given six that vary, the paper's first
     images: tuple[Path, ...] = ()  # picture files to take instead of held-out images without the attribute
     strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0, at most 1000
     limit: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
@@ -115,11 +115,12 @@ class _Attributes:
 
     def figure(self):
         from fastvae.figures import attributes, originals
+        from fastvae.inference.attribute_vectors import choose_attributes
         from fastvae.runs import open as runs
 
         vae = runs.open_vae(self.run)
         images = originals.data_of(vae, self.data)
-        names = attributes.choose_names(images, self.names)
+        names = choose_attributes(images, self.names)
         given = originals.read_files(self.images, vae.model.image_size) if self.images else None
         return attributes.figure(vae, images, names, given, strength=self.strength, limit=self.limit, seed=self.seed)
 

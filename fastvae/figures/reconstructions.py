@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastvae import pictures
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
 from fastvae.pictures import finite_pixels, to_images
@@ -17,11 +18,9 @@ def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
         return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
 
 
-def psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:
-    """10 log10(255^2 / mean squared error) of each image, averaged over uint8 [N, H, W, 3]; infinite if all equal."""
-    errors = np.square(originals.astype(np.float64) - pixels).mean((1, 2, 3))
-    with np.errstate(divide="ignore"):
-        return float(np.mean(10 * np.log10(255**2 / errors)))
+def psnr_db(originals: np.ndarray, fakes: np.ndarray) -> float:
+    """`fastvae.pictures.psnr_db` of uint8 images [N, H, W, 3], averaged over them."""
+    return pictures.psnr_db(to_images(torch.from_numpy(originals)), to_images(torch.from_numpy(fakes))).mean().item()
 
 
 def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarray:

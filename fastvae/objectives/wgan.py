@@ -43,6 +43,9 @@ class WganOptions:
 class Wgan(Dcgan):
     """DCGAN's networks, the discriminator as the critic."""
 
+    title = "WGAN"
+    description = "Wasserstein critic with clipped weights, no encoder"
+
     def __init__(self, options: WganOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
         self.noise_size = 2 * model.latent  # the generator's step draws anew

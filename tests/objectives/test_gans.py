@@ -128,7 +128,7 @@ def test_wgans_passes_follow_the_rounds():
     objective = build(
         Wgan, WganOptions(critic_steps=2, warmup_generator_steps=0, warmup_every=10**6, warmup_critic_steps=1)
     )
-    named = [[part.name for part in objective.passes(step)] for step in range(4)]
+    named = [[pass_.name for pass_ in objective.passes(step)] for step in range(4)]
     assert named == [
         ["discriminator", "generator"],
         ["discriminator"],

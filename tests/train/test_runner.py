@@ -89,7 +89,7 @@ def test_warming_up_needs_no_more_of_the_meter_than_a_step(packed):
     training = Training(packed, "cpu", log_every=1)
     training.run(range(1))
     for _ in range(3):  # as often as before a capture
-        training.runner._rehearse(0, _State(training.runner))
+        training.runner._warm_up(0, _State(training.runner))
     assert training.run(range(1, 2)).keys() == {"kl", "rec", "critic"}
 
 
