@@ -1,4 +1,4 @@
-"""The recipes: what `fastvae train NAME` starts from. A recipe is a config under a name, and what it is for."""
+"""The recipes: named configs that `fastvae train NAME` starts from."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,14 +17,14 @@ from fastvae.objectives.wgan import WganOptions
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `fastvae train NAME` starts from.
+    """A named config.
 
     Attributes:
-        about: one sentence for people.
-        config: the whole run, which names the recipe.
+        description: one sentence, for `fastvae train NAME --help`.
+        config: of the complete run; it holds the recipe's name.
     """
 
-    about: str
+    description: str
     config: Config
 
     def __call__(self) -> Config:
@@ -36,18 +36,18 @@ class Recipe:
         """The recipe's name."""
         return self.config.recipe
 
-    def derive(self, name: str, about: str, objective=None, **changes) -> "Recipe":
-        """A recipe that differs in some fields.
+    def derive(self, name: str, description: str, objective=None, **changes) -> "Recipe":
+        """A recipe that differs from this one in some fields.
 
         Args:
-            name: a whole name, or an ending that begins with "-".
-            about: one sentence for people.
-            objective: its options; None for those of this recipe.
+            name: its name; one that begins with "-" is appended to this recipe's name.
+            description: as the attribute.
+            objective: options of the objective; None for those of this recipe.
             changes: fields of `Config`.
         """
         name = self.name + name if name.startswith("-") else name
         objective = self.config.objective if objective is None else objective
-        return Recipe(about, replace(self.config, recipe=name, objective=objective, **changes))
+        return Recipe(description, replace(self.config, recipe=name, objective=objective, **changes))
 
 
 DEMO = Recipe(
@@ -101,10 +101,10 @@ _PAPER = (
 @dataclass(frozen=True)
 class _System:
     name: str
-    about: str
+    description: str
     objective: Any
     width: int = 32
-    # None for the paper's own, which its schedule halves after every epoch.
+    # None for the paper's, which is halved after every epoch.
     lr: float | None = None
 
 
@@ -124,12 +124,12 @@ _SYSTEMS = (
     _System("lsgan", "LSGAN: loss-sensitive, margins that grow with distance", LsganOptions(), width=64, lr=1e-4),
 )
 
-# What the paper compares with (4.2, Figs. 3 to 6), on both of its data sets. Each has its own source's learning rate
-# and optimiser, and this paper's batches, epochs and latent size.
+# The systems that the paper compares with (4.2, Figs. 3 to 6), on both of its data sets. Learning rates and optimisers
+# are those of each system's source; batch size, epochs and latent size are this paper's.
 _COMPARED = tuple(
     base.derive(
         f"-{system.name}",
-        f"{system.about}; give --data.",
+        f"{system.description}; give --data.",
         system.objective,
         model=ModelConfig(image_size=base.config.model.image_size, width=system.width),
         train=TrainConfig() if system.lr is None else TrainConfig(lr=system.lr, lr_decay=1.0),
@@ -139,11 +139,11 @@ _COMPARED = tuple(
 )
 
 
-def _ablation(name: str, about: str, **options):
-    return CELEBA64.derive(name, f"{about}; give --data.", VaeWganOptions(**{"critic": "balanced", **options}))
+def _ablation(name: str, description: str, **options):
+    return CELEBA64.derive(name, f"{description}; give --data.", VaeWganOptions(**{"critic": "balanced", **options}))
 
 
-# The paper's ablations of its model on CelebA: one layer, other weights, no reconstruction loss, other labels.
+# The paper's ablations of its model on CelebA: one layer, other loss weights, no reconstruction loss, other labels.
 # (alpha, beta) = (1, 0.5) is celeba64 itself.
 _ABLATIONS = (
     *(

@@ -157,9 +157,9 @@ def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VA
             "evaluate` take its run, and what encodes or reconstructs cannot"
         )
     prefix = f"{view}." if view else ""
-    parts = f"{prefix}encoder.", f"{prefix}decoder."
-    if not any(name.startswith(parts) for name in names):
+    prefixes = f"{prefix}encoder.", f"{prefix}decoder."
+    if not any(name.startswith(prefixes) for name in names):
         raise FastvaeError(f"{file} holds no VAE: was another kind of network trained in that run?")
-    vae = filled(VAE, model, file, prefix, parts)
+    vae = filled(VAE, model, file, prefix, prefixes)
     vae.run = of_checkpoint(metadata, file, view)
     return vae.to(usable_device(device)).eval()

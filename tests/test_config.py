@@ -14,7 +14,7 @@ def test_every_recipe_survives_json(name):
     config = RECIPES[name]()
     assert config.recipe == name
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
-    assert RECIPES[name].about.endswith(".")
+    assert RECIPES[name].description.endswith(".")
 
 
 def test_the_papers_schedule():
@@ -29,13 +29,13 @@ def test_the_papers_schedule():
 
 def test_configs_of_another_version():
     values = to_json(RECIPES["demo"]())
-    with pytest.raises(FastvaeError, match="no objective 'vae_wgn' in this version, did you mean 'vae_wgan'"):
+    with pytest.raises(FastvaeError, match="this version has no objective 'vae_wgn', did you mean 'vae_wgan'"):
         from_json({**values, "objective": {**values["objective"], "name": "vae_wgn"}})
     with pytest.raises(FastvaeError, match="model has a field 'colour', which this version does not know"):
         from_json({**values, "model": {**values["model"], "colour": 1}})
 
 
-def test_what_a_later_version_adds_to_the_schedule_is_left_out_with_a_word(caplog):
+def test_what_a_later_version_adds_to_the_schedule_is_ignored_with_a_warning(caplog):
     config = RECIPES["demo"]()
     values = to_json(config)
     assert from_json({**values, "train": {**values["train"], "colour": 1}, "later": []}) == config

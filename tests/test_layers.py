@@ -13,7 +13,7 @@ LAYERS = (
     "fastvae.kernels",
     "fastvae.version",
     "fastvae.errors",
-    "fastvae.ranges  fastvae.memory  fastvae.progress_bar",
+    "fastvae.ranges  fastvae.memory  fastvae.progress_bar  fastvae.renamed",
     "fastvae.files",
     "fastvae.machine  fastvae.pictures  fastvae.charts",
     "fastvae.nn  fastvae.optim",

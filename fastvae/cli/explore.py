@@ -27,7 +27,7 @@ class _Command:
     # data set with attributes for the sliders: "faces", a file of `fastvae prepare`, or a folder of images; if not
     # given, that of the run
     data: str | None = None
-    attributes: tuple[str, ...] = ()  # sliders; if not given, the paper's six or the first eight that vary
+    attributes: tuple[str, ...] = ()  # sliders; if not given, six that vary, the paper's first
     host: str = "127.0.0.1"  # address to listen on; the usual one is reached from this machine alone
     port: int = 8000  # 0 to 65535; 0: any that is free
     open: bool = field(default_factory=_has_display)  # open a browser; if not given, where there is a display

@@ -101,27 +101,28 @@ class _Attributes:
 
     run: _Run  # a VAE, as `samples` takes it
     data: str | None = None  # with attributes: a file of `fastvae prepare`, or faces
-    names: tuple[str, ...] = ()  # attributes; if not given the paper's six, or the first that vary
+    names: tuple[str, ...] = ()  # attributes; if not given six that vary, the paper's first
     images: tuple[Path, ...] = ()  # picture files to take instead of held-out images without the attribute
     strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0, at most 1000
-    most: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
+    limit: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
     seed: int = 0  # of the choices of images, 0 to 2^63 - 1
     out: Path = Path("attributes.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
-        require(self, strength=up_to(_STRONGEST), most=at_least(1), seed=_SEEDS)
+        require(self, strength=up_to(_STRONGEST), limit=at_least(1), seed=_SEEDS)
         if len(self.images) * max(len(self.names), 6) > _MOST_CELLS:
             raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer: name fewer images or attributes")
 
     def figure(self):
         from fastvae.figures import attributes, originals
+        from fastvae.inference.attribute_vectors import choose_attributes
         from fastvae.runs import open as runs
 
         vae = runs.open_vae(self.run)
         images = originals.data_of(vae, self.data)
-        names = attributes.choose_names(images, self.names)
+        names = choose_attributes(images, self.names)
         given = originals.read_files(self.images, vae.model.image_size) if self.images else None
-        return attributes.figure(vae, images, names, given, strength=self.strength, most=self.most, seed=self.seed)
+        return attributes.figure(vae, images, names, given, strength=self.strength, limit=self.limit, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from fastvae.files.places import resolved
+from fastvae.renamed import renamed_flags
 
 Command = TypeVar("Command")
 
@@ -38,7 +39,7 @@ def parse(
         SystemExit: help was asked for, or the flags cannot be parsed.
     """
     with _registry:
-        parsed = tyro.cli(command, prog=prog, args=list(args), **options)
+        parsed = tyro.cli(command, prog=prog, args=renamed_flags(args), **options)
     if not dataclasses.is_dataclass(parsed):
         return parsed
     values = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}

@@ -21,8 +21,8 @@ from fastvae.train.config_json import from_json, to_json
 if TYPE_CHECKING:
     from fastvae.train.trainer import Trainer
 
-# What may change when a run goes on: how long it lasts, where it runs, what it writes, and the learning rate, which may
-# have been the reason why it stopped. The rest would make another run of it.
+# Options that may change when a run is resumed: schedule, hardware, logging, and the learning rate, which may have been
+# why the run diverged. Changing any other option would make it a different run.
 _RESUMABLE = {
     "device",
     "precision",
@@ -45,19 +45,19 @@ _RESUMABLE = {
 
 @dataclass(frozen=True)
 class _Flags(Config[Options], Generic[Options]):
-    """A whole run."""
+    """A complete run."""
 
-    recipe: tyro.conf.Suppress[str]  # named first, and no flag
+    recipe: tyro.conf.Suppress[str]  # the positional argument, not a flag
 
 
 @dataclass(frozen=True)
 class _Command(Generic[Options]):
     config: _Flags[Options]
-    out: Path | None = None  # folder of the run; runs/RECIPE-TIME if not given
-    # go on with the run in this folder, from its newest checkpoint, or from the one that this path names
+    out: Path | None = None  # folder of the run; default: runs/RECIPE-TIME
+    # continue the run in this folder from its newest checkpoint, or from this checkpoint of a run
     resume: Path | None = None
-    other_data: bool = False  # with --resume: go on although --data holds other images than before
-    dry_run: bool = False  # print what would be trained, and stop
+    allow_other_data: bool = False  # with --resume: continue even if --data holds other images than before
+    dry_run: bool = False  # print the resolved config and exit
 
 
 def run(argv: list[str]) -> int:
@@ -78,19 +78,21 @@ def run(argv: list[str]) -> int:
 
     if folder:
         if command.out:
-            raise UsageError("--out does not go with --resume: a run goes on in its own folder")
+            raise UsageError("--out cannot be combined with --resume: a resumed run stays in its folder")
         _check_resumable(default, config)
-        config = _lasting_as_asked(default, config, argv)
+        config = _without_overridden_steps(default, config, argv)
     else:
-        if command.other_data:
-            raise UsageError("--other-data goes with --resume")
+        if command.allow_other_data:
+            raise UsageError("--allow-other-data needs --resume")
         folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     config, reasons = resolve(config)
     if command.dry_run:
-        return _describe(config, folder, reasons)
+        return _print_plan(config, folder, reasons)
     from fastvae.train.trainer import Trainer
 
-    trainer = Trainer(config, folder, resume=given is not None, checkpoint=checkpoint, other_data=command.other_data)
+    trainer = Trainer(
+        config, folder, resume=given is not None, checkpoint=checkpoint, allow_other_data=command.allow_other_data
+    )
     how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
     print(f"{how} {config.recipe} in {folder}", file=sys.stderr)
     return _finish(trainer, folder)
@@ -111,7 +113,7 @@ def _finish(trainer: "Trainer", folder: Path) -> int:
             f"fastvae train --resume {shown} --minutes {longer:.3g}"
         )
     else:
-        view = next(iter(trainer.objective.parts()))  # "" but for a multi-view run's
+        view = next(iter(trainer.objective.systems()))  # "" but for a multi-view run's
         print(f"done after {done} steps; try: fastvae generate {shlex.quote(str(folder / view))}")
     if trainer.picture is not None:
         print(f"picture to open: {trainer.picture}")
@@ -119,7 +121,7 @@ def _finish(trainer: "Trainer", folder: Path) -> int:
 
 
 def _resumed(argv: list[str]) -> Path | None:
-    # Before the real parsing, because the resumed run's config gives that parsing its defaults.
+    # Parsed first, because the resumed run's config holds the defaults of all other flags.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", nargs="?", const="")
     given = parser.parse_known_args(argv)[0].resume
@@ -138,23 +140,23 @@ def _default(name: str | None, resume: Path | None, *, wants_help: bool) -> Conf
         except FastvaeError as error:
             raise FastvaeError(f"{resume / 'config.json'}: {error}") from error
         if name not in (None, config.recipe):
-            raise UsageError(f"{resume} is a run of {config.recipe}, not of {name}: leave the recipe out")
+            raise UsageError(f"{resume} is a run of {config.recipe}, not of {name}: omit the recipe")
         return config
     if name is None:
         if wants_help:
             return RECIPES["demo"]()
-        raise UsageError(f"which recipe? There are: {', '.join(RECIPES)}")
+        raise UsageError(f"expected a recipe: one of {', '.join(RECIPES)}")
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}{suggest(name, RECIPES)}")
     return RECIPES[name]()
 
 
 def _parse(default: Config, argv: list[str]) -> _Command:
-    about = RECIPES[default.recipe].about if default.recipe in RECIPES else ""
+    description = RECIPES[default.recipe].description if default.recipe in RECIPES else ""
     return parse(
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",
-        description=f"{about}\n\nRecipes: {', '.join(RECIPES)}.",
+        description=f"{description}\n\nRecipes: {', '.join(RECIPES)}.",
         default=_Command(_Flags(**_fields(default))),
         args=argv,
     )
@@ -167,18 +169,18 @@ def _fields(config: Config) -> dict[str, Any]:
 def _check_resumable(before: Config, after: Config) -> None:
     kept = replace(after.train, **{f: getattr(before.train, f) for f in _RESUMABLE})
     objective = after.objective
-    if hasattr(objective, "vgg"):  # whether it leads to the same weights is seen when they are there
+    if hasattr(objective, "vgg"):  # whether its weights are the same is checked when they are loaded
         objective = replace(objective, vgg=before.objective.vgg)
     if replace(after, train=kept, data=before.data, objective=objective) != before:
         others = ", ".join("--" + field.replace("_", "-") for field in sorted(_RESUMABLE))
         raise UsageError(
-            "a resumed run keeps its model, objective and optimiser settings; what may change is: --data and --vgg, if "
-            f"only their places do, {others}"
+            "a resumed run keeps its model, objective and optimiser settings; only these flags may change: --data and "
+            f"--vgg (the same files elsewhere), {others}"
         )
 
 
-def _lasting_as_asked(before: Config, after: Config, argv: list[str]) -> Config:
-    """The config without an earlier --steps where --epochs is asked for now, which would have no effect."""
+def _without_overridden_steps(before: Config, after: Config, argv: list[str]) -> Config:
+    """Drops an earlier --steps if --epochs is given now, which otherwise would have no effect."""
 
     def given(flag: str) -> bool:
         return any(argument == flag or argument.startswith(f"{flag}=") for argument in argv)
@@ -188,11 +190,11 @@ def _lasting_as_asked(before: Config, after: Config, argv: list[str]) -> Config:
     return after
 
 
-def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
+def _print_plan(config: Config, folder: Path, reasons: dict[str, str]) -> int:
     from fastvae.train.build import open_data
 
+    config, images, order = open_data(config)
     train = config.train
-    images, order = open_data(config)
     print(json.dumps(to_json(config), indent=1))
     for name, reason in reasons.items():
         print(f"{name} {getattr(config.train, name)}: {reason}")
@@ -200,5 +202,5 @@ def _describe(config: Config, folder: Path, reasons: dict[str, str]) -> int:
     print(f"{images.name}: {order.count} training images, {len(images.held_out(train.held_out))} held out")
     steps = f"{order.steps_of(train)} steps of {train.batch_size} images, {order.steps_per_epoch} an epoch"
     print(f"{steps}, into {folder}")
-    print("dry run: nothing was trained, and the run's folder was not made")
+    print("dry run: nothing was trained or written")
     return 0

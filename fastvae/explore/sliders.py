@@ -10,10 +10,8 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import resolved
 from fastvae.files.reading import read_json
 from fastvae.inference.accelerated import AcceleratedVAE
-from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
+from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors, choose_attributes
 from fastvae.train.run_summary import RunSummary
-
-_WITHOUT_THE_PAPERS = 8
 
 
 class NoSliders(FastvaeError):
@@ -28,7 +26,7 @@ def make_sliders(
     Args:
         vae: what encodes.
         data: as `open_images` takes it; None for what the run was trained on.
-        names: of the attributes; none for the paper's six where the data set has them, else the first eight that vary.
+        names: as `choose_attributes` takes them.
         trained_on: data of the run, None if it is not known.
 
     Raises:
@@ -37,27 +35,14 @@ def make_sliders(
     """
     try:
         images = _open(data if data is not None else _still_there(trained_on), vae.image_size)
-        names = tuple(dict.fromkeys(names)) or choose(images)
+        chosen = choose_attributes(images, names)
     except FastvaeError as error:
         if data is not None:
             raise
         if names:
             raise UsageError(f"--attributes needs a data set that has them, --data: {error}") from error
         raise NoSliders(str(error)) from error
-    return attribute_vectors(vae, images, list(names), progress="attributes")
-
-
-def choose(images: PackedImages) -> tuple[str, ...]:
-    """The paper's six as far as the training images have them, else the first eight attributes that vary.
-
-    Raises:
-        FastvaeError: none varies.
-    """
-    has = images.attributes[images.indices("train")]
-    varies = [name for name, v in zip(images.attribute_names, has.any(0) & ~has.all(0), strict=True) if v]
-    if not varies:
-        raise FastvaeError(f"in {images.path} no attribute differs between the training images")
-    return tuple(name for name in PAPER if name in varies) or tuple(varies[:_WITHOUT_THE_PAPERS])
+    return attribute_vectors(vae, images, chosen, progress="attributes")
 
 
 def trained_on(run: str | Path, summary: RunSummary | None) -> str | None:

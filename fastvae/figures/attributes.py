@@ -10,42 +10,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastvae.data.packed import PackedImages
-from fastvae.errors import FastvaeError, UsageError, suggest
+from fastvae.errors import FastvaeError
 from fastvae.figures.interpolation import STEPS, decode_rows
-from fastvae.figures.originals import some
+from fastvae.figures.originals import sample
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.inference.accelerated import AcceleratedVAE
-from fastvae.inference.attribute_vectors import PAPER, AttributeVector, attribute_vectors
+from fastvae.inference.attribute_vectors import AttributeVector, attribute_vectors
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
 from fastvae.runs.open import Run
 
-# Of the training images on the rarer side, for an attribute that nobody asked for by name.
-_ENOUGH = 0.01
 
-
-def choose_names(images: PackedImages, names: Sequence[str]) -> list[str]:
-    """The attributes that are named; where none is, six: the paper's where they are, then the first that vary.
-
-    Raises:
-        UsageError: there is no such attribute.
-        FastvaeError: the data set has no attributes, or none that varies.
-    """
-    if images.attributes is None:
-        raise FastvaeError(f"{images.path} has no attributes; prepare CelebA with its list_attr_celeba.txt beside it")
-    for name in names:
-        if name not in images.attribute_names:
-            raise UsageError(f"no attribute {name!r}{suggest(name, images.attribute_names)}")
-    if names:
-        return list(dict.fromkeys(names))
-    share = dict(zip(images.attribute_names, images.attributes[images.indices("train")].mean(0), strict=True))
-    ordered = dict.fromkeys([*(name for name in PAPER if name in share), *share])
-    if not (found := [name for name in ordered if _ENOUGH <= share[name] <= 1 - _ENOUGH]):
-        raise FastvaeError(f"no attribute of {images.path} varies enough to have a direction; name some with --names")
-    return found[: len(PAPER)]
-
-
-def without(images: PackedImages, names: Sequence[str], seed: int) -> np.ndarray:
+def images_without(images: PackedImages, names: Sequence[str], seed: int) -> np.ndarray:
     """int64 [A]: for each attribute a held-out image without it, different ones as far as there are.
 
     Raises:
@@ -57,7 +33,7 @@ def without(images: PackedImages, names: Sequence[str], seed: int) -> np.ndarray
         if not len(lacking):
             raise FastvaeError(f"every held-out image has the attribute {name}; give others with --images")
         fresh = np.setdiff1d(lacking, taken)
-        taken.append(some(fresh if len(fresh) else lacking, 1, seed, "held-out images")[0])
+        taken.append(sample(fresh if len(fresh) else lacking, 1, seed, "held-out images")[0])
     return np.array(taken)
 
 
@@ -86,7 +62,7 @@ def figure(
     given: np.ndarray | None,
     *,
     strength: float,
-    most: int,
+    limit: int,
     seed: int,
 ) -> np.ndarray:
     """A sheet with a row for each attribute and image.
@@ -98,12 +74,14 @@ def figure(
         given: uint8 [N, H, W, 3], every attribute is added to each of them; None for one held-out image without the
             attribute for each.
         strength: as in `manipulate`.
-        most: images on either side of an attribute.
+        limit: images with an attribute, and without it, that its direction is taken from.
         seed: of the choices.
     """
-    originals = images.images[without(images, names, seed)] if given is None else np.tile(given, (len(names), 1, 1, 1))
+    originals = (
+        images.images[images_without(images, names, seed)] if given is None else np.tile(given, (len(names), 1, 1, 1))
+    )
     vae = run.model.accelerate()
-    vectors = attribute_vectors(vae, images, list(names), most=most, seed=seed, progress="encoding")
+    vectors = attribute_vectors(vae, images, names, limit=limit, seed=seed, progress="encoding")
     rows = [vector for vector in vectors for _ in range(len(originals) // len(names))]
     steps = [f"a = {a:.1f}" if 0 < a < 1 else f"a = {a:.0f}" for a in STEPS]
     panels = [

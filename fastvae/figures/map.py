@@ -10,7 +10,7 @@ import numpy as np
 
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError
-from fastvae.figures.originals import some
+from fastvae.figures.originals import sample
 from fastvae.figures.sheet import Panel, draw
 from fastvae.inference.encode_images import encode_images
 from fastvae.runs.open import Run
@@ -100,8 +100,8 @@ def choose(images: PackedImages, count: int, seed: int) -> tuple[np.ndarray, str
         FastvaeError: all are too few.
     """
     if len(held_out := np.flatnonzero(images.splits != 0)) >= count:
-        return some(held_out, count, seed, "images"), "held-out images"
-    return some(np.arange(len(images)), count, seed, f"images for a map of {count}"), "images of the data set"
+        return sample(held_out, count, seed, "images"), "held-out images"
+    return sample(np.arange(len(images)), count, seed, f"images for a map of {count}"), "images of the data set"
 
 
 def figure(run: Run, images: PackedImages, chosen: np.ndarray, kind: str, side: int, seed: int) -> np.ndarray:

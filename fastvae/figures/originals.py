@@ -33,8 +33,8 @@ def data_of(run: Run, data: str | None) -> PackedImages:
         ) from error
 
 
-def some(indices: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
-    """int64 [count]: a seeded choice.
+def sample(indices: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
+    """int64 [count]: a random sample without repetition.
 
     Raises:
         FastvaeError: there are fewer.
@@ -73,4 +73,4 @@ def given_or_held_out(
     if files:
         return read_files(files, run.model.image_size), "given files"
     images = data_of(run, data)
-    return images.images[some(images.held_out(), count, seed, "held-out images")], f"held-out images, seed {seed}"
+    return images.images[sample(images.held_out(), count, seed, "held-out images")], f"held-out images, seed {seed}"

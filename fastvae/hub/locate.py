@@ -25,7 +25,9 @@ Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def filled(kind: type[Network], model: ModelConfig, file: Path, prefix: str, parts: tuple[str, ...] = ("",)) -> Network:
+def filled(
+    kind: type[Network], model: ModelConfig, file: Path, prefix: str, prefixes: tuple[str, ...] = ("",)
+) -> Network:
     """A network with the weights of a file, float32.
 
     Args:
@@ -33,7 +35,7 @@ def filled(kind: type[Network], model: ModelConfig, file: Path, prefix: str, par
         model: gives these.
         file: model.safetensors.
         prefix: of the weights' names in the file.
-        parts: prefixes of the names that belong to the network.
+        prefixes: of the names that belong to the network.
 
     Raises:
         FastvaeError: the file's tensors are not those of this network; nothing was allocated for it then.
@@ -41,7 +43,7 @@ def filled(kind: type[Network], model: ModelConfig, file: Path, prefix: str, par
     with torch.device("meta"):
         network = kind(model.image_size, model.width, model.latent)
     expected = {f"{prefix}{name}": like for name, like in network.state_dict().items()}
-    tensors = checkpoint_files.read_like(file, expected, prefixes=parts)
+    tensors = checkpoint_files.read_like(file, expected, prefixes=prefixes)
     network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()}, assign=True)
     return network
 

@@ -5,15 +5,10 @@ from typing import Any
 
 from fastvae.files.places import shown
 from fastvae.models import VAE
+from fastvae.objectives import OBJECTIVES, title_of
 from fastvae.train.run_summary import RunSummary
 
 _TAGS = ("fastvae", "vae", "variational-autoencoder", "image-generation", "image-reconstruction")
-_SYSTEMS = {
-    "vae_wgan": "VAE-WGAN: KL divergence, feature loss of VGG-19 and a Wasserstein critic",
-    "dfc_vae": "deep-feature-consistent VAE: KL divergence and feature loss of VGG-19",
-    "vae_gan": "VAE/GAN: KL divergence and a similarity in the features of the discriminator that judges it",
-    "plain_vae": "plain VAE: KL divergence and squared error of pixels",
-}
 _DATA = {"faces": "faces that fastvae draws itself (its embedded data set)"}
 _LOSSES = {
     "kl": "KL divergence, nats",
@@ -79,7 +74,7 @@ def _training(run: RunSummary) -> list[str]:
     batch_size, lr, decay = (_number(train.get(name)) for name in ("batch_size", "lr", "lr_decay"))
     epoch, seconds = _number(run.losses.get("epoch")), _number(run.losses.get("seconds"))
     rows = {
-        "system": _SYSTEMS.get(objective["name"], _words(objective["name"])),
+        "system": _system(objective["name"]),
         "recipe": _words(config["recipe"]),
         "data": _DATA.get(config["data"], f"`{_words(config['data'])}`"),
         "schedule": f"{run.step:,} steps",
@@ -105,6 +100,10 @@ def _training(run: RunSummary) -> list[str]:
     if limits := _limits(run):
         parts.append("## Limits\n\n" + "\n".join(f"- {words}" for words in limits))
     return parts
+
+
+def _system(name: str) -> str:
+    return f"{title_of(name)}: {OBJECTIVES[name][1].description}" if name in OBJECTIVES else _words(name)
 
 
 def _limits(run: RunSummary) -> list[str]:

@@ -5,6 +5,7 @@
 Source: Hou et al., section 4.3.2, with 2,000 images on either side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,10 @@ from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.encode_images import encode_images
 from fastvae.models import VAE
 
-# Those of Fig. 12, as CelebA spells them.
-PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
+# The attributes of Fig. 12, as CelebA spells them.
+_PAPER = ("Bald", "Black_Hair", "Eyeglasses", "Male", "Smiling", "Mustache")
+# An attribute chosen by default: training images that have it, or lack it, over all training images.
+_MIN_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,34 @@ class AttributeVector:
     without_it: int
 
 
+def choose_attributes(images: PackedImages, names: Sequence[str] = ()) -> list[str]:
+    """The named attributes; without names six that vary: the paper's where the data set has them, then its first ones.
+
+    Raises:
+        UsageError: there is no such attribute.
+        FastvaeError: the data set has no attributes, or none that varies.
+    """
+    if images.attributes is None:
+        raise FastvaeError(f"{images.path} has no attributes; prepare CelebA with its list_attr_celeba.txt beside it")
+    for name in names:
+        if name not in images.attribute_names:
+            raise UsageError(f"no attribute {name!r}{suggest(name, images.attribute_names)}")
+    if names:
+        return list(dict.fromkeys(names))
+    share = dict(zip(images.attribute_names, images.attributes[images.indices("train")].mean(0), strict=True))
+    ordered = dict.fromkeys([*(name for name in _PAPER if name in share), *share])
+    varying = [name for name in ordered if _MIN_SHARE <= share[name] <= 1 - _MIN_SHARE]
+    if not varying:
+        raise FastvaeError(f"no attribute of {images.path} varies enough to have a direction; name the ones you want")
+    return varying[: len(_PAPER)]
+
+
 def attribute_vectors(
     vae: VAE | AcceleratedVAE,
     images: PackedImages,
-    names: list[str],
+    names: Sequence[str],
     *,
-    most: int = 2000,
+    limit: int = 2000,
     seed: int = 0,
     progress: str | None = None,
 ) -> list[AttributeVector]:
@@ -49,25 +74,22 @@ def attribute_vectors(
     Args:
         vae: what encodes.
         images: with attributes, of the VAE's size.
-        names: of the attributes, as the data set spells them.
-        most: images on either side; fewer are taken where there are fewer.
+        names: as `choose_attributes` takes them.
+        limit: images with an attribute, and as many without it; fewer where there are fewer.
         seed: of which ones.
         progress: as in `encode_images`.
 
     Raises:
-        UsageError: there is no such attribute.
-        FastvaeError: the data set has no attributes, or no image with, or none without, one of these.
+        UsageError, FastvaeError: as `choose_attributes`.
+        FastvaeError: no training image has an attribute, or all have it.
     """
-    if images.attributes is None:
-        raise FastvaeError(f"{images.path} has no attributes; prepare CelebA with its list_attr_celeba.txt beside it")
+    names = choose_attributes(images, names)
     random = np.random.Generator(np.random.PCG64(seed))
     order = random.permutation(images.indices("train"))
     chosen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
-        if name not in images.attribute_names:
-            raise UsageError(f"no attribute {name!r}{suggest(name, images.attribute_names)}")
         has = images.attributes[order, images.attribute_names.index(name)] == 1
-        chosen[name] = order[has][:most], order[~has][:most]
+        chosen[name] = order[has][:limit], order[~has][:limit]
         if not all(map(len, chosen[name])):
             raise FastvaeError(f"every training image or none has the attribute {name}: there is no direction")
     wanted = np.unique(np.concatenate([side for sides in chosen.values() for side in sides]))

@@ -30,10 +30,10 @@ class ResidualBlock(nn.Module):
         self.bn2 = BatchNorm2d(channels)
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
 
-    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; `parts` as in `BatchNorm2d`."""
-        y = self.activation(self.bn1(self.conv1(x), parts))
-        return self.activation(x + self.bn2(self.conv2(y), parts))
+    def forward(self, x: Tensor, batches: int = 1) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]; `batches` as in `BatchNorm2d`."""
+        y = self.activation(self.bn1(self.conv1(x), batches))
+        return self.activation(x + self.bn2(self.conv2(y), batches))
 
 
 class DownsamplingStage(nn.Sequential):
@@ -47,14 +47,14 @@ class DownsamplingStage(nn.Sequential):
             ResidualBlock(out_channels),
         )
 
-    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
-        """[B, I, H, W] -> [B, O, H/2, W/2]; `parts` as in `BatchNorm2d`."""
-        return self.after_convolution(self[0](x), parts)
+    def forward(self, x: Tensor, batches: int = 1) -> Tensor:
+        """[B, I, H, W] -> [B, O, H/2, W/2]; `batches` as in `BatchNorm2d`."""
+        return self.after_convolution(self[0](x), batches)
 
-    def after_convolution(self, x: Tensor, parts: int = 1) -> Tensor:
+    def after_convolution(self, x: Tensor, batches: int = 1) -> Tensor:
         """What follows the first convolution: [B, O, H/2, W/2] -> the same."""
         _, norm, activation, block = self
-        return block(activation(norm(x, parts)), parts)
+        return block(activation(norm(x, batches)), batches)
 
 
 def stage_widths(width: int) -> tuple[int, int, int, int]:

@@ -43,9 +43,9 @@ class Critic(nn.Module):
             One number per image for either side, [B] each.
         """
         first, *others = self.stages
-        x = first.after_convolution(torch.cat([first[0](real), first[0](fake)]), parts=2)
+        x = first.after_convolution(torch.cat([first[0](real), first[0](fake)]), batches=2)
         for stage in others:
-            x = stage(x, parts=2)
+            x = stage(x, batches=2)
         return self._score(x).chunk(2)
 
     def _score(self, x: Tensor) -> Tensor:

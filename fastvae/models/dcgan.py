@@ -63,20 +63,20 @@ class DcganDiscriminator(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
         self.apply(_draw_weights)
 
-    def forward(self, images: Tensor, parts: int = 1, layer: int | None = None) -> Tensor:
+    def forward(self, images: Tensor, batches: int = 1, layer: int | None = None) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> one number each, [B], float32 at least.
 
         Args:
             images: what is judged.
-            parts: as in `BatchNorm2d`.
+            batches: as in `BatchNorm2d`.
             layer: 1 to 4, to have the output of that convolution before its BN: [B, C, H / 2^layer, W / 2^layer].
         """
         x = self.convs[0](images)
         for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
-            x = conv(F.leaky_relu(x if norm is None else norm(x, parts), NEGATIVE_SLOPE))
+            x = conv(F.leaky_relu(x if norm is None else norm(x, batches), NEGATIVE_SLOPE))
         if layer is not None:
             return x
-        scores = self.head(F.leaky_relu(self.norms[-1](x, parts), NEGATIVE_SLOPE)).flatten()
+        scores = self.head(F.leaky_relu(self.norms[-1](x, batches), NEGATIVE_SLOPE)).flatten()
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 

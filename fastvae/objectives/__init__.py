@@ -1,4 +1,4 @@
-"""The systems that can be trained. One file each; this table is all that names them."""
+"""The systems that can be trained, one file each; this table is the only list of them."""
 
 from fastvae.objectives.base import Objective, Pass, Update
 from fastvae.objectives.dcgan import Dcgan, DcganOptions
@@ -10,7 +10,7 @@ from fastvae.objectives.vae_gan import VaeGan, VaeGanOptions
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
 from fastvae.objectives.wgan import Wgan, WganOptions
 
-# name -> (options, objective). The name stands in a run's config.json.
+# name in a run's config.json -> (options, objective)
 OBJECTIVES = {
     "vae_wgan": (VaeWganOptions, VaeWgan),
     "dfc_vae": (DfcVaeOptions, DfcVae),
@@ -28,4 +28,9 @@ def name_of(options) -> str:
     return next(name for name, (cls, _) in OBJECTIVES.items() if cls is type(options))
 
 
-__all__ = ["OBJECTIVES", "Objective", "Pass", "Update", "name_of"]
+def title_of(name: str) -> str:
+    """An objective's title, from its name in `OBJECTIVES`; a name that this version does not know, in capitals."""
+    return OBJECTIVES[name][1].title if name in OBJECTIVES else name.replace("_", "-").upper()
+
+
+__all__ = ["OBJECTIVES", "Objective", "Pass", "Update", "name_of", "title_of"]

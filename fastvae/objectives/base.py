@@ -1,7 +1,7 @@
-"""What the trainer knows of an objective, and all that it knows.
+"""The interface between the trainer and an objective.
 
-An objective owns its networks, says what each step computes and which networks move by which gradients. A new one
-is a new file beside this one: a dataclass of options, a subclass of `Objective`, and a line in `__init__.py`.
+An objective owns its networks and defines what each step computes and which networks its gradients update. To add one,
+write a file beside this one with a dataclass of options and a subclass of `Objective`, and list both in `__init__.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -19,13 +19,13 @@ LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and one backward pass, then the updates that use its gradients.
+    """One forward and one backward pass, and the updates that use its gradients.
 
     Attributes:
-        name: its key among the passes of an objective; each is compiled once.
+        name: unique among the objective's passes; each is compiled once.
         loss: (images [B, 3, H, W] in [-1, 1], noise [B, noise_size]) -> the scalar to differentiate and the
-            detached scalar terms to report. It is compiled as one graph, so it must not depend on Python state
-            that changes between steps.
+            detached scalar terms to log. It is compiled as one graph, so it must not depend on Python state that
+            changes between steps.
         updates: names of the updates to apply, in order.
     """
 
@@ -36,12 +36,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser and the gradient clipping before it.
+    """One optimiser, with optional gradient clipping before it.
 
     Attributes:
-        optimizer: moves the parameters in place; the schedule scales the `lr` that each group starts with.
+        optimizer: updates the parameters in place; the schedule scales each group's initial `lr`.
         clip_gradients: largest absolute value of a gradient's entry; None for no clipping.
-        gate: a term of the pass; where it is zero, parameters and optimiser stay as they are. None for always.
+        gate: name of a term of the pass. If that term is zero, the update is skipped. None: never skipped.
     """
 
     optimizer: torch.optim.Optimizer
@@ -49,10 +49,10 @@ class Update:
     gate: str | None = None
 
     def apply(self, terms: Mapping[str, Tensor]) -> None:
-        """Moves the parameters by their gradients and forgets the gradients.
+        """Updates the parameters and clears their gradients.
 
         Args:
-            terms: of the pass, scalars on the device.
+            terms: the pass's terms, scalars on the device.
         """
         if self.clip_gradients is not None:
             params = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -65,11 +65,12 @@ class Update:
 
     @torch.no_grad()
     def _step_if(self, moves: Tensor) -> None:
-        # The host must not wait for the decision, and a captured step cannot: so step, and take it back.
+        # Branching on a device value would make the host wait, and is impossible in a CUDA graph. So always step, then
+        # restore the old values if the update is to be skipped.
         before = {id(t): (t, t.clone()) for t in self._tensors()}
         self.optimizer.step()
         for tensor in self._tensors():
-            _, old = before.get(id(tensor), (None, torch.zeros_like(tensor)))  # states begin at zero
+            _, old = before.get(id(tensor), (None, torch.zeros_like(tensor)))  # new state starts at zero
             tensor.copy_(torch.where(moves, tensor, old))
 
     def _tensors(self) -> list[Tensor]:
@@ -78,15 +79,19 @@ class Update:
 
 
 class Objective(ABC):
-    """Networks, losses and the order of updates of one system.
+    """Networks, losses and update order of one system.
 
     Attributes:
-        networks: what is trained and saved, by name. A VAE's are called "encoder" and "decoder".
-        noise_size: standard normal numbers that a step needs per image.
-        loss_network: the frozen network behind the feature loss, or None. Not saved. An objective that has one also
-            has `feature_distance(fake_features, features)`, which evaluations report.
+        title: human-readable name of the system, for figures and model cards.
+        description: its losses in a few words.
+        networks: the networks that are trained and saved, by name. A VAE's are called "encoder" and "decoder".
+        noise_size: standard normal numbers per image that a step needs.
+        loss_network: the frozen network of the feature loss, or None; not saved. An objective that has one also has a
+            method `feature_distance(fake_features, features)`, which evaluations log.
     """
 
+    title: str
+    description: str
     networks: dict[str, nn.Module]
     noise_size: int
     loss_network: nn.Module | None = None
@@ -96,30 +101,30 @@ class Objective(ABC):
 
     @abstractmethod
     def passes(self, step: int) -> Sequence[Pass]:
-        """What step number `step` (from 0) computes, in order."""
+        """The passes of step number `step`, from 0, in order."""
 
     @abstractmethod
     def updates(self, lr: float) -> dict[str, Update]:
-        """Fresh optimisers by name; `lr` is the recipe's initial learning rate."""
+        """New optimisers by name; `lr` is the recipe's initial learning rate."""
 
     @classmethod
     def taps(cls, options) -> tuple[str, ...]:
-        """Which feature maps of the loss network it needs; none by default, and then none is loaded.
+        """Layers of the loss network whose features it needs; by default none, and then the network is not loaded.
 
-        An objective that needs some has an option `vgg`, the network's weights.
+        An objective that needs some has an option `vgg`, which names the network's weights.
         """
         return ()
 
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Extra scalars worth logging now and then, at the cost of a pass of their own; {} by default."""
+        """Optional diagnostics, logged every `balance_every` steps; they cost passes of their own. Default: none."""
         return {}
 
-    def parts(self) -> dict[str, "Objective"]:
-        """The systems that it trains, by name, to be evaluated and pictured each; itself alone, as "", by default."""
+    def systems(self) -> dict[str, "Objective"]:
+        """The systems that it trains, by name; each is evaluated separately. By default only itself, named ""."""
         return {"": self}
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """Images [B, 3, H, W] in [-1, 1] -> their reconstructions, or None where the system has no encoder."""
+        """Images [B, 3, H, W] in [-1, 1] -> their reconstructions, or None if the system has no encoder."""
         return None
 
     @abstractmethod
@@ -134,11 +139,11 @@ class Objective(ABC):
         return self
 
     def train(self, mode: bool = True) -> None:
-        """Switches the trained networks between batch and running statistics."""
+        """Sets training mode (batch statistics) or evaluation mode (running statistics) of the trained networks."""
         for network in self.networks.values():
             network.train(mode)
 
 
 def adam(networks: Sequence[nn.Module], lr: float) -> torch.optim.Optimizer:
-    """Adam as the paper sets it (section 4.1), over all parameters of the networks."""
+    """Adam with the paper's settings (section 4.1), for all parameters of the networks."""
     return ClippedAdam([p for n in networks for p in n.parameters()], lr=lr, betas=(0.5, 0.999))

@@ -3,8 +3,8 @@
     discriminator: descends -E_x log s(D(x)) - E_z log(1 - s(D(G(z))))          s the sigmoid
     generator:     descends -E_z log s(D(G(z))), against the discriminator just updated
 
-Source: Goodfellow et al. 2014, and Radford et al. 2016 (arXiv:1511.06434) for the networks and for Adam with learning
-rate 2e-4 and beta1 = 0.5. The WGAN and the LSGAN build on it.
+Source: Goodfellow et al. 2014; Radford et al. 2016 (arXiv:1511.06434) for the networks and for Adam with learning rate
+2e-4 and beta1 = 0.5. WGAN and LSGAN derive from it.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,14 @@ from fastvae.objectives.losses import with_fixed_parameters
 
 @dataclass(frozen=True)
 class DcganOptions:
-    """The DCGAN has none."""
+    """DCGAN has no options."""
 
 
 class Dcgan(Objective):
-    """Two networks that take turns; no encoder, so nothing is reconstructed."""
+    """Generator and discriminator, updated in turn. There is no encoder, so nothing is reconstructed."""
+
+    title = "DCGAN"
+    description = "binary cross-entropy, no encoder"
 
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
         self.options = options
@@ -45,14 +48,14 @@ class Dcgan(Objective):
         return {name: Update(adam((network,), lr)) for name, network in self.networks.items()}
 
     def discriminator_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images [B, 3, H, W] in [-1, 1], noise [B, noise_size] -> what the discriminator descends."""
+        """Images [B, 3, H, W] in [-1, 1], noise [B, noise_size] -> the discriminator's loss and the terms to log."""
         fakes = self.fixed_fakes(noise[:, : self.latent])
         real, fake = self.scores(images, fakes)
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         return loss, {"discriminator": loss.detach()}
 
     def generator_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same for the generator, with the discriminator held fixed."""
+        """The same for the generator; the discriminator is held fixed."""
         loss = F.softplus(-self.scores_of_fakes(noise)).mean()
         return loss, {"generator": loss.detach()}
 
@@ -62,11 +65,11 @@ class Dcgan(Objective):
             return self.generator(z)
 
     def scores(self, images: Tensor, fakes: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's numbers [B] for either side, each normalised by batch statistics of its own."""
-        return self.discriminator(torch.cat([images, fakes]), parts=2).chunk(2)
+        """The discriminator's outputs [B] for real and generated images, each with batch statistics of its own."""
+        return self.discriminator(torch.cat([images, fakes]), batches=2).chunk(2)
 
     def scores_of_fakes(self, noise: Tensor) -> Tensor:
-        """The fixed discriminator's numbers [B] for images of the last `latent` numbers of the noise."""
+        """The fixed discriminator's outputs [B] for images generated from the last `latent` numbers of the noise."""
         return with_fixed_parameters(self.discriminator, self.generator(noise[:, -self.latent :]))
 
     def sample(self, noise: Tensor) -> Tensor:

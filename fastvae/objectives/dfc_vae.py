@@ -22,37 +22,40 @@ class DfcVaeOptions:
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
     beta: float = 0.5  # weight of the feature loss, >= 0
-    # taps of the loss network that are compared
+    # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "unit"
-    vgg: str = "caffe"  # loss network's weights: caffe, torchvision, random (a stand-in), or a file
+    vgg: str = "caffe"  # weights of the loss network: caffe, torchvision, random (a stand-in), or a file
 
     def __post_init__(self) -> None:
         require(self, alpha=at_least(0), beta=at_least(0))
-        tap_indices(self.layers)  # says it if a layer is unknown
+        tap_indices(self.layers)  # raises if a layer is unknown
 
 
 class DfcVae(PlainVae):
-    """The plain VAE with the feature loss in the pixel loss's place."""
+    """The plain VAE with the feature loss in place of the pixel loss."""
+
+    title = "DFC-VAE"
+    description = "KL divergence and feature loss of VGG-19"
 
     @classmethod
     def taps(cls, options: DfcVaeOptions) -> tuple[str, ...]:
         return tuple(options.layers)
 
     def feature_distance(self, fake_features: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Tensor:
-        """L_rec of eq. 6 over the chosen layers; scalar, mean over the batch."""
+        """L_rec of eq. 6 over the chosen layers: a scalar, averaged over the batch."""
         chosen = [self.loss_network.taps.index(layer) for layer in self.options.layers]
         channels = [self.loss_network.channels[i] for i in chosen]
         weights = paper_weights(channels) if self.options.layer_weights == "paper" else (1.0,) * len(chosen)
         return feature_loss([fake_features[i] for i in chosen], [features[i] for i in chosen], weights)
 
     def forward(self, images: Tensor, noise: Tensor, features: tuple[Tensor, ...] | None = None):
-        """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, and the features of both sides.
+        """Images [B, 3, H, W] in [-1, 1], noise [B, latent] -> KL, L_rec, features, features of the reconstructions.
 
         Args:
             images, noise: the batch.
-            features: those of the images, where somebody else has computed them.
+            features: of the images, if already computed.
         """
         mean, log_variance = self.encoder(images)
         fakes = self.decoder(reparameterise(mean, log_variance, noise))

@@ -1,4 +1,4 @@
-"""The closed-form pieces of the objectives, and which player gets which gradient where two share a forward pass."""
+"""Loss terms in closed form, and helpers that direct gradients where two networks share a forward pass."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """z = mean + exp(log_variance / 2) * noise, a draw of q(z|x) for standard normal noise; all [B, latent].
+    """z = mean + exp(log_variance / 2) * noise, a sample of q(z|x) if the noise is standard normal; all [B, latent].
 
     Source: Kingma and Welling 2014, section 2.4.
     """
@@ -14,7 +14,7 @@ def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats: summed over the latent, mean over the batch.
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats, summed over latent dimensions, averaged over the batch.
 
         KL = 1/2 sum_j (mean_j^2 + exp(log_variance_j) - log_variance_j - 1)
 
@@ -32,13 +32,13 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def gaussian_reconstruction(images: Tensor, reconstructions: Tensor, sigma: float) -> Tensor:
-    """-log p(x|z) for p = N(reconstruction, sigma^2 I), constant dropped: summed over pixels, mean over the batch.
+    """-log p(x|z) without its constant, p = N(reconstruction, sigma^2 I): summed over pixels, averaged over the batch.
 
     Source: Kingma and Welling 2014, appendix C.2, with a fixed variance.
 
     Args:
         images, reconstructions: [B, C, H, W] in [-1, 1].
-        sigma: standard deviation of a pixel's value, > 0, on the same scale.
+        sigma: standard deviation of a pixel's value on that scale, > 0.
 
     Returns:
         A scalar >= 0, float32 (float64 for float64 input).
@@ -49,10 +49,10 @@ def gaussian_reconstruction(images: Tensor, reconstructions: Tensor, sigma: floa
 
 
 def with_fixed_parameters(network: nn.Module, *inputs, **options) -> Tensor:
-    """network(*inputs, **options), whose gradient reaches the inputs and not the network's parameters."""
+    """network(*inputs, **options), whose gradient reaches the inputs but not the network's parameters."""
     return functional_call(network, {name: p.detach() for name, p in network.named_parameters()}, inputs, options)
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x itself, to the bit where it is finite; its gradient arrives multiplied by the factor."""
+    """Returns x, bit for bit where it is finite; multiplies its gradient by the factor."""
     return x.detach() + factor * (x - x.detach())

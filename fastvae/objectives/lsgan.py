@@ -1,11 +1,11 @@
-"""LSGAN, the loss-sensitive one: a generated image should have a larger loss than a real one, by a margin.
+"""LSGAN (loss-sensitive): a generated image should have a larger loss than a real one, by a margin.
 
-    L(x) = max(D(x), 0), the loss function that is learned
+    L(x) = max(D(x), 0), the learned loss function
     loss function: descends gamma E_x L(x) + E max(0, lambda |x - G(z)|_1 + L(x) - L(G(z)))
     generator:     descends E_z L(G(z)), against the loss function just updated
 
-Source: Qi 2017 (arXiv:1701.06264), eq. 6 and 7; the networks, Adam at 1e-4 with beta1 = 0.5, L1 distance, lambda and
-gamma are those of the author's code. Not the least-squares GAN of the same initials.
+Source: Qi 2017 (arXiv:1701.06264), eq. 6 and 7; networks, Adam at 1e-4 with beta1 = 0.5, L1 distance, lambda and gamma
+are those of the author's code. Not the least-squares GAN, which has the same initials.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,19 @@ from fastvae.ranges import at_least, require
 class LsganOptions:
     """Options of the loss-sensitive GAN."""
 
-    # lambda: margin for each unit of distance, which is the sum over pixels and channels of |x - G(z)|, >= 0
+    # lambda: margin per unit of distance, which is the sum of |x - G(z)| over pixels and channels, >= 0
     margin: float = 2e-4
-    gamma: float = 0.0  # weight of the real images' own loss, >= 0
+    gamma: float = 0.0  # weight of the loss of real images, >= 0
 
     def __post_init__(self) -> None:
         require(self, margin=at_least(0), gamma=at_least(0))
 
 
 class Lsgan(Dcgan):
-    """DCGAN's networks, the discriminator under a ReLU as the loss function."""
+    """DCGAN's networks; the loss function is the discriminator followed by a ReLU."""
+
+    title = "LSGAN"
+    description = "loss-sensitive, margins that grow with distance, no encoder"
 
     def discriminator_loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         fakes = self.fixed_fakes(noise)

@@ -1,8 +1,8 @@
-"""Five VAE-WGANs side by side, each with the feature loss of one layer: the views of the multi-view features.
+"""Multi-view features: one VAE-WGAN for each layer of the feature loss, trained side by side.
 
-The loss network sees the real images once for all views, and each view's generated images up to that view's layer.
-Nothing else is shared: networks, optimisers and losses are those of as many separate runs with the same seed, since
-every view begins with the same draws of weights and is given the same batches and the same noise.
+The loss network computes the features of the real images once for all views, and those of each view's generated images
+up to that view's layer. Nothing else is shared. Networks, optimisers and losses are those of separate runs with the
+same seed, since every view starts from the same initial weights and gets the same batches and noise.
 
 Source: Hou et al., section 4.4 and figure 14.
 """
@@ -22,18 +22,21 @@ from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
 
 @dataclass(frozen=True)
 class MultiViewOptions(VaeWganOptions):
-    """Options of every view, as the VAE-WGAN has them; `layers` gives one view each."""
+    """Options of the VAE-WGAN, used for every view; each of `layers` is one view."""
 
 
 class MultiView(Objective):
-    """One `VaeWgan` for each layer. Its networks are called "relu1_1.encoder" and so on."""
+    """One `VaeWgan` per layer. Its networks are called "relu1_1.encoder" and so on."""
+
+    title = "Multi-view VAE-WGAN"
+    description = "one VAE-WGAN for the feature loss of each layer"
 
     def __init__(self, options: MultiViewOptions, model: ModelConfig, loss_network: LossNetwork):
         self.options, self.loss_network, self.noise_size = options, loss_network, model.latent
         self.views: dict[str, VaeWgan] = {}
-        draws = torch.get_rng_state()
+        rng_state = torch.get_rng_state()
         for layer in tap_indices(options.layers):
-            torch.set_rng_state(draws)  # as a run of its own would begin
+            torch.set_rng_state(rng_state)  # every view starts as a separate run would
             view = VaeWganOptions(**vars(replace(options, layers=(layer,))))
             self.views[layer] = VaeWgan(view, model, loss_network.part(VaeWgan.taps(view)))
         self.networks = {f"{v}.{n}": network for v, view in self.views.items() for n, network in view.networks.items()}
@@ -42,7 +45,7 @@ class MultiView(Objective):
     def taps(cls, options: MultiViewOptions) -> tuple[str, ...]:
         return VaeWgan.taps(options)
 
-    def parts(self) -> dict[str, Objective]:
+    def systems(self) -> dict[str, Objective]:
         return dict(self.views)
 
     def passes(self, step: int) -> Sequence[Pass]:
@@ -50,9 +53,11 @@ class MultiView(Objective):
         return tuple(
             Pass(
                 together[0].name,
-                partial(self._sum, [part.loss for part in together]),
+                partial(self._sum, [pass_.loss for pass_ in together]),
                 tuple(
-                    f"{name}.{update}" for name, part in zip(of_views, together, strict=True) for update in part.updates
+                    f"{name}.{update}"
+                    for name, pass_ in zip(of_views, together, strict=True)
+                    for update in pass_.updates
                 ),
             )
             for together in zip(*of_views.values(), strict=True)
@@ -62,22 +67,22 @@ class MultiView(Objective):
         return {f"{v}.{n}": update for v, view in self.views.items() for n, update in view.updates(lr).items()}
 
     def _sum(self, losses, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        # No parameter has a part in two of the losses, so the gradients of their sum are those of each alone.
+        # No parameter is in two of the losses, so the gradients of their sum are those of each loss alone.
         with torch.no_grad():
             features = dict(zip(self.loss_network.taps, self.loss_network(images), strict=True))
-        total, reported = 0, {}
+        total, all_terms = 0, {}
         for (name, view), loss in zip(self.views.items(), losses, strict=True):
             value, terms = loss(images, noise, tuple(features[tap] for tap in view.loss_network.taps))
             total = total + value
-            reported |= {f"{name}_{term}": t for term, t in terms.items()}
-        return total, reported
+            all_terms |= {f"{name}_{term}": t for term, t in terms.items()}
+        return total, all_terms
 
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        found = {name: view.balance(images, noise) for name, view in self.views.items()}
-        return {f"{name}_{term}": value for name, terms in found.items() for term, value in terms.items()}
+        by_view = {name: view.balance(images, noise) for name, view in self.views.items()}
+        return {f"{name}_{term}": value for name, terms in by_view.items() for term, value in terms.items()}
 
     def sample(self, noise: Tensor) -> Tensor:
-        raise NotImplementedError("each view samples for itself: see `parts`")
+        raise NotImplementedError("sample from each view: see `systems`")
 
     def to(self, device: torch.device) -> "MultiView":
         super().to(device)

@@ -20,14 +20,17 @@ class PlainVaeOptions:
     """Options of the plain VAE."""
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
-    sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, > 0, images in [-1, 1]
+    sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, images in [-1, 1], > 0
 
     def __post_init__(self) -> None:
         require(self, alpha=at_least(0), sigma=above(0))
 
 
 class PlainVae(Objective):
-    """Encoder and decoder trained together by one loss. The DFC-VAE and the VAE-WGAN build on it."""
+    """Encoder and decoder, trained together by one loss. `DfcVae`, `VaeWgan` and `VaeGan` derive from it."""
+
+    title = "Plain-VAE"
+    description = "KL divergence and squared error of pixels"
 
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
         self.options = options

@@ -1,19 +1,20 @@
-"""VAE/GAN: a VAE whose reconstructions are compared in the features of the discriminator that judges them.
+"""VAE/GAN: a VAE whose reconstruction loss compares features of its own discriminator.
 
     L_like = 1/2 |D_l(x) - D_l(x')|^2, summed over the features of the discriminator's layer l, mean over the batch
     L_dis  = -r mean log(D(x) + e) - (1 - r) mean log(1 - D(fake) + e)
 
-where fake are reconstructions x' and images Decoder(z_p) of the prior in equal number;
+where the fakes are reconstructions x' and images Decoder(z_p) from the prior, in equal number;
 
     encoder:       descends KL + L_like
     decoder:       descends gamma L_like + mean log(1 - D(x') + e) + mean log(1 - D(Decoder(z_p)) + e)
     discriminator: descends L_dis alone
 
 Source: Larsen et al. 2016 (arXiv:1512.09300), Algorithm 1; the public code of its authors for r = 0.66, gamma = 1e-5,
-the layer, e = 1e-3, RMSprop at 0.02 / 64, and for the gating: with each side's mean cost c = -log(... + e), the
-discriminator rests if one is below 0.68 - 0.35, the decoder if one is above 0.68 + 0.35, and neither if both would.
-Encoder and decoder are those of the VAE-WGAN and the discriminator is DCGAN's, so that what differs is how they are
-trained; and the discriminator's batch statistics of real images, reconstructions and images of the prior do not mix.
+the layer, e = 1e-3, RMSprop at 0.02 / 64, and for the gating: with the mean costs c = -log(... + e) of real and of
+generated images, the discriminator is not updated if one is below 0.68 - 0.35, the decoder if one is above 0.68 + 0.35;
+if both would be skipped, both are updated. Encoder and decoder are those of the VAE-WGAN and the discriminator is
+DCGAN's, so that only the training differs. The discriminator's batch statistics of real images, reconstructions and
+images from the prior do not mix.
 """
 
 from collections.abc import Sequence
@@ -40,10 +41,10 @@ class VaeGanOptions:
     """Options of the VAE/GAN."""
 
     gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
-    feature_layer: int = 3  # whose output is compared: the discriminator's convolution 1, 2, 3 or 4, before its BN
-    real_weight: float = 0.66  # share of the real images in the discriminator's loss, above 0 and below 1
-    equilibrium: float = 0.68  # cost around which neither player rests, nats
-    margin: float = 0.35  # how far from it a cost may be before one rests, nats, > 0; large: no gating
+    feature_layer: int = 3  # the discriminator's convolution whose output is compared, before its BN: 1, 2, 3 or 4
+    real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
+    equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
+    margin: float = 0.35  # distance from it beyond which one of them is skipped, nats, > 0; large: no gating
 
     def __post_init__(self) -> None:
         require(self, gamma=at_least(0), equilibrium=at_least(0), margin=above(0))
@@ -54,11 +55,14 @@ class VaeGanOptions:
 
 
 class VaeGan(PlainVae):
-    """Encoder, decoder and discriminator: one forward pass, one backward pass, three paths of the gradient."""
+    """Encoder, decoder and discriminator, trained by one forward and one backward pass."""
+
+    title = "VAE/GAN"
+    description = "KL divergence and a similarity in the features of its own discriminator"
 
     def __init__(self, options: VaeGanOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
-        self.latent, self.noise_size = model.latent, 2 * model.latent  # of the posterior, and of the prior
+        self.latent, self.noise_size = model.latent, 2 * model.latent  # for the posterior and for the prior
         self.discriminator = DcganDiscriminator(model.image_size, 2 * model.width)
         self.networks["discriminator"] = self.discriminator
 
@@ -91,22 +95,22 @@ class VaeGan(PlainVae):
         }
 
     def similarity(self, images: Tensor, z: Tensor) -> Tensor:
-        """L_like, whose gradient reaches the encoder whole, the decoder gamma times, the discriminator not at all."""
+        """L_like. Its gradient is unscaled for the encoder, times gamma for the decoder, none for the discriminator."""
         weighted = {n: scale_gradient(p, self.options.gamma) for n, p in self.decoder.named_parameters()}
         fakes = functional_call(self.decoder, weighted, (z,))
         both, layer = torch.cat([fakes, images]), self.options.feature_layer
-        maps = with_fixed_parameters(self.discriminator, both, parts=2, layer=layer)
+        maps = with_fixed_parameters(self.discriminator, both, batches=2, layer=layer)
         fake, real = maps.to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).chunk(2)
         return 0.5 * (fake - real).square().sum(1).mean()
 
     def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean -log(D(x) + e) and mean -log(1 - D(fake) + e) over the images of z [2B, latent].
+        """Mean -log(D(x) + e) over the images, and mean -log(1 - D(fake) + e) over the images of z [2B, latent].
 
-        The second one's gradient arrives at the decoder negated, and as if each kind of image had the weight 1: the
-        discriminator descends (1 - r) times this mean over both kinds.
+        The second one's gradient reaches the decoder negated, and scaled as if reconstructions and images of the prior
+        each had the weight 1; the discriminator descends (1 - r) times the mean over both.
         """
         fakes = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight))
-        probabilities = torch.sigmoid(self.discriminator(torch.cat([images, fakes]), parts=3))
+        probabilities = torch.sigmoid(self.discriminator(torch.cat([images, fakes]), batches=3))
         real, fake = probabilities.split([len(images), len(fakes)])
         return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean()
 
@@ -115,9 +119,9 @@ class VaeGan(PlainVae):
 
 
 def gates(real_cost: Tensor, fake_cost: Tensor, options: VaeGanOptions) -> tuple[Tensor, Tensor]:
-    """Which of decoder and discriminator move, 1.0 or 0.0 each, from the discriminator's two mean costs in nats."""
+    """Whether decoder and discriminator are updated (1.0) or not (0.0), from the discriminator's mean costs in nats."""
     low, high = options.equilibrium - options.margin, options.equilibrium + options.margin
-    discriminator_rests = (real_cost < low) | (fake_cost < low)
-    decoder_rests = (real_cost > high) | (fake_cost > high)
-    both = decoder_rests & discriminator_rests
-    return tuple((~rests | both).to(torch.float32) for rests in (decoder_rests, discriminator_rests))
+    discriminator_skipped = (real_cost < low) | (fake_cost < low)
+    decoder_skipped = (real_cost > high) | (fake_cost > high)
+    both = decoder_skipped & discriminator_skipped
+    return tuple((~skipped | both).to(torch.float32) for skipped in (decoder_skipped, discriminator_skipped))

@@ -3,9 +3,9 @@
     L_GAN = s (mean critic(phi1(x)) - mean critic(phi1(x')))                      s = 10, the paper's labels 10 and -10
     the critic ascends L_GAN; encoder and decoder descend alpha KL + beta L_rec - s mean critic(phi1(x'))
 
-Source: Hou et al., eq. 5 to 8 and Algorithm 1. All losses of a step come from one forward pass, as in Algorithm 1:
-with the gradient reversed between the loss network and the critic, descending alpha KL + beta L_rec - L_GAN is at
-once the critic's ascent and the VAE's descent.
+Source: Hou et al., eq. 5 to 8 and Algorithm 1. As in Algorithm 1, one forward pass gives all losses of a step: with the
+gradient reversed between the loss network and the critic, descending alpha KL + beta L_rec - L_GAN is both the critic's
+ascent and the VAE's descent.
 """
 
 from collections.abc import Sequence
@@ -24,28 +24,32 @@ from fastvae.objectives.losses import reparameterise, with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.ranges import above, at_least, require
 
-# The loss network's maps of a batch's images, where somebody else has computed them.
+# The loss network's features of a batch of images, if already computed.
 Features = tuple[Tensor, ...] | None
-Clipped = Literal["weights", "weights_but_norm", "gradients", "nothing"]
+Clipped = Literal["weights", "weights_except_norm", "gradients", "nothing"]
 
 
 @dataclass(frozen=True)
 class VaeWganOptions(DfcVaeOptions):
-    """Options of the VAE-WGAN. `critic` names a form; the fields after it are None for "as that form has it"."""
+    """Options of the VAE-WGAN. `critic` names a form; fields after it that are None take that form's value."""
 
-    # taps of the loss network that are compared
+    # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "paper"
-    critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 to the letter; see METHOD.md for the others
-    label_scale: float | None = None  # weight s of the adversarial loss, the paper's labels +-10; >= 0
-    clip: float | None = None  # largest absolute value of what is clipped, > 0
-    clipped: Clipped | None = None  # what is clipped to that; weights_but_norm exempts BN's scale and shift
-    # rmsprop: as WGAN has it, at 5e-5 unless critic-lr says else
+    critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 exactly; balanced: see METHOD.md
+    label_scale: float | None = None  # weight s of the adversarial loss (the paper's labels are +-10), >= 0
+    clip: float | None = None  # largest absolute value after clipping, > 0
+    clipped: Clipped | None = None  # what is clipped; weights_except_norm exempts BN's scale and shift
+    # rmsprop: as in WGAN, at 5e-5 unless critic-lr is given
     critic_optimizer: Literal["adam", "rmsprop"] | None = None
     critic_lr: float | None = None  # initial learning rate of the critic, > 0
-    adversarial: Literal["wasserstein", "mse"] = "wasserstein"  # mse: squared distance of the critic to labels +-s
-    order: Literal["together", "critic_first"] = "together"  # critic_first: the VAE meets the updated critic
+    adversarial: Literal["wasserstein", "mse"] = (
+        "wasserstein"  # mse: squared distance of the critic's output to labels +-s
+    )
+    order: Literal["together", "critic_first"] = (
+        "together"  # critic_first: the VAE is trained against the updated critic
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +58,7 @@ class VaeWganOptions(DfcVaeOptions):
 
 @dataclass(frozen=True)
 class CriticForm:
-    """What a value of `critic` stands for. `lr` is None for the VAE's own."""
+    """The settings that a value of `critic` stands for. `lr` None: the VAE's learning rate."""
 
     label_scale: float
     clip: float
@@ -70,14 +74,14 @@ FORMS = {
 
 
 def critic_form(options: VaeWganOptions) -> CriticForm:
-    """The form that `options.critic` names, with the fields that the options override."""
+    """The form that `options.critic` names, with the overrides of the options."""
     form = FORMS[options.critic]
 
-    def either(override, otherwise):
-        return otherwise if override is None else override
+    def either(override, default):
+        return default if override is None else override
 
     optimizer = either(options.critic_optimizer, form.optimizer)
-    # 5e-5 is the rate that WGAN gives RMSprop; the paper's 5e-4 is Adam's.
+    # WGAN uses 5e-5 for RMSprop; the paper's 5e-4 is for Adam.
     lr = 5e-5 if optimizer == "rmsprop" else form.lr
     return CriticForm(
         label_scale=either(options.label_scale, form.label_scale),
@@ -89,7 +93,10 @@ def critic_form(options: VaeWganOptions) -> CriticForm:
 
 
 class VaeWgan(DfcVae):
-    """DFC-VAE and critic, trained together."""
+    """A DFC-VAE and a critic, trained together."""
+
+    title = "VAE-WGAN"
+    description = "KL divergence, feature loss of VGG-19 and a Wasserstein critic"
 
     def __init__(self, options: VaeWganOptions, model: ModelConfig, loss_network: nn.Module):
         super().__init__(options, model, loss_network)
@@ -99,7 +106,7 @@ class VaeWgan(DfcVae):
 
     @classmethod
     def taps(cls, options: VaeWganOptions) -> tuple[str, ...]:
-        return tuple({"relu1_1", *options.layers})  # the critic looks at relu1_1, compared or not
+        return tuple({"relu1_1", *options.layers})  # relu1_1 is the critic's input, compared or not
 
     def passes(self, step: int) -> Sequence[Pass]:
         if self.options.order == "together":
@@ -115,7 +122,7 @@ class VaeWgan(DfcVae):
         clip = form.clip if form.clipped.startswith("weights") else None
         optimizer = {"adam": ClippedAdam, "rmsprop": ClippedRMSprop}[form.optimizer]
         groups = [{"params": list(self.critic.parameters()), "clip": clip}]
-        if form.clipped == "weights_but_norm":
+        if form.clipped == "weights_except_norm":
             norms = [p for m in self.critic.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
             others = [p for p in self.critic.parameters() if all(p is not q for q in norms)]
             groups = [{"params": others, "clip": clip}, {"params": norms, "clip": None}]
@@ -128,12 +135,12 @@ class VaeWgan(DfcVae):
         }
 
     def loss(self, images: Tensor, noise: Tensor, features: Features = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Algorithm 1: every loss of a step from one forward pass, for one backward pass and three updates."""
+        """Algorithm 1: all losses of a step from one forward pass, for one backward pass and three updates."""
         kl, rec, features, fake_features = self.forward(images, noise, features)
         if self.options.adversarial == "wasserstein":
             critic_loss = self.critic_distance(features[0], reverse_gradient(fake_features[0]))
             adversarial = critic_loss
-        else:  # the two sides descend different functions of the critic's output, so no sign joins them
+        else:  # critic and VAE descend different functions of the critic's output: reversing the sign is not enough
             critic_loss = self.critic_distance(features[0], fake_features[0].detach())
             adversarial = critic_loss + self.generator_distance(fake_features[0])
         total = self.options.alpha * kl + self.options.beta * rec + adversarial
@@ -142,7 +149,7 @@ class VaeWgan(DfcVae):
     def critic_first_loss(
         self, images: Tensor, noise: Tensor, features: Features = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's own pass of `order="critic_first"`."""
+        """The critic's pass with `order="critic_first"`."""
         with torch.no_grad():
             _, _, features, fake_features = self.forward(images, noise, features)
         critic_loss = self.critic_distance(features[0], fake_features[0])
@@ -151,15 +158,15 @@ class VaeWgan(DfcVae):
     def vae_second_loss(
         self, images: Tensor, noise: Tensor, features: Features = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The VAE's own pass of `order="critic_first"`, against the critic just updated."""
+        """The VAE's pass with `order="critic_first"`, against the critic just updated."""
         kl, rec, _, fake_features = self.forward(images, noise, features)
         total = self.options.alpha * kl + self.options.beta * rec + self.generator_distance(fake_features[0])
         return total, {"kl": kl.detach(), "rec": rec.detach()}
 
     def critic_distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the critic descends: -L_GAN, or the squared distances to the labels s and -s.
+        """The critic's loss: -L_GAN, or the squared distances to the labels s and -s.
 
-        The critic's batch statistics of real and generated maps [B, C, H, W] do not mix.
+        Batch statistics of real and generated maps [B, C, H, W] do not mix.
         """
         s = self.form.label_scale
         real_scores, fake_scores = self.critic.forward_pair(real, fake)
@@ -168,7 +175,7 @@ class VaeWgan(DfcVae):
         return (real_scores - s).square().mean() + (fake_scores + s).square().mean()
 
     def generator_distance(self, fake: Tensor) -> Tensor:
-        """What encoder and decoder descend: -s mean critic, or its squared distance to s; the critic held fixed."""
+        """The adversarial loss of encoder and decoder: -s mean critic, or its squared distance to s; critic fixed."""
         scores = with_fixed_parameters(self.critic, fake)
         s = self.form.label_scale
         if self.options.adversarial == "wasserstein":
@@ -176,9 +183,9 @@ class VaeWgan(DfcVae):
         return (scores - s).square().mean()
 
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': who moves the pixels, and by how much.
+        """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': how strongly each loss changes the pixels.
 
-        Nothing where beta is 0, since there is but one to move them.
+        Nothing if beta is 0.
         """
         if not self.options.beta:
             return {}

@@ -4,8 +4,7 @@
     generator: descends -E_z f(G(z)), once for every five critic steps
 
 Source: Arjovsky, Chintala and Bottou 2017 (arXiv:1701.07875), Algorithm 1 with c = 0.01, RMSprop at 5e-5 and batches of
-64; the longer rounds, a hundred critic steps, are those of the authors' code: for each of the first 25 generator steps
-and for every 500th.
+64. The authors' code takes 100 critic steps, not five, before each of the first 25 generator steps and every 500th one.
 """
 
 from collections.abc import Sequence
@@ -25,24 +24,27 @@ class WganOptions:
     """Options of the WGAN. A step of training is a critic step; each has a batch of its own."""
 
     clip: float = 0.01  # largest absolute value of a critic's weight, > 0
-    critic_steps: int = 5  # critic steps for each generator step, > 0
-    long_round: int = 100  # critic steps of the longer rounds, > 0
-    first_long: int = 25  # generator steps at the beginning that have a longer round, >= 0
-    long_every: int = 500  # and every which generator step has one, > 0
+    critic_steps: int = 5  # critic steps before each generator step, > 0
+    warmup_critic_steps: int = 100  # critic steps before a generator step of the warm-up, > 0
+    warmup_generator_steps: int = 25  # generator steps at the beginning that belong to the warm-up, >= 0
+    warmup_every: int = 500  # later ones are one in this many, > 0
 
     def __post_init__(self) -> None:
         require(
             self,
             clip=above(0),
             critic_steps=at_least(1),
-            long_round=at_least(1),
-            first_long=at_least(0),
-            long_every=at_least(1),
+            warmup_critic_steps=at_least(1),
+            warmup_generator_steps=at_least(0),
+            warmup_every=at_least(1),
         )
 
 
 class Wgan(Dcgan):
     """DCGAN's networks, the discriminator as the critic."""
+
+    title = "WGAN"
+    description = "Wasserstein critic with clipped weights, no encoder"
 
     def __init__(self, options: WganOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
@@ -69,17 +71,17 @@ class Wgan(Dcgan):
 
 
 def generator_moves(step: int, options: WganOptions) -> bool:
-    """Whether critic step `step`, from 0, is the last of a round, after which the generator moves."""
-    first = options.first_long * options.long_round
+    """Whether the generator is updated after critic step number `step`, from 0."""
+    first = options.warmup_generator_steps * options.warmup_critic_steps
     if step < first:
-        return (step + 1) % options.long_round == 0
-    # From here on, generator step g has a long round where long_every divides it.
-    step, done = step - first, options.first_long
-    usual = -done % options.long_every
+        return (step + 1) % options.warmup_critic_steps == 0
+    # From here on, generator step g has warmup_critic_steps where warmup_every divides it.
+    step, done = step - first, options.warmup_generator_steps
+    usual = -done % options.warmup_every
     if step < usual * options.critic_steps:
         return (step + 1) % options.critic_steps == 0
     step -= usual * options.critic_steps
-    step %= options.long_round + (options.long_every - 1) * options.critic_steps
-    if step < options.long_round:
-        return step + 1 == options.long_round
-    return (step - options.long_round + 1) % options.critic_steps == 0
+    step %= options.warmup_critic_steps + (options.warmup_every - 1) * options.critic_steps
+    if step < options.warmup_critic_steps:
+        return step + 1 == options.warmup_critic_steps
+    return (step - options.warmup_critic_steps + 1) % options.critic_steps == 0

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from fastvae.errors import UsageError
 from fastvae.models import VAE
+from fastvae.objectives import title_of
 from fastvae.runs.sampler import Sampler, load_samplers
 from fastvae.train.run_summary import RunSummary
-
-# Objectives that are not spelled as their name in capitals.
-_SYSTEMS = {"plain_vae": "Plain-VAE", "vae_gan": "VAE/GAN"}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -131,8 +128,7 @@ def _names(models: Sequence[tuple[str, RunSummary | None]]) -> list[str]:
     folders = [name or "run" for name, _ in models]  # "." has none
     if not all(run for _, run in models):
         return folders
-    systems = [run.config["objective"]["name"] for _, run in models]
-    systems = [_SYSTEMS.get(name, name.replace("_", "-").upper()) for name in systems]
+    systems = [title_of(run.config["objective"]["name"]) for _, run in models]
     recipes = [run.config["recipe"] for _, run in models]
     return next((names for names in (systems, recipes) if len(set(names)) == len(models)), folders)
 

@@ -1,4 +1,4 @@
-"""From a config to the things that a run trains with."""
+"""Builds from a config what a run trains with: data, networks, optimisers."""
 
 import logging
 from dataclasses import replace
@@ -19,7 +19,7 @@ _logger = logging.getLogger("fastvae")
 
 
 class Training(NamedTuple):
-    """An objective on its device, its optimisers, and the step that joins them."""
+    """An objective on its device, its optimisers, its step and its noise generator."""
 
     objective: Objective
     updates: dict[str, Update]
@@ -28,12 +28,12 @@ class Training(NamedTuple):
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
-    """Replaces "auto" by what this machine gives, so that resuming decides the same, and makes paths absolute.
+    """Replaces "auto" by this machine's choice, so that a resumed run uses the same, and makes paths absolute.
 
-    Two are left: `loader`, which depends on the data (`Trainer` replaces it), and `resident`, which changes no result.
+    `open_data` resolves `loader`, which depends on the data. `resident` stays "auto", since it changes no result.
 
     Returns:
-        The config, and the reason of each decision by field name.
+        The resolved config, and the reason for each choice by field name.
     """
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
@@ -53,16 +53,23 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """The config as another working directory understands it, from which the run may be resumed."""
+    """Relative paths made absolute, since the run may be resumed from another working directory."""
     data = config.data if config.data == EMBEDDED else str(resolved(config.data))
     vgg = getattr(config.objective, "vgg", None)
-    if vgg is None or not resolved(vgg).is_file():  # or a name: caffe, random
+    if vgg is None or not resolved(vgg).is_file():  # a name, such as caffe or random
         return replace(config, data=data)
     return replace(config, data=data, objective=replace(config.objective, vgg=str(resolved(vgg))))
 
 
-def open_data(config: Config) -> tuple[TrainingSet, BatchOrder]:
-    """The images of a run and the order of its batches. The config is a resolved one.
+def open_data(config: Config) -> tuple[Config, TrainingSet, BatchOrder]:
+    """The images of a run and the order of its batches.
+
+    Args:
+        config: resolved.
+
+    Returns:
+        The config with its `loader` resolved too: another one may leave out other images, which changes the order in
+        which a resumed run sees them. The images and the order.
 
     Raises:
         UsageError, FastvaeError: see `open_training_set` and `BatchOrder`.
@@ -75,24 +82,25 @@ def open_data(config: Config) -> tuple[TrainingSet, BatchOrder]:
         device=torch.device(train.device),
         batch_size=train.batch_size,
     )
-    return images, BatchOrder(len(images.train), train.batch_size, train.seed)
+    config = replace(config, train=replace(train, loader=images.kind))
+    return config, images, BatchOrder(len(images.train), train.batch_size, train.seed)
 
 
 def build(config: Config) -> Training:
-    """Networks with fresh weights from the seed, on the device. The config is a resolved one.
+    """Networks on the device, initialised from the seed, with optimisers and step. The config is resolved.
 
     Raises:
-        FastvaeError: the loss network's weights are not to be had.
+        FastvaeError: the loss network's weights cannot be loaded.
     """
     device = torch.device(config.train.device)
     _, objective_class = OBJECTIVES[name_of(config.objective)]
     bf16 = config.train.precision == "bf16"
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every shape of a run comes thousands of times
+        torch.backends.cudnn.benchmark = True  # the shapes of a run never change
     loss_network = _loss_network(config, objective_class.taps(config.objective))
     if bf16 and loss_network is not None:
         loss_network.round_weights_(torch.bfloat16)
-    # A generator of its own is not enough: torch's initialisers draw from the global one.
+    # A separate generator is not enough: torch's initialisers use the global one.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = objective_class(config.objective, config.model, loss_network)

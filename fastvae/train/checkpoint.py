@@ -1,4 +1,4 @@
-"""Saving a run's state as a checkpoint, and going on from one. See `checkpoint_files` for what it consists of."""
+"""Saves and restores the state of a run. `checkpoint_files` describes the files of a checkpoint."""
 
 import json
 import logging
@@ -34,22 +34,22 @@ from fastvae.train.checkpoint_files import (
     tensor_shapes,
 )
 
-# The CPU's generator has 5,056 bytes, a GPU's 16.
-_LARGEST_GENERATOR = 65536
+# A CPU generator has 5,056 bytes of state, a GPU's 16.
+_MAX_GENERATOR_BYTES = 65536
 _logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
 class State:
-    """What state.json holds.
+    """The contents of state.json.
 
     Attributes:
-        format: version of the checkpoint's form.
+        format: version of the checkpoint format.
         step: steps done.
         seconds: of training.
-        data: the identity of the images that it was trained on (`TrainingSet.identity`); None in checkpoints of
-            versions that did not keep it.
-        loss_network: `LossNetwork.digest` of the weights that features were compared by, or None.
+        data: identity of the training images (`TrainingSet.identity`); None in checkpoints of versions that did not
+            record it.
+        loss_network: `LossNetwork.digest` of the loss network's weights; None if there is no loss network.
     """
 
     format: int
@@ -75,7 +75,7 @@ def save(
     """Writes folder/step-NNNNNNNN and removes all but the newest `keep` checkpoints.
 
     Raises:
-        FastvaeError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
+        FastvaeError: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
     """
     target = folder / name_of(step)
     temporary = folder / f".{target.name}.part"
@@ -84,11 +84,11 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        # Written by Python, since safetensors takes no file names that are not UTF-8.
+        # Written by Python, since safetensors only accepts file names in UTF-8.
         (temporary / MODEL).write_bytes(to_bytes(_network_tensors(objective), metadata))
         (temporary / OPTIMIZER).write_bytes(to_bytes(_optimizer_tensors(updates, noise)))
         (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
-        # Renaming what the disk does not hold yet would leave an empty checkpoint after a power failure.
+        # Without the flush a power failure after the rename could leave an empty checkpoint.
         for path in (*temporary.iterdir(), temporary):
             flush(path)
         remove(target)
@@ -97,7 +97,7 @@ def save(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = checkpoints(folder)
-        last = f"the last good one is {earlier[-1]}" if earlier else "there is no earlier one"
+        last = f"the last good checkpoint is {earlier[-1]}" if earlier else "there is no earlier checkpoint"
         raise FastvaeError(
             f"could not save the checkpoint of step {step} in {folder} ({error}); {last}. "
             f"Free some space, then continue with --resume {folder.parent}"
@@ -117,16 +117,16 @@ def restore(
     """Loads a checkpoint into the objective's networks, the optimisers and the noise generator, in place.
 
     Raises:
-        FastvaeError: a file is missing, damaged, or of another architecture; nothing has been changed then.
+        FastvaeError: a file is missing, damaged, or of another architecture; then nothing was changed.
     """
     state = read_state(checkpoint, State)
     metadata = read_metadata(checkpoint / MODEL)
-    named = step_of(checkpoint)  # none in a person's copy
-    if not state.step == metadata["step"] or named not in (None, state.step) or not state.seconds >= 0:
+    step_in_name = step_of(checkpoint)  # None for a renamed copy
+    if not state.step == metadata["step"] or step_in_name not in (None, state.step) or not state.seconds >= 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
-    if _without_places(metadata["config"].get("objective")) != _without_places(config["objective"]):
+    if _without_paths(metadata["config"].get("objective")) != _without_paths(config["objective"]):
         raise FastvaeError(
-            f"{checkpoint} was made with other options of the objective than config.json has: has it been edited?"
+            f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
         )
     tensors = read_like(checkpoint / MODEL, _network_tensors(objective))
     if bad := not_finite(tensors):
@@ -145,7 +145,7 @@ def restore(
     if saved_noise is None:
         noise.manual_seed(noise.initial_seed() + state.step)
         _logger.warning(
-            "%s is from another kind of device, whose random number generator cannot go on here: reseeding", checkpoint
+            "%s was saved on another kind of device: RNG state cannot be restored on this one; reseeding", checkpoint
         )
     return state
 
@@ -153,25 +153,25 @@ def restore(
 def _read_optimizers(
     path: Path, updates: dict[str, Update], noise: torch.Generator
 ) -> tuple[Tensor | None, dict[str, dict[int, dict[str, Tensor]]]]:
-    """The state of the noise generator, None if it is another kind of device's, and of each update's parameters."""
+    """The noise generator's state (None if saved on another kind of device) and each update's optimiser state."""
     shapes = tensor_shapes(path)
     size = shapes.get("noise", [])
-    if len(size) != 1 or size[0] > _LARGEST_GENERATOR:
-        raise damaged(path, ValueError("it holds no state of a random number generator"))
+    if len(size) != 1 or size[0] > _MAX_GENERATOR_BYTES:
+        raise damaged(path, ValueError("it has no state of a random number generator"))
     expected = {"noise": torch.empty(size, dtype=torch.uint8)}
     for name, update in updates.items():
         parameters = [p for group in update.optimizer.param_groups for p in group["params"]]
         for index, parameter in enumerate(parameters):
             fields = {f"{name}.{index}.{k}": v for k, v in update.optimizer.initial_state(parameter).items()}
-            # A parameter that has not moved yet has no state.
+            # A parameter that was not updated yet has no state.
             if shapes.keys() & fields.keys():
                 expected |= fields
     tensors = read_like(path, expected)
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in updates}
-    for name, of_update in states.items():
+    for name, state in states.items():
         for key, value in _below(tensors, name).items():
             index, _, field = key.partition(".")
-            of_update.setdefault(int(index), {})[field] = value
+            state.setdefault(int(index), {})[field] = value
     return tensors["noise"] if size == list(noise.get_state().shape) else None, states
 
 
@@ -195,6 +195,6 @@ def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
-def _without_places(objective: Any) -> Any:
-    """The options without where the loss network's weights lie, which may have moved."""
+def _without_paths(objective: Any) -> Any:
+    """The options without the path of the loss network's weights, which may have moved."""
     return {k: v for k, v in objective.items() if k != "vgg"} if isinstance(objective, dict) else objective

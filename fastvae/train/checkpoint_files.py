@@ -1,12 +1,12 @@
-"""The files of a run's checkpoints: their names, finding them, reading them, removing them.
+"""The files of a run's checkpoints: naming, finding, reading and removing them.
 
-A checkpoint is a folder `step-00000500` below `checkpoints` with
+A checkpoint is a folder `step-00000500` in the run's folder `checkpoints` with
 
     model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
     optimizer.safetensors   the optimisers' state and the state of the noise generator
-    state.json              step, format version, seconds of training, which images it was trained on
+    state.json              step, format version, seconds of training, identity of the training images
 
-It is written and removed under another name, so that a folder of that name is always complete.
+It is written and removed under another name, so that a folder with that name is always complete.
 """
 
 import contextlib
@@ -24,98 +24,99 @@ from fastvae.errors import FastvaeError
 from fastvae.files import locks
 from fastvae.files.reading import Malformed, conform, open_regular, parse_json
 from fastvae.files.tensor_file import open_safetensors
+from fastvae.renamed import renamed_config
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-# A folder or file with a name of another form is not ours, and is neither read as a checkpoint nor removed.
+# Folders and files with other names are not checkpoints: they are neither read nor removed.
 _NAME = re.compile(r"step-(\d{8,18})")
-_LEFT = re.compile(r"\.step-\d{8,18}\.(part|old)")
-# What torch.compile and DataParallel put before the names of a module that they wrap.
+_LEFTOVER = re.compile(r"\.step-\d{8,18}\.(part|old)")
+# Prefixes that torch.compile and DataParallel add to the names of a wrapped module.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(module|_orig_mod)\.")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGERS = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
-# What safetensors and torch raise on files that are damaged.
+# What safetensors and torch raise for damaged files.
 _UNREADABLE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError)
 _logger = logging.getLogger("fastvae")
 Result = TypeVar("Result")
 
 
 def name_of(step: int) -> str:
-    """What the checkpoint of a step is called."""
+    """The name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step that a checkpoint's name says, or None if it is not named as one."""
+    """The step in a checkpoint's name, or None if the name is not a checkpoint's."""
     match = _NAME.fullmatch(checkpoint.name)
     step = int(match[1]) if match else None
     return step if step is not None and checkpoint.name == name_of(step) else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All complete checkpoints of a folder, oldest first.
+    """All checkpoints of a folder, oldest first.
 
     Raises:
-        FastvaeError: the folder may not be looked into.
+        FastvaeError: the folder cannot be listed.
     """
     try:
-        found = [path for path in folder.iterdir() if step_of(path) is not None and path.is_dir()]
+        paths = [path for path in folder.iterdir() if step_of(path) is not None and path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise FastvaeError(f"{folder} cannot be looked into ({error.strerror})") from error
-    return sorted(found, key=step_of)
+        raise FastvaeError(f"{folder} cannot be listed ({error.strerror})") from error
+    return sorted(paths, key=step_of)
 
 
 def latest(run: Path) -> Path:
     """The newest checkpoint of a run folder.
 
     Raises:
-        FastvaeError: there is no such folder, it is not a run's, or it has no checkpoint yet.
+        FastvaeError: there is no such folder, it is not a run's folder, or it has no checkpoint yet.
     """
     check_run(run)
-    found = checkpoints(run / "checkpoints")
-    if not found:
+    saved = checkpoints(run / "checkpoints")
+    if not saved:
         raise FastvaeError(
-            f"{run} holds no checkpoint: the run was stopped before its first one, or it is still to come. "
-            f"`fastvae train --resume {run}` begins it again with its settings"
+            f"{run} holds no checkpoint: the run was stopped before its first one, or has not reached it yet. "
+            f"`fastvae train --resume {run}` starts it again with its settings"
         )
-    return found[-1]
+    return saved[-1]
 
 
 def check_run(run: Path) -> None:
     """Raises FastvaeError unless this is the folder of a run."""
     if not run.exists():
-        raise FastvaeError(f"there is no run folder {run}; `fastvae train demo --out {run}` would make one")
+        raise FastvaeError(f"there is no run folder {run}; `fastvae train demo --out {run}` would create it")
     if not run.is_dir():
-        raise FastvaeError(f"{run} is a file; the folder of a run, one of its checkpoints or a saved folder is wanted")
+        raise FastvaeError(f"expected the folder of a run, of a checkpoint or of a saved model; {run} is a file")
     if not (run / "config.json").is_file() and not checkpoints(run / "checkpoints"):
         raise FastvaeError(
-            f"{run} is not the folder of a run (it has no config.json and no checkpoints), nor a checkpoint or a saved "
-            "model (it has no model.safetensors): check the path"
+            f"{run} is neither the folder of a run (no config.json, no checkpoints) nor a checkpoint or a saved model "
+            "(no model.safetensors): check the path"
         )
 
 
 def named_run(path: Path) -> tuple[Path, Path | None]:
-    """The run that a path means, and the checkpoint that it names in it or None.
+    """The run that a path belongs to, and the checkpoint that it names, or None.
 
     Args:
-        path: a run's folder, one of its checkpoints, a file of one, or its folder of checkpoints.
+        path: of a run, of its folder of checkpoints, of one checkpoint, or of a file in one.
     """
     if path.name in (MODEL, OPTIMIZER, STATE) and path.parent.parent.name == "checkpoints":
         path = path.parent
     if path.name == "checkpoints" and (path.parent / "config.json").is_file():
         return path.parent, None
-    if path.parent.name == "checkpoints" and (path / STATE).exists():  # whatever it is called: a person's copy
+    if path.parent.name == "checkpoints" and (path / STATE).exists():  # with any name: it may be a renamed copy
         return path.parent.parent, path
     return path, None
 
 
 def read_newest(run: Path, read: Callable[[Path], Result]) -> Result:
-    """`read(checkpoint)` of a run's newest checkpoint, which is not removed meanwhile.
+    """`read(checkpoint)` of a run's newest checkpoint, which is locked against removal meanwhile.
 
     Raises:
-        FastvaeError: as `latest`, and what `read` raises.
+        FastvaeError: as `latest`; also what `read` raises.
     """
     while True:
         checkpoint = latest(run)
@@ -128,7 +129,7 @@ def read_newest(run: Path, read: Callable[[Path], Result]) -> Result:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and those that somebody is reading."""
+    """Removes all checkpoints but the newest `keep` and those that are being read."""
     for checkpoint in checkpoints(folder)[:-keep]:
         with locks.removing(checkpoint) as free:
             if free:
@@ -136,7 +137,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Removes a checkpoint: its name first, so that no half of one is ever seen under it. A link is not ours."""
+    """Removes a checkpoint, after renaming it so that no incomplete one is ever visible. Symbolic links are kept."""
     if checkpoint.is_symlink():
         return
     old = checkpoint.with_name(f".{checkpoint.name}.old")
@@ -147,18 +148,18 @@ def remove(checkpoint: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes what a process left that was killed while it wrote or removed a checkpoint; the run must be locked."""
+    """Removes what a killed process left of a checkpoint that it was writing or removing; the run must be locked."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if _LEFT.fullmatch(path.name):
+            if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside_after(checkpoint: Path, step: int) -> None:
-    """Renames the checkpoints of later steps than this one's, so that a run goes on from it; none is lost.
+    """Renames checkpoints later than this one's step, so that a run can continue from it; none is lost.
 
     Raises:
-        FastvaeError: they cannot be renamed.
+        FastvaeError: a checkpoint cannot be renamed.
     """
     for later in checkpoints(checkpoint.parent):
         if step_of(later) > step:
@@ -167,8 +168,10 @@ def set_aside_after(checkpoint: Path, step: int) -> None:
             try:
                 later.rename(aside)
             except OSError as error:
-                raise FastvaeError(f"{later} cannot be renamed ({error.strerror}), to go on before it") from error
-            _logger.warning("%s is later than the checkpoint to go on from, and is kept as %s", later, aside.name)
+                raise FastvaeError(
+                    f"{later} cannot be renamed ({error.strerror}), so training cannot continue from an earlier step"
+                ) from error
+            _logger.warning("%s is later than the checkpoint to continue from; it is kept as %s", later, aside.name)
 
 
 def read_state(checkpoint: Path, hint: type[Result]) -> Result:
@@ -188,18 +191,19 @@ def read_state(checkpoint: Path, hint: type[Result]) -> Result:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What was written into a model.safetensors beside the tensors: format, step, config, and perhaps run.
+    """The metadata of a model.safetensors: format, step, config, and in a saved model also run.
 
     Returns:
-        {"format": 1, "step": an integer, 0 or more, "config": an object, ...}; what else is there is unchecked.
+        {"format": 1, "step": an integer >= 0, "config": an object, ...}. Other fields are not checked. Old names of
+        renamed options in the config are replaced.
 
     Raises:
-        FastvaeError: the file is missing, damaged, or not one of fastvae's.
+        FastvaeError: the file is missing, damaged, or was not written by fastvae.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
     if "fastvae" not in metadata:
-        raise FastvaeError(f"{path} is a safetensors file, but not one of fastvae's: it carries no config")
+        raise FastvaeError(f"{path} was not written by fastvae: it is a safetensors file without a config")
     try:
         values = parse_json(metadata["fastvae"])
         _check_format(path, values)
@@ -208,20 +212,19 @@ def read_metadata(path: Path) -> dict[str, Any]:
             raise Malformed(f"step must be 0 or more; got {step}")
         config = conform(values.get("config"), dict[str, Any], "config")
     except Malformed as error:
-        raise FastvaeError(f"the config in {path} cannot be read ({error}): has the file been edited?") from error
-    return {**values, "step": step, "config": config}
+        raise FastvaeError(f"the config in {path} cannot be read ({error}): was the file edited?") from error
+    return {**values, "step": step, "config": renamed_config(config)}
 
 
 def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[str] = ("",)) -> dict[str, Tensor]:
-    """Tensors of a safetensors file that have the names, shapes and kinds of numbers of others.
+    """Reads tensors from a safetensors file, after checking their names, shapes and kinds of dtype.
 
-    Names, shapes and dtypes are compared before anything is read. A name in the file may have the prefixes that
-    torch.compile and DataParallel give.
+    Names in the file may have the prefixes that torch.compile and DataParallel add.
 
     Args:
-        path: the file.
-        expected: what must be there, by name; may be on the device "meta".
-        prefixes: of the names that matter; every such name in the file must be expected.
+        path: of the file.
+        expected: tensors of the expected names, shapes and dtypes; may be on the device "meta".
+        prefixes: only names that start with one of these are read; each of them must be expected.
 
     Returns:
         The tensors by expected name, in the expected dtypes.
@@ -233,14 +236,14 @@ def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[
     with _opened(path) as file:
         stored = {plain: name for name in file.keys() if (plain := _WRAPPERS.sub("", name)).startswith(prefixes)}  # noqa: SIM118
         slices = {plain: file.get_slice(name) for plain, name in stored.items()}
-        found = {plain: (list(part.get_shape()), str(part.get_dtype())) for plain, part in slices.items()}
+        found = {plain: (list(s.get_shape()), str(s.get_dtype())) for plain, s in slices.items()}
         _check_same(path, found, expected)
-        # Copies: what safetensors gives is a map of the file, which changes, or ends the process, as the file does.
+        # Copied: safetensors returns memory maps, which would change with the file, or crash if it is truncated.
         return {plain: file.get_tensor(stored[plain]).to(like.dtype, copy=True) for plain, like in expected.items()}
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of each tensor of a safetensors file, by name; nothing is read but the header.
+    """The shape of each tensor in a safetensors file, by name; reads only the header.
 
     Raises:
         FastvaeError: the file is missing or damaged.
@@ -250,13 +253,13 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
 
 
 def damaged(path: Path, error: Exception) -> FastvaeError:
-    """The error of a checkpoint's file that cannot be used."""
+    """The error for a file of a checkpoint that cannot be used."""
     checkpoint = path.parent
     older = [c for c in checkpoints(checkpoint.parent) if step_of(checkpoint) and step_of(c) < step_of(checkpoint)]
     advice = (
-        f"the checkpoint before it is {older[-1]}: `fastvae train --resume {older[-1]}` goes on from there"
+        f"the checkpoint before it is {older[-1]}: `fastvae train --resume {older[-1]}` continues from it"
         if older
-        else "there is no earlier checkpoint beside it"
+        else "there is no earlier checkpoint"
     )
     reason = " ".join(str(error).split())
     return FastvaeError(f"{path} is missing or damaged ({reason[:200]}); {advice}")
@@ -275,10 +278,11 @@ def _opened(path: Path):
 
 def _check_format(path: Path, values: Any) -> None:
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-        raise Malformed("there is no format version in it")
+        raise Malformed("it has no format version")
     if values["format"] != FORMAT:
         raise FastvaeError(
-            f"{path} has checkpoint format {values['format']}; this version reads {FORMAT}. Use the one that wrote it"
+            f"this version reads checkpoint format {FORMAT}; {path} has format {values['format']}: use the version "
+            "that wrote it"
         )
 
 
@@ -287,10 +291,10 @@ def _check_same(path: Path, found: Mapping[str, tuple[list[int], str]], expected
     differing = sorted(found.keys() ^ wanted.keys()) or [k for k in wanted if found[k][0] != wanted[k]]
     if differing:
         key = differing[0]
-        has = found[key][0] if key in found else "nothing"
+        there = found[key][0] if key in found else "missing"
         raise FastvaeError(
-            f"{path} is of another architecture: {key} is {has} there and {wanted.get(key, 'nothing')} here. "
-            "Has its config been edited?"
+            f"{path} is of another architecture: expected {key} as {wanted.get(key, 'absent')}; it is {there}. Was its "
+            "config edited?"
         )
     for name, (_, dtype) in found.items():
         if dtype not in (_FLOATS if expected[name].dtype.is_floating_point else _INTEGERS):

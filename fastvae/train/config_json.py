@@ -1,4 +1,4 @@
-"""A run's config as plain JSON values, as its config.json and its checkpoints hold it."""
+"""A run's config as plain JSON values, for config.json and checkpoint metadata."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.reading import Malformed, conform, unknown_fields
 from fastvae.objectives import OBJECTIVES, name_of
+from fastvae.renamed import renamed_config
 
 _logger = logging.getLogger("fastvae")
 
@@ -21,25 +22,27 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: Any) -> Config:
-    """The inverse of `to_json`, for a run that goes on.
+    """The inverse of `to_json`. Old names of renamed options are accepted.
 
-    Fields of `train` that this version does not know are left out, with a warning; they are a later version's.
+    Fields of `train` that this version does not know, since a later version wrote them, are ignored with a warning.
 
     Raises:
-        FastvaeError: a field is missing, of another type or out of its range, or the objective or one of its options or
-            the model's is not known to this version.
+        FastvaeError: a field is missing, of the wrong type or out of range, or this version does not know the objective
+            or a field of `objective` or `model`.
     """
     try:
-        values = conform(values, dict[str, Any], "the config")
+        values = renamed_config(conform(values, dict[str, Any], "the config"))
         objective = conform(values.get("objective"), dict[str, Any], "objective")
         name = conform(objective.pop("name", None), str, "objective.name")
         if name not in OBJECTIVES:
-            raise Malformed(f"there is no objective {name!r} in this version{suggest(name, OBJECTIVES)}")
+            raise Malformed(f"this version has no objective {name!r}{suggest(name, OBJECTIVES)}")
         options = OBJECTIVES[name][0]
-        later = [("objective", objective, options), ("model", values.get("model"), ModelConfig)]
-        for part, fields, known in later:
+        for section, fields, known in (
+            ("objective", objective, options),
+            ("model", values.get("model"), ModelConfig),
+        ):
             if unknown := unknown_fields(fields, known):
-                raise Malformed(f"{part} has a field {unknown[0]!r}, which this version does not know")
+                raise Malformed(f"{section} has a field {unknown[0]!r}, which this version does not know")
         config = Config(
             recipe=conform(values.get("recipe"), str, "recipe"),
             data=conform(values.get("data"), str, "data"),
@@ -50,15 +53,17 @@ def from_json(values: Any) -> Config:
     except (Malformed, UsageError) as error:
         raise FastvaeError(f"{error}: was this run made by a later version, or edited?") from error
     if unknown := unknown_fields(values["train"], TrainConfig):
-        _logger.warning("left out of the config, as this version does not know it: train.%s", ", train.".join(unknown))
+        _logger.warning(
+            "ignoring fields of the config that this version does not know: train.%s", ", train.".join(unknown)
+        )
     return config
 
 
 def model_from_json(values: dict[str, Any]) -> ModelConfig:
-    """The part of `to_json`'s result that says how to build the networks; what a later version added is passed over.
+    """The `model` section of `to_json`'s result; fields that a later version added are ignored.
 
     Raises:
-        FastvaeError: it is missing, of another type, or out of its range.
+        FastvaeError: it is missing, of the wrong type, or out of range.
     """
     try:
         return conform(values.get("model"), ModelConfig, "model")

@@ -1,7 +1,7 @@
-"""Feeds on a device: an array that a loader fills and that a captured step reads without the host.
+"""Feeds on a device: an array of images that a loader fills and that a captured step reads without the host.
 
-A step gathers `rows[plan[cursor]]` and moves the cursor on, so that every replay of one graph takes the next batch and
-the host sends nothing.
+A step gathers `rows[plan[cursor]]` and advances the cursor, so that each replay of the same CUDA graph takes the next
+batch and the host sends nothing.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from torch import Tensor
 from fastvae.data.loaders.loader import Loader
 from fastvae.train.order import BatchOrder
 
-# Batches: one that is read, three that may be on their way.
+# Batches: one is read while up to three are being copied.
 _RING = 4
 
 
 class _DeviceFeed:
-    """The device's part: `rows[plan[cursor]]`, then cursor = cursor + 1, modulo the plan's length.
+    """What both feeds do on the device: gather `rows[plan[cursor]]`, then advance the cursor, modulo the plan's length.
 
     Args:
         loader: of the data set.
         train: int64 [count], the loader's indices of the training images.
-        order: of their positions.
-        device: where the array is made.
-        rows: images of the array.
-        plan: batches of the plan.
+        order: of positions in `train`.
+        device: of the array.
+        rows: number of images in the array.
+        plan: number of batches in the plan.
 
     Attributes:
         rows: uint8 [rows, H, W, 3], the array.
@@ -47,7 +47,7 @@ class _DeviceFeed:
         self._last: int | None = None
         self._copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         if self._copying is not None:
-            self._copying.wait_stream(torch.cuda.current_stream(self.device))  # which clears `rows` just now
+            self._copying.wait_stream(torch.cuda.current_stream(self.device))  # which is still zeroing `rows`
 
     def batch(self) -> Tensor:
         """uint8 [B, H, W, 3], a copy."""
@@ -56,17 +56,17 @@ class _DeviceFeed:
         return self.rows.index_select(0, indices)
 
     def _point_to(self, index: int, step: int) -> None:
-        """Puts the cursor on a batch of the plan, unless the last step has left it there."""
+        """Sets the cursor to a batch of the plan, unless the last step left it there."""
         if self._last is None or step not in (self._last, self._last + 1):
             self._cursor.fill_(index)
         self._last = step
 
     def _receive(self, target: Tensor, after: torch.cuda.Event | None = None) -> None:
-        """Copies the loader's next batch; the host does not wait, what is enqueued from now on does.
+        """Copies the loader's next batch without blocking the host; work enqueued later on the stream waits for it.
 
         Args:
-            target: part of `rows`.
-            after: on a GPU, when `target` may be overwritten.
+            target: a slice of `rows`.
+            after: on a GPU, the event after which `target` may be overwritten.
         """
         if self._copying is None:
             target.copy_(next(self._batches))
@@ -78,23 +78,23 @@ class _DeviceFeed:
         torch.cuda.current_stream(self.device).wait_stream(self._copying)
 
     def close(self) -> None:
-        """Ends the loader's threads."""
+        """Stops the loader's threads."""
         if self._batches is not None:
             self._batches.close()
 
 
 class ResidentFeed(_DeviceFeed):
-    """Keeps every training image on the device.
+    """Keeps all training images on the device.
 
-    The loader delivers the images in the order of the first epoch, and batch k of that epoch is where it was put: rows
-    k B to (k + 1) B. A later epoch is a plan of other rows. A run that is resumed within an epoch begins with what is
-    left of it; what the epoch's steps do not see is loaded at its end.
+    The loader delivers them in the order of the first epoch, so batch k of that epoch is in rows k B to (k + 1) B;
+    later epochs have another plan. A run resumed within an epoch starts with the rest of that epoch; images that its
+    steps do not use are loaded at its end.
 
     Args:
-        loader: of the data set; closed when all is loaded.
+        loader: of the data set; closed when all images are loaded.
         train: int64 [count], the loader's indices of the training images.
-        order: of their positions.
-        device: where the array is made.
+        order: of positions in `train`.
+        device: of the array.
     """
 
     def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
@@ -103,7 +103,7 @@ class ResidentFeed(_DeviceFeed):
         self._filled = 0
 
     def ready(self, step: int) -> None:
-        """Puts the images of a step in place, and at an epoch's beginning its plan."""
+        """Loads the images of a step, and at the start of an epoch its plan."""
         epoch, index = divmod(step, self.order.steps_per_epoch)
         if self._batches is None:
             self._begin(epoch, index)
@@ -133,20 +133,20 @@ class ResidentFeed(_DeviceFeed):
 
     def _make_plan(self, epoch: int) -> None:
         plan = torch.from_numpy(self._row_of[self.order.epoch(epoch)][: self._plan.numel()]).view_as(self._plan)
-        # Pinned, so that the copy does not wait for the steps that are still to be replayed.
+        # Pinned, so that the copy does not wait for steps that are still in the queue.
         plan = plan.pin_memory() if self.device.type == "cuda" else plan
         self._plan.copy_(plan, non_blocking=True)
         self._epoch = epoch
 
 
 class StreamFeed(_DeviceFeed):
-    """A ring of batches that the loader keeps filling.
+    """A ring buffer of batches on the device.
 
     Args:
         loader: of the data set.
         train: int64 [count], the loader's indices of the training images.
-        order: of their positions.
-        device: where the ring is made.
+        order: of positions in `train`.
+        device: of the ring.
     """
 
     def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
@@ -155,7 +155,7 @@ class StreamFeed(_DeviceFeed):
         self._read = [torch.cuda.Event() for _ in range(_RING)] if self._copying else None
 
     def ready(self, step: int) -> None:
-        """Puts the batch of a step into the ring."""
+        """Copies the batch of a step into the ring."""
         if self._last is not None and step == self._last:
             return
         if self._last is None or step != self._last + 1:
@@ -163,7 +163,7 @@ class StreamFeed(_DeviceFeed):
             self._batches = self._loader.batches(self._train[positions] for positions in self.order.since(step))
         slot, size = step % _RING, self.order.batch_size
         if self._read and self._last is not None:
-            # All of the last step is enqueued by now.
+            # The last step is completely enqueued by now.
             self._read[self._last % _RING].record()
         self._point_to(slot, step)
         after = self._read[slot] if self._read else None

@@ -1,11 +1,11 @@
-"""Where a step finds its images.
+"""Feeds: where a step gets its images from.
 
-    HostFeed       the loader's batch as it comes; for CPUs
-    ResidentFeed   all training images on the device, filled during the first epoch: 64x64 CelebA is 2.5 GB
-    StreamFeed     a ring of batches on the device, where the images do not fit
+    HostFeed       the loader's batches as they come; for CPUs
+    ResidentFeed   all training images on the device, loaded during the first epoch: 64x64 CelebA is 2.5 GB
+    StreamFeed     a ring of batches on the device, if the images do not fit
 
-`ready(step)` is the host's part and is called for each step in order; `batch()` is the device's part, which a CUDA
-graph may hold, and `state` are the tensors that it changes.
+`ready(step)` runs on the host and is called for each step in order. `batch()` runs on the device and may be captured in
+a CUDA graph; `state` are the tensors that it changes.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from fastvae.data.loaders.loader import Loader
 from fastvae.train.device_feed import ResidentFeed, StreamFeed
 from fastvae.train.order import BatchOrder
 
-# Of the GPU's free memory; the step needs the rest.
-_MOST_RESIDENT = 0.5
+# Share of the GPU's free memory that resident images may take; the step needs the rest.
+_MAX_RESIDENT = 0.5
 
 
 class HostFeed:
-    """Hands on what the loader yields.
+    """Passes on the loader's batches.
 
     Args:
         loader: of the data set.
         train: int64 [count], the loader's indices of the training images.
-        order: of their positions.
+        order: of positions in `train`.
     """
 
     state: tuple[Tensor, ...] = ()
@@ -50,11 +50,11 @@ class HostFeed:
         self._last = step
 
     def batch(self) -> Tensor:
-        """uint8 [B, H, W, 3], valid until the next step is made ready."""
+        """uint8 [B, H, W, 3], valid until the next call of `ready`."""
         return self._pixels
 
     def close(self) -> None:
-        """Ends the loader's threads."""
+        """Stops the loader's threads."""
         if self._batches is not None:
             self._batches.close()
 
@@ -65,19 +65,19 @@ Feed = HostFeed | ResidentFeed | StreamFeed
 def choose_feed(
     loader: Loader, train: np.ndarray, order: BatchOrder, *, device: torch.device, resident: str
 ) -> tuple[Feed, str]:
-    """The feed of a run, and in words which and why.
+    """The feed of a run, and a message that says which one and why.
 
     Args:
         loader: of the data set.
         train: int64 [count], the loader's indices of the training images.
-        order: of their positions.
+        order: of positions in `train`.
         device: of the step.
-        resident: "on", "off", or "auto": on a GPU, if the images take at most half of its free memory.
+        resident: "on", "off", or "auto": on for a GPU if the images take at most half of its free memory.
     """
-    reason = "as asked"
+    reason = "as requested"
     if resident == "auto" and device.type == "cuda":
         size, free = len(train) * loader.image_size**2 * 3, torch.cuda.mem_get_info(device)[0]
-        resident = "on" if size <= _MOST_RESIDENT * free else "off"
+        resident = "on" if size <= _MAX_RESIDENT * free else "off"
         reason = f"they are {size / 1e9:.2f} GB and {free / 1e9:.1f} GB of the GPU's memory are free"
     if resident == "on":
         return ResidentFeed(loader, train, order, device), f"images kept on the {device.type}: {reason}"

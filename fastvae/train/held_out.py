@@ -1,4 +1,4 @@
-"""How well a model reconstructs images that it was not trained on."""
+"""Reconstruction quality on held-out images."""
 
 import math
 
@@ -13,22 +13,22 @@ from fastvae.train.step import Step
 
 @torch.no_grad()
 def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: int = 64) -> dict[str, float]:
-    """Reconstruction quality with running statistics and z = mean.
+    """Reconstruction quality in evaluation mode with z = mean.
 
     PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images. Sharpness
-    is the root mean square difference of neighbouring pixels in the reconstructions over that in the originals: 1 is
-    as crisp as the originals, blur is less, noise can be more. (Squared, because blurring an edge leaves the sum of its
-    absolute differences as it was.) L_rec is eq. 6 in the objective's own layers and weights,
-    where it has them.
+    is the root mean square difference of neighbouring pixels in the reconstructions, divided by that in the originals:
+    1 is as sharp as the originals, blur gives less, noise can give more. (Squared, because blurring an edge does not
+    change the sum of its absolute differences.) L_rec is eq. 6 with the objective's own layers and weights, if it has
+    a feature loss.
 
     Args:
-        objective: on its device; left in training mode.
+        objective: on its device; in training mode afterwards.
         step: gives device and precision.
         pixels: uint8 [N, H, W, 3], N > 0.
-        batch_size: images at once.
+        batch_size: images per forward pass.
 
     Returns:
-        {"psnr_db": ..., "sharpness": ..., "rec": ...}, empty for a system that does not reconstruct.
+        {"psnr_db": ..., "sharpness": ..., "rec": ...}, empty if the system has no encoder.
     """
     psnr, rec, edges, fake_edges = 0.0, 0.0, 0.0, 0.0
     objective.train(False)
@@ -47,10 +47,10 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
             psnr += psnr_db(images, fakes).sum().item()
     finally:
         objective.train(True)
-    found = {"psnr_db": psnr / len(pixels), "sharpness": math.sqrt(fake_edges / max(edges, 1e-12))}
+    metrics = {"psnr_db": psnr / len(pixels), "sharpness": math.sqrt(fake_edges / max(edges, 1e-12))}
     if objective.loss_network is not None:
-        found["rec"] = rec / len(pixels)
-    return found
+        metrics["rec"] = rec / len(pixels)
+    return metrics
 
 
 def _edges(images: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The learning rates of a run, on the device: a captured step reads them anew at every replay."""
+"""The learning rates of a run, kept on the device, where a captured step reads them at every replay."""
 
 import torch
 
@@ -6,10 +6,10 @@ from fastvae.objectives import Update
 
 
 class LearningRates:
-    """Puts a 0-D float32 tensor in every group's `lr` and scales them all by decay^epoch.
+    """Makes each parameter group's `lr` a 0-D float32 tensor and scales it by decay^epoch.
 
     Args:
-        updates: the optimisers, whose groups hold their initial learning rates as numbers.
+        updates: the optimisers; each group's `lr` is its initial learning rate, a number.
         decay: factor after each epoch, in (0, 1].
         device: of the parameters.
     """
@@ -24,11 +24,11 @@ class LearningRates:
 
     @property
     def first(self) -> float:
-        """The first group's rate now, known without asking the device."""
+        """The first group's current rate, without a host-device sync."""
         return self._initial[0] * self._decay**self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the rates of that epoch, from 0; nothing to do if they are."""
+        """Sets the rates of an epoch, counted from 0, unless they are set already."""
         if epoch != self._epoch:
             self._epoch = epoch
             for tensor, initial in zip(self._tensors, self._initial, strict=True):

@@ -1,4 +1,4 @@
-"""Loss terms of the steps since the last log line, kept on the device so that no step waits for them."""
+"""Loss terms of the steps since the last log line, kept on the device so that no step waits for a copy."""
 
 import math
 from typing import NamedTuple
@@ -12,12 +12,12 @@ _COLUMNS = 16
 
 
 class Reading(NamedTuple):
-    """What `Meter.read` found over its steps.
+    """The result of `Meter.read`.
 
     Attributes:
-        steps: how many there were.
-        means: by term, over the steps that reported it.
-        not_finite: (index of the step from 0, term, value) of the first term that was not finite, or None.
+        steps: number of steps since the last reading.
+        means: mean of each term over the steps that reported it.
+        not_finite: (step index from 0, term, value) of the first term that was not finite, or None.
     """
 
     steps: int
@@ -26,14 +26,14 @@ class Reading(NamedTuple):
 
 
 class Meter:
-    """One row of terms a step.
+    """A table with one row of terms per step.
 
-    `record` is the device's part, which a CUDA graph may hold; `count` is the host's, once for every step; `read`
-    waits.
+    `record` runs on the device and may be captured in a CUDA graph; `count` runs on the host, once per step; `read`
+    waits for the device.
 
     Args:
-        capacity: most steps between two readings.
-        device: where the terms are.
+        capacity: maximum number of steps between two readings.
+        device: of the terms.
 
     Attributes:
         state: the tensors that `record` changes.
@@ -48,25 +48,25 @@ class Meter:
     def record(self, terms: dict[str, Tensor]) -> None:
         """Writes a step's terms, scalars on the device, into the next row."""
         if len(terms) > _COLUMNS:
-            raise FastvaeError(f"an objective may report at most {_COLUMNS} terms a step; got {', '.join(terms)}")
+            raise FastvaeError(f"expected at most {_COLUMNS} terms per step; got {len(terms)}: {', '.join(terms)}")
         values = torch.stack([value.float() for value in terms.values()])
         self._rows[:, : len(terms)].index_copy_(0, self._position, values[None])
         self._position.add_(1)
 
     def count(self, names: tuple[str, ...]) -> None:
-        """Notes that a step has reported these terms."""
+        """Notes that a step reported these terms."""
         self._reported.append(names)
 
     def read(self) -> Reading:
-        """The steps since the last reading; waits for the device and forgets them."""
+        """Reads and clears the terms since the last reading; waits for the device."""
         rows = self._rows[: len(self._reported)].cpu().tolist()
-        found: dict[str, list[float]] = {}
+        values: dict[str, list[float]] = {}
         not_finite = None
         for index, (row, names) in enumerate(zip(rows, self._reported, strict=True)):
             for name, value in zip(names, row, strict=False):  # a row has more columns than a step has terms
-                found.setdefault(name, []).append(value)
+                values.setdefault(name, []).append(value)
                 if not_finite is None and not math.isfinite(value):
                     not_finite = (index, name, value)
         self._position.zero_()
         self._reported = []
-        return Reading(len(rows), {name: sum(v) / len(v) for name, v in found.items()}, not_finite)
+        return Reading(len(rows), {name: sum(v) / len(v) for name, v in values.items()}, not_finite)

@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of the seed and the step, so that resuming needs no other state."""
+"""Which images a step uses: a function of seed and step number, so that resuming needs no other state."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from fastvae.errors import FastvaeError
 
 
 class BatchOrder:
-    """Positions in the training set by step number. An epoch's last ones that do not fill a batch are left out.
+    """Positions in the training set for each step. The last positions of an epoch that do not fill a batch are dropped.
 
     Args:
-        count: training images.
-        batch_size: images a step.
+        count: number of training images.
+        batch_size: images per step.
         seed: of the order.
 
     Raises:
-        FastvaeError: there are fewer training images than one batch.
+        FastvaeError: there are fewer training images than `batch_size`.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int):
@@ -27,27 +27,27 @@ class BatchOrder:
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
         if not self.steps_per_epoch:
             raise FastvaeError(
-                f"there are {count} training images, fewer than one batch of {batch_size}: "
+                f"expected at least one batch of {batch_size} training images; there are {count}: "
                 "give a smaller --batch-size or more images"
             )
 
     def steps_of(self, train: TrainConfig) -> int:
-        """Steps of a whole run: `train.steps`, or as many as its epochs have."""
+        """Steps of a complete run: `train.steps`, or those of `train.epochs`."""
         return train.steps or train.epochs * self.steps_per_epoch
 
     def epoch(self, epoch: int) -> np.ndarray:
-        """int64 [count]: all positions in that epoch's order; the last count % batch_size are the ones left out."""
+        """int64 [count]: all positions in the order of that epoch; the last count % batch_size are dropped."""
         if epoch != self._epoch:
             self._epoch, self._permutation = epoch, epoch_order(self.count, seed=self.seed, epoch=epoch)
         return self._permutation
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """int64 [batch_size]: the positions of step number `step`, from 0."""
+        """int64 [batch_size]: the positions for step number `step`, from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         return self.epoch(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
     def since(self, step: int) -> Iterator[np.ndarray]:
-        """The batches of step number `step` and of all later ones, without end."""
+        """Yields the batches of step number `step` and of all later steps, without end."""
         while True:
             yield self[step]
             step += 1

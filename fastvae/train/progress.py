@@ -1,4 +1,4 @@
-"""One line that says where a run is: step, images a second, each loss, time to go."""
+"""The status line of a run: step, images per second, losses, time left."""
 
 import shutil
 import sys
@@ -15,13 +15,13 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Rewrites one line on a terminal; elsewhere prints the first one and from then on one every `quiet_s` seconds.
+    """Rewrites one line on a terminal; elsewhere prints a line at most every `quiet_s` seconds.
 
     Args:
-        total: steps of the whole run.
-        stream: where to, standard error by default.
-        quiet_s: seconds between two lines that are not rewritten.
-        clock: tells seconds; where they begin does not matter.
+        total: steps of the complete run.
+        stream: standard error by default.
+        quiet_s: seconds between lines if the stream is not a terminal.
+        clock: returns seconds from any origin.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Progress:
         self._length = 0
 
     def show(self, step: int, images_per_s: float, losses: dict[str, float], seconds_left: float) -> None:
-        """The state after `step` steps."""
+        """Shows the state after `step` steps."""
         now = self._clock()
         if not self.live and self._last is not None and step < self.total and now - self._last < self.quiet_s:
             return
         self._last = now
-        parts = [f"step {step}/{self.total}", f"{images_per_s:.1f} images/s"]
-        parts += [f"{name} {value:.4g}" for name, value in losses.items()]
-        parts.append(f"{duration(seconds_left)} left")
-        line = "  ".join(parts)
+        columns = [f"step {step}/{self.total}", f"{images_per_s:.1f} images/s"]
+        columns += [f"{name} {value:.4g}" for name, value in losses.items()]
+        columns.append(f"{duration(seconds_left)} left")
+        line = "  ".join(columns)
         if self.live:
-            line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be rewritten
+            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be rewritten
             self.stream.write("\r" + line.ljust(self._length))
             self._length = len(line)
         else:
@@ -56,14 +56,14 @@ class Progress:
         self.stream.flush()
 
     def close(self) -> None:
-        """Ends the line that is rewritten."""
+        """Ends the rewritten line."""
         if self.live and self._length:
             self.stream.write("\n")
             self.stream.flush()
             self._length = 0
 
     def note(self, text: str) -> None:
-        """A line of its own, above the one that is rewritten."""
+        """Prints a line above the rewritten one."""
         if self.live and self._length:
             self.stream.write("\r" + " " * self._length + "\r")
             self._length = 0

@@ -1,8 +1,8 @@
-"""All weights of a pass in bfloat16, in one launch.
+"""Rounds all weights of a pass to bfloat16 in one kernel launch.
 
-Autocast rounds each weight where it is used and widens each weight's gradient. In the compiled VAE-WGAN step that is 28
-launches forward and 14 backward which do next to nothing. Here one op rounds all weights, another widens all gradients,
-and autocast finds nothing left to do. The values are the same bit for bit.
+Autocast rounds each weight where it is used and converts each weight's gradient back to float32: in the compiled
+VAE-WGAN step 28 tiny launches forward and 14 backward. Here one op rounds all weights and another converts all
+gradients, so that autocast has nothing to do. The values are the same bit for bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,12 +40,12 @@ _cast_all_op.register_autograd(_backward, setup_context=_setup)
 
 
 class RoundedWeights(nn.Module):
-    """A function of some networks' outputs, called while their weights are rounded.
+    """Calls a function that uses some networks, with the networks' weights rounded.
 
     Args:
-        networks: whose weights are rounded: those of convolutions, transposed convolutions and linear layers. Biases
-            are not, whose gradients are sums that the compiler keeps in float32, nor replication-padded convolutions,
-            which sum taps in float32 first.
+        networks: whose weights are rounded: those of convolutions, transposed convolutions and linear layers. Not
+            rounded are biases, whose gradients are sums that the compiler keeps in float32, and replication-padded
+            convolutions, which sum taps in float32 first.
         function: uses the networks.
     """
 
@@ -61,12 +61,12 @@ class RoundedWeights(nn.Module):
         )
 
     def forward(self, *args):
-        """`function(*args)` with the weights as they are."""
+        """`function(*args)` with the weights unchanged."""
         return self._function(*args)
 
     def rounded(self, *args):
         """`function(*args)` with weights in bfloat16."""
-        if not self._names:  # torch's operations on lists want one tensor at least
+        if not self._names:  # torch's list operations need at least one tensor
             return self(*args)
         parameters = dict(self.named_parameters())
         rounded = _cast_all_op([parameters[name] for name in self._names], torch.bfloat16)

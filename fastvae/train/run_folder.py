@@ -1,4 +1,4 @@
-"""The folder of a run: config, environment, statistics, pictures, checkpoints."""
+"""The folder of a run: config, environment, statistics, image grids, checkpoints."""
 
 import contextlib
 import itertools
@@ -19,7 +19,7 @@ from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_json
 from fastvae.files.places import is_file, is_folder
 from fastvae.machine import environment
 
-# Locked by the process that writes into the folder; holds who that is.
+# Locked by the process that writes into the folder; names that process.
 _LOCK = ".lock"
 _STATS = "stats.jsonl"
 _ADVICE = "free some space or check the permissions, then continue with --resume"
@@ -28,14 +28,14 @@ _logger = logging.getLogger("fastvae")
 
 
 class RunFolder:
-    """Writes a run's files and turns a full disk into a message.
+    """Writes a run's files; errors such as a full disk become a FastvaeError.
 
-    config.json       everything that was decided, as resolved
+    config.json       the resolved config
     environment.json  versions, processor, threads, GPU
-    stats.jsonl       one JSON object a line: losses, speed, evaluations
-    pictures/         grids
-    checkpoints/      see `checkpoint`
-    tensorboard/      the same numbers as events, where TensorBoard is installed
+    stats.jsonl       one JSON object per line: losses, speed, evaluations
+    pictures/         image grids
+    checkpoints/      see `checkpoint_files`
+    tensorboard/      the same numbers as events, if TensorBoard is installed
     """
 
     def __init__(self, path: Path):
@@ -45,18 +45,18 @@ class RunFolder:
         self._lock: int | None = None
 
     def create(self, config: dict[str, Any]) -> None:
-        """Makes the folder, keeps other processes from writing into it, and writes config.json and environment.json.
+        """Creates and locks the folder, and writes config.json and environment.json.
 
         Raises:
             UsageError: the folder exists and is not empty.
-            FastvaeError: it cannot be written, or another process is about to.
+            FastvaeError: it cannot be written, or another process holds its lock.
         """
-        self._refuse_used()
+        self._check_unused()
         with self.writing(_ADVICE_FOR_NEW):
             self.path.mkdir(parents=True, exist_ok=True)
         self.hold(_ADVICE_FOR_NEW)
         try:
-            self._refuse_used()  # again: another process may have been as fast
+            self._check_unused()  # again: another process may have created it meanwhile
             self._write_json("config.json", config, _ADVICE_FOR_NEW)
             self._write_json("environment.json", {**environment(), "command": sys.argv}, _ADVICE_FOR_NEW)
         except BaseException:
@@ -64,12 +64,12 @@ class RunFolder:
             raise
 
     def hold(self, advice: str = _ADVICE) -> None:
-        """Keeps other processes from writing into the folder until `close`, or until this process ends.
+        """Locks the folder against other processes that would write into it, until `close` or the process ends.
 
         Raises:
-            FastvaeError: another process holds it, or something else lies where the run's folders and files belong.
+            FastvaeError: another process holds the lock, or one of the run's paths is of the wrong kind.
         """
-        self._refuse_others()
+        self._check_kinds()
         path = self.path / _LOCK
         with self.writing(advice):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -77,7 +77,7 @@ class RunFolder:
             with os.fdopen(descriptor, "rb") as file:
                 holder = file.read(1000).decode("utf-8", "replace").strip() or "another process"
             raise FastvaeError(
-                f"{self.path} is being written by {holder}: wait until that run ends, or stop it; it saves what it has"
+                f"{self.path} is being written by {holder}: wait until that run ends, or stop it (it saves its state)"
             )
         self._lock = descriptor
         with self.writing(advice):
@@ -88,11 +88,11 @@ class RunFolder:
         remove_abandoned(self.pictures)
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Writes the config of a run that goes on, so that its next continuation knows the new flags."""
+        """Writes the config of a resumed run, so that the next resume uses its flags."""
         self._write_json("config.json", config)
 
     def read_config(self) -> Any:
-        """What `create` wrote.
+        """The contents of config.json.
 
         Raises:
             FastvaeError: it is missing or damaged.
@@ -103,9 +103,9 @@ class RunFolder:
             raise FastvaeError(f"{error}: is {self.path} the folder of a run?") from error
 
     def forget_after(self, step: int) -> bool:
-        """Drops what a run that goes on from a step will write again in stats.jsonl, and damaged lines.
+        """Removes from stats.jsonl what a run resumed from this step will write again, and damaged lines.
 
-        That is every line of a later step, and the evaluation at this one, which may have been interrupted.
+        That is every line of a later step, and the evaluation at this step, which may be incomplete.
 
         Returns:
             Whether there was an evaluation at this step.
@@ -124,7 +124,7 @@ class RunFolder:
         return evaluated
 
     def set_stats_aside(self) -> None:
-        """Begins stats.jsonl anew; steps that are in it, of which there is no checkpoint, are kept in another file."""
+        """Starts a new stats.jsonl; an old one with logged steps is kept under another name."""
         path = self.path / _STATS
         if not any(isinstance(line.get("step"), int) and line["step"] > 0 for line in reading.read_json_lines(path)):
             self.forget_after(-1)
@@ -134,11 +134,11 @@ class RunFolder:
         with self.writing():
             path.rename(aside)
         _logger.warning(
-            "%s has no checkpoint and begins again; the steps that it had logged are kept in %s", self.path, aside.name
+            "%s has no checkpoint and starts again from step 0; its logged steps are kept in %s", self.path, aside.name
         )
 
     def append(self, stats: dict[str, Any]) -> None:
-        """Adds a line to stats.jsonl, and its numbers to TensorBoard; numbers that are not finite become null."""
+        """Appends a line to stats.jsonl and its numbers to TensorBoard; non-finite numbers become null."""
         stats = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in stats.items()}
         with self.writing(), (self.path / _STATS).open("a") as file:
             file.write(json.dumps(stats, allow_nan=False) + "\n")
@@ -147,50 +147,52 @@ class RunFolder:
                 for name, value in stats.items():
                     if name != "step" and isinstance(value, (int, float)):
                         events.add_scalar(name, value, stats["step"])
-        except OSError as error:  # a run is as good without
+        except OSError as error:  # training does not need them
             self._events = False
-            _logger.warning("TensorBoard's events cannot be written (%s): going on without", error.strerror or error)
+            _logger.warning(
+                "TensorBoard events cannot be written (%s): continuing without them", error.strerror or error
+            )
 
     @contextlib.contextmanager
     def writing(self, advice: str = _ADVICE):
-        """Turns OSError into a FastvaeError that says what to do."""
+        """Turns an OSError into a FastvaeError with advice."""
         try:
             yield
         except OSError as error:
             raise FastvaeError(f"could not write to {self.path} ({error.strerror or error}): {advice}") from error
 
     def close(self) -> None:
-        """Flushes TensorBoard's events and lets others write into the folder."""
+        """Closes the TensorBoard events and unlocks the folder."""
         if self._events:
-            with contextlib.suppress(OSError):  # a full disk has been reported already, or cost events only
+            with contextlib.suppress(OSError):  # a full disk was already reported, or only loses events
                 self._events.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _refuse_used(self) -> None:
+    def _check_unused(self) -> None:
         """Raises UsageError unless the folder is missing or empty."""
         try:
             used = not self.path.is_dir() or any(entry.name != _LOCK for entry in self.path.iterdir())
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be looked into ({error.strerror}): choose another --out") from error
+            raise UsageError(f"{self.path} cannot be listed ({error.strerror}): choose another --out") from error
         if used and os.path.lexists(self.path):
             raise UsageError(
-                f"{self.path} exists already: choose another --out, or continue that run with --resume {self.path} "
-                "if it is one"
+                f"{self.path} exists already: choose another --out, or if it is a run, continue it with --resume "
+                f"{self.path}"
             )
 
-    def _refuse_others(self) -> None:
-        """Raises FastvaeError where what lies in the place of the run's folders and files is something else."""
-        for path, is_right, what in (
+    def _check_kinds(self) -> None:
+        """Raises FastvaeError if a path of the run exists but is of the wrong kind."""
+        for path, is_kind, what in (
             (self.checkpoints, is_folder, "a folder"),
             (self.pictures, is_folder, "a folder"),
             (self.path / _STATS, is_file, "a file"),
         ):
-            if os.path.lexists(path) and not is_right(path):
-                raise FastvaeError(f"{path} is not {what}, nor a link to one that is there: rename it, or put it right")
+            if os.path.lexists(path) and not is_kind(path):
+                raise FastvaeError(f"expected {what} or a valid link to one at {path}: rename or repair what is there")
 
     def _write_json(self, name: str, values: dict[str, Any], advice: str = _ADVICE) -> None:
         write_json(self.path / name, values, advice=advice)
@@ -200,23 +202,23 @@ class RunFolder:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
-                _keep_quiet_of_its_thread()
+                _silence_tensorboard_thread()
                 self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
-            # UnicodeError: TensorBoard takes no folder whose name is not UTF-8.
+            # UnicodeError: TensorBoard only accepts folder names in UTF-8.
             except (ImportError, UnicodeError):
                 self._events = False
         return self._events or None
 
 
-def _keep_quiet_of_its_thread() -> None:
-    """TensorBoard's thread ends with a traceback where the disk is full, which the next call reports anyhow."""
-    usual = threading.excepthook
-    if getattr(usual, "__name__", "") == "_unless_tensorboard_s":
+def _silence_tensorboard_thread() -> None:
+    """Hides the traceback of TensorBoard's thread on a full disk, which the next call reports anyway."""
+    default = threading.excepthook
+    if getattr(default, "__name__", "") == "_excepthook":
         return
 
-    def _unless_tensorboard_s(arguments: threading.ExceptHookArgs) -> None:
+    def _excepthook(arguments: threading.ExceptHookArgs) -> None:
         thread = type(arguments.thread).__module__
         if not (thread.startswith("tensorboard.") and issubclass(arguments.exc_type, OSError)):
-            usual(arguments)
+            default(arguments)
 
-    threading.excepthook = _unless_tensorboard_s
+    threading.excepthook = _excepthook

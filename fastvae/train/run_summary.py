@@ -1,4 +1,4 @@
-"""What is known of the training run that a model comes from; it travels with the weights."""
+"""What is known about the training run of a model; saved with the weights."""
 
 import math
 import re
@@ -12,23 +12,23 @@ from fastvae.files.places import is_file
 from fastvae.files.reading import Malformed, conform, read_json, read_json_lines
 
 _UNKNOWN = "unknown"
-# Of a list in a config, such as the layers of a loss; and of a text.
-_LONGEST_LIST, _LONGEST_TEXT = 64, 1000
+# Limits for a list in a config, such as the layers of a loss, and for a string.
+_MAX_LIST, _MAX_TEXT = 64, 1000
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run up to one checkpoint. What its files say in another form than expected is left out.
+    """One run up to one checkpoint. Whatever in its files has an unexpected form is omitted.
 
     Attributes:
         step: steps done.
-        config: as the run's config.json has it, without paths. "recipe" and "data" are texts and "objective" an object
-            with a text "name", "unknown" where the file does not say; "model" and "train" are objects. Their values are
-            numbers, texts, truth values, nulls and lists of these.
-        version: of the fastvae that trained it, None if that is not known.
-        losses: the last logged line up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
+        config: the run's config.json, with file names in place of paths. "recipe" and "data" are strings; "objective"
+            is an object with a string "name"; missing strings are "unknown". "model" and "train" are objects. Their
+            values are numbers, strings, booleans, nulls and lists of these.
+        version: of the fastvae that trained it, None if unknown.
+        losses: the last line logged up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
         held_out: the last evaluation up to the step, without its prefix: "psnr_db", "sharpness", "rec"; finite.
-        picture: reconstructions of held-out images as PNG, None if there are none.
+        picture: PNG with reconstructions of held-out images, None if there is none.
     """
 
     step: int
@@ -39,7 +39,7 @@ class RunSummary:
     picture: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """All but the picture."""
+        """Version, losses and evaluation, as JSON values."""
         return {"version": self.version, "losses": self.losses, "held_out": self.held_out}
 
 
@@ -47,13 +47,13 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
     """The summary of the run that wrote a model.safetensors.
 
     Args:
-        metadata: what `checkpoint_files.read_metadata` gives for it.
-        file: where it lies: in a run's checkpoint, whose run is asked for its numbers, or in a folder made by
-            `VAE.save_pretrained`, which brought them along.
-        view: of a multi-view run, which is told as the run of its own that it could have been.
+        metadata: of the file (`checkpoint_files.read_metadata`).
+        file: its path. In a run's checkpoint the numbers are read from the run's files; in a folder made by
+            `VAE.save_pretrained` they are in the metadata.
+        view: of a multi-view run; it is summarised as if it were a separate run.
 
     Returns:
-        The summary; None for a model that comes from no run.
+        The summary; None for a model without a run.
     """
     if not isinstance(metadata["config"].get("train"), dict):
         return None
@@ -67,7 +67,7 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         picture = file.with_name("reconstructions.png")
         picture = picture if is_file(picture) else None
         return RunSummary(step, config, _text(saved.get("version")), losses, held_out, picture)
-    if file.parent.parent.name != "checkpoints":  # a copy, whose run is elsewhere
+    if file.parent.parent.name != "checkpoints":  # a copy outside its run
         return RunSummary(step, config, None, {}, {})
     run = file.parent.parent.parent
     prefix = f"held_out_{view}_" if view else "held_out_"
@@ -83,9 +83,9 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a config is in its right form, with names in place of paths.
+    """The well-formed parts of a config, with file names in place of paths.
 
-    Where files lay on somebody's machine should not travel.
+    Saved models are shared, and paths on the machine that trained them are private.
     """
     objective = _values(config.get("objective"))
     if "vgg" in objective:
@@ -101,22 +101,22 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(given: Any) -> dict[str, Any]:
-    """The fields of an object that hold a plain value, or a list of such."""
+    """The fields of an object that are plain values or lists of plain values."""
     plain = bool | int | float | str | None
-    found = {}
+    values = {}
     for name, value in given.items() if isinstance(given, dict) else ():
         try:
             kept = conform(value, list[plain] if isinstance(value, list) else plain, name)
         except Malformed:
             continue
         texts = [text for text in (name, *(kept if isinstance(kept, list) else [kept])) if isinstance(text, str)]
-        if len(texts) <= _LONGEST_LIST and max(map(len, texts)) <= _LONGEST_TEXT:
-            found[name] = kept
-    return found
+        if len(texts) <= _MAX_LIST and max(map(len, texts)) <= _MAX_TEXT:
+            values[name] = kept
+    return values
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and len(value) <= _LONGEST_TEXT else None
+    return value if isinstance(value, str) and len(value) <= _MAX_TEXT else None
 
 
 def _name(value: Any) -> Any:
@@ -124,7 +124,7 @@ def _name(value: Any) -> Any:
 
 
 def _numbers(given: Any) -> dict[str, float]:
-    """The fields of an object that hold a finite number."""
+    """The fields of an object that are finite numbers."""
     values = _values(given)
     return {
         k: v for k, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
@@ -151,14 +151,14 @@ def _last(lines: Iterable[dict[str, Any]], step: int, prefix: str) -> tuple[dict
 
 def _version(path: Path) -> str | None:
     try:
-        found = read_json(path)
+        values = read_json(path)
     except FastvaeError:
         return None
-    return _text(found.get("fastvae")) if isinstance(found, dict) else None
+    return _text(values.get("fastvae")) if isinstance(values, dict) else None
 
 
 def _newest(folder: Path, step: int, name: str) -> Path | None:
-    """The picture NAME-NNNNNNNN.png of the last step up to one."""
+    """The picture NAME-NNNNNNNN.png of the latest step that is not after `step`."""
     form = re.compile(rf"{re.escape(name)}-([0-9]{{8,18}})\.png")
     try:
         pictures = {path: match for path in folder.iterdir() if (match := form.fullmatch(path.name))}

@@ -1,6 +1,6 @@
-"""Runs steps: on a GPU as one CUDA graph each, from the gathering of the batch to the updates.
+"""Runs training steps; on a GPU each is one CUDA graph, from gathering the batch to the updates.
 
-The graph holds everything that a step does on the device. The noise is drawn in front of it, in a launch of its own: a
+The graph holds everything that a step does on the device, except drawing the noise, which is one launch before it: a
 generator inside a graph needs two launches before each replay, for its seed and its offset.
 """
 
@@ -16,22 +16,22 @@ from fastvae.train.feed import Feed
 from fastvae.train.meter import Meter
 from fastvae.train.step import Step
 
-# Before capturing: lazily made workspaces and optimiser states, cuDNN's choice of algorithms, the compiler.
-_WARM_UPS = 3
+# Steps before a capture, for lazily created workspaces and optimiser state, cuDNN's choice of algorithms, compilation.
+_WARM_UP_STEPS = 3
 
 
 class Runner:
-    """Runs the steps of a training run, one a call.
+    """Runs the steps of a training run, one per call.
 
     Args:
         step: what a step computes.
-        feed: where its images come from.
+        feed: the source of its images.
         noise: generator on the step's device.
-        meter: told every step's loss terms.
-        capture: replay CUDA graphs, one for each sequence of passes that the objective asks for.
+        meter: records the loss terms of every step.
+        capture: replay CUDA graphs, one for each sequence of passes that the objective uses.
 
     Attributes:
-        noise: float32 [B, noise_size], the last step's.
+        noise: float32 [B, noise_size], the noise of the last step.
     """
 
     def __init__(self, step: Step, feed: Feed, noise: torch.Generator, meter: Meter, *, capture: bool):
@@ -44,11 +44,11 @@ class Runner:
 
     @property
     def pixels(self) -> Tensor:
-        """uint8 [B, H, W, 3], the last step's batch on the device, until the next step."""
+        """uint8 [B, H, W, 3], the batch of the last step on the device; valid until the next step."""
         return self._pixels
 
     def __call__(self, number: int) -> None:
-        """Runs step `number`, from 0; on a GPU without waiting for it.
+        """Runs step number `number`, from 0. On a GPU it does not wait for the result.
 
         Raises:
             FastvaeError: as `warm_up`.
@@ -67,13 +67,13 @@ class Runner:
         self.meter.count(names)
 
     def warm_up(self, number: int) -> float:
-        """Compiles and captures what step `number` needs, and leaves no trace in the training.
+        """Compiles and captures what step number `number` needs; the state of the training is unchanged afterwards.
 
         Returns:
-            The seconds that it took.
+            Seconds it took.
 
         Raises:
-            FastvaeError: the step cannot be compiled or captured, or the memory is too small for it.
+            FastvaeError: the step cannot be compiled or captured, or does not fit into memory.
         """
         start = time.perf_counter()
         before = _State(self)
@@ -84,12 +84,12 @@ class Runner:
             if self.capture:
                 self._capture(number, before)
             else:
-                self._rehearse(number, before)
+                self._warm_up(number, before)
         self._warm.add(self._phase(number))
         return time.perf_counter() - start
 
     def _prepares(self) -> dict[str, str]:
-        """What happens to a step before it can run, and the flag that leaves it out."""
+        """What is done to a step before it can run, and the flag that turns it off."""
         compiled = {"compiled": "--compile off"} if self.step.compile_passes else {}
         return compiled | ({"captured": "--cuda-graph off"} if self.capture else {})
 
@@ -99,19 +99,17 @@ class Runner:
             yield
         except FastvaeError:
             raise
-        except Exception as error:  # the compiler raises whatever its parts raise, AssertionError among them
+        except Exception as error:  # the compiler raises errors of any class, even AssertionError
             if _is_out_of_memory(error):
                 resident = ", or --resident off" if self.step.device.type == "cuda" else ""
                 raise FastvaeError(
-                    f"{what}: the memory is too small for it ({_summary(error)}); give a smaller --batch-size{resident}"
+                    f"{what}: it does not fit into memory ({_summary(error)}); give a smaller --batch-size{resident}"
                 ) from error
             if not self._prepares():
                 raise
-            raise FastvaeError(
-                f"{what} ({_summary(error)}): {' or '.join(self._prepares().values())} may get round it"
-            ) from error
+            raise FastvaeError(f"{what} ({_summary(error)}): try {' or '.join(self._prepares().values())}") from error
 
-    def _rehearse(self, number: int, before: "_State") -> None:
+    def _warm_up(self, number: int, before: "_State") -> None:
         try:
             self._body(number)
         finally:
@@ -124,16 +122,16 @@ class Runner:
         return tuple(terms), pixels
 
     def _capture(self, number: int, before: "_State") -> None:
-        # The feed need not be ready: whatever its array holds will do, since the state is restored.
+        # The feed need not be ready: its array may hold anything, since the state is restored.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                self._rehearse(number, before)
+            for _ in range(_WARM_UP_STEPS):
+                self._warm_up(number, before)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads, a loader's among them, may do what a capturing thread must not. A capture that fails leaves its
-        # own stream current: the outer block puts this one back.
+        # thread_local: other threads, such as a loader's, may make calls that are illegal during a capture. A failed
+        # capture leaves its own stream current; the outer block restores this one.
         with (
             torch.cuda.stream(torch.cuda.current_stream()),
             torch.cuda.graph(graph, capture_error_mode="thread_local"),
@@ -142,23 +140,23 @@ class Runner:
         self._graphs[self._phase(number)] = graph, names, pixels
 
     def _phase(self, number: int) -> tuple[str, ...]:
-        return tuple(part.name for part in self.step.objective.passes(number))
+        return tuple(pass_.name for pass_ in self.step.objective.passes(number))
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch has no class of its own for the CPU's.
+    # torch has no exception class for running out of CPU memory.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _summary(error: Exception) -> str:
-    """The error's class and the first line of it that says something."""
+    """The error's class and its first informative line."""
     lines = (line.strip() for line in str(error).splitlines())
-    said = next((line for line in lines if line and not line.endswith("raised:")), "")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = next((line for line in lines if line and not line.endswith("raised:")), "")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 class _State:
-    """A copy of everything that a step changes on the device."""
+    """A copy of all device state that a step changes."""
 
     def __init__(self, runner: Runner):
         step = runner.step
@@ -171,13 +169,13 @@ class _State:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts it back, in place."""
+        """Restores it in place."""
         known = {id(tensor) for tensor, _ in self._copies}
         for tensor, copy in self._copies:
             tensor.copy_(copy)
         for tensor in self._optimizer_tensors():
             if id(tensor) not in known:
-                tensor.zero_()  # made by the first step, and zero before it
+                tensor.zero_()  # created by the first step, with zeros
 
     def _optimizer_tensors(self) -> Iterator[Tensor]:
         for optimizer in self._optimizers:

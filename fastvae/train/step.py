@@ -1,4 +1,4 @@
-"""One training step. For the VAE-WGAN it is Algorithm 1: one forward, one backward, three updates."""
+"""One training step. For the VAE-WGAN this is Algorithm 1: one forward pass, one backward pass, three updates."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,11 +14,11 @@ class Step:
     """Runs an objective's passes on a batch and applies its updates.
 
     Args:
-        objective: on its device, in training mode.
+        objective: on `device`, in training mode.
         updates: the objective's optimisers, by name.
-        device: of the objective and of the batches.
+        device: of the objective and the batches.
         bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
-        compile_passes: compile every pass with torch.compile(fullgraph=True) at its first use.
+        compile_passes: compile each pass with torch.compile(fullgraph=True) at its first use.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Step:
         self._losses = {}
 
     def __call__(self, pixels: Tensor, noise: Tensor, step: int) -> dict[str, Tensor]:
-        """One step on a batch.
+        """Runs one step on a batch.
 
         Args:
             pixels: uint8 [B, H, W, 3], RGB.
@@ -43,37 +43,37 @@ class Step:
             step: the step's number, from 0.
 
         Returns:
-            The step's loss terms, detached scalars on the device.
+            The loss terms of the step, detached scalars on the device.
         """
         terms = {}
-        for part in self.objective.passes(step):
+        for pass_ in self.objective.passes(step):
             with self.precision():
-                total, reported = self._loss(part)(pixels, noise)
+                total, reported = self._loss(pass_)(pixels, noise)
             total.backward()
-            for name in part.updates:
+            for name in pass_.updates:
                 self.updates[name].apply(reported)
             terms |= reported
         return terms
 
     def precision(self) -> AbstractContextManager:
-        """The autocast that every forward pass of this run happens in."""
+        """The autocast context for every forward pass of this run."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _loss(self, part: Pass):
-        if part.name not in self._losses:
+    def _loss(self, pass_: Pass):
+        if pass_.name not in self._losses:
 
             def loss(pixels: Tensor, noise: Tensor):
-                return part.loss(to_images(pixels), noise)
+                return pass_.loss(to_images(pixels), noise)
 
             if self.bf16:
-                loss = RoundedWeights(self._moved_by(part), loss).rounded
+                loss = RoundedWeights(self._updated_by(pass_), loss).rounded
             if self.compile_passes:
                 loss = torch.compile(loss, fullgraph=True, dynamic=False)
-            self._losses[part.name] = loss
-        return self._losses[part.name]
+            self._losses[pass_.name] = loss
+        return self._losses[pass_.name]
 
-    def _moved_by(self, part: Pass) -> list[nn.Module]:
-        """The networks whose parameters a pass's updates move."""
-        groups = (group for name in part.updates for group in self.updates[name].optimizer.param_groups)
-        moved = {id(p) for group in groups for p in group["params"]}
-        return [n for n in self.objective.networks.values() if any(id(p) in moved for p in n.parameters())]
+    def _updated_by(self, pass_: Pass) -> list[nn.Module]:
+        """The networks whose parameters the pass updates."""
+        groups = (group for name in pass_.updates for group in self.updates[name].optimizer.param_groups)
+        updated = {id(p) for group in groups for p in group["params"]}
+        return [n for n in self.objective.networks.values() if any(id(p) in updated for p in n.parameters())]

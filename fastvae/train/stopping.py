@@ -1,22 +1,22 @@
-"""Signals that end a process, as a wish that the training loop reads between two steps."""
+"""Turns signals that would end the process into a flag that the training loop checks between steps."""
 
 import signal
 import threading
 from types import TracebackType
 
-# SIGHUP: the terminal or the SSH connection has gone. Windows has none.
+# SIGHUP: the terminal or the SSH connection was closed. Windows has no such signal.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopSignal:
-    """Context manager: while it is open, the first SIGINT, SIGTERM or SIGHUP only sets `received`.
+    """Context manager. Inside it the first SIGINT, SIGTERM or SIGHUP only sets `received`.
 
-    A second SIGINT acts as it does outside, so that an impatient person still gets out; further SIGTERMs, which
-    schedulers repeat, wait for what is being saved. A signal that was ignored (nohup) stays ignored. In another thread
-    than the main one, where Python delivers no signals, it does nothing.
+    A second SIGINT acts as usual, so that an impatient user can still interrupt; repeated SIGTERMs, as schedulers send
+    them, are ignored until saving is done. A signal that was ignored before (nohup) stays ignored. Outside the main
+    thread, where Python delivers no signals, it does nothing.
 
     Attributes:
-        received: the signal's number, or None.
+        received: number of the signal, or None.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,8 @@
-"""The training loop: batches in, steps, and everything that is written on the way."""
+"""The training loop: data, steps, logging, evaluation, checkpoints."""
 
 import logging
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,18 +32,18 @@ _logger = logging.getLogger("fastvae")
 
 
 class Diverged(FastvaeError):
-    """A loss, a weight or a measure was not finite: what has been trained since the last checkpoint is of no use."""
+    """A loss, a weight or a metric was not finite: the training since the last checkpoint is lost."""
 
 
 class Trainer:
-    """Trains one run, from its beginning or from a checkpoint. Until `fit` ends no other process may write its folder.
+    """Trains a run from its start or from a checkpoint. Its folder is locked until `fit` ends.
 
     Args:
         config: resolved (`build.resolve`).
-        folder: where the run is written; created, unless `resume`.
-        resume: go on from the newest checkpoint in `folder`, or from the beginning if it has none.
-        checkpoint: go on from this one of `folder` instead; later ones are kept under other names.
-        other_data: go on although the images are others than those that the checkpoint was trained on.
+        folder: of the run; created unless `resume`.
+        resume: continue from the newest checkpoint in `folder`, or start again if it has none.
+        checkpoint: continue from this one in `folder` instead; later ones are kept under other names.
+        allow_other_data: continue even if the checkpoint was trained on other images.
 
     Attributes:
         done: steps done.
@@ -52,9 +51,9 @@ class Trainer:
         picture: the newest picture of this run, reconstructions where the system makes them; None if there is none yet.
 
     Raises:
-        FastvaeError: the data, the loss network's weights or the checkpoint cannot be had, the images are others, or
-            another process is training this run.
-        UsageError: the folder is in use, or a flag contradicts the data.
+        FastvaeError: the data, the loss network's weights or the checkpoint cannot be loaded, the checkpoint was made
+            with other images, or another process is training this run.
+        UsageError: the folder exists already, or a flag contradicts the data.
     """
 
     def __init__(
@@ -64,29 +63,27 @@ class Trainer:
         *,
         resume: bool = False,
         checkpoint: Path | None = None,
-        other_data: bool = False,
+        allow_other_data: bool = False,
     ):
         self.run = RunFolder(folder)
         if resume:
             self.run.hold()
         try:
-            self._open(config, resume, checkpoint, other_data)
+            self._open(config, resume, checkpoint, allow_other_data)
         except BaseException:
             self.run.close()
             raise
 
-    def _open(self, config: Config, resume: bool, named: Path | None, other_data: bool) -> None:
+    def _open(self, config: Config, resume: bool, named: Path | None, allow_other_data: bool) -> None:
         device = torch.device(config.train.device)
         try:
-            images, self.order = open_data(config)
+            config, images, self.order = open_data(config)
         except FastvaeError as error:
             if not resume:
                 raise
             raise type(error)(
-                f"{error}. If the images of this run have moved, say where they are with --data"
+                f"{error}. If the images of this run have moved, give their new path with --data"
             ) from error
-        # Another loader could leave out other pictures, and so another order, when the run goes on.
-        config = replace(config, train=replace(config.train, loader=images.kind))
         self.config, self.train = config, config.train
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         self.total = self.order.steps_of(self.train)
@@ -96,7 +93,7 @@ class Trainer:
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         self.picture: Path | None = None
         if resume:
-            self._go_on(named, other_data)
+            self._restore(named, allow_other_data)
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
@@ -108,18 +105,18 @@ class Trainer:
         self.progress.note(f"{images.reason}; {where}")
         self._saved = self.done if self.done else None
         self._speed_said = self.train.minutes is None
-        # Whether networks, optimisers and noise are those after `done` steps.
+        # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 
-    def _go_on(self, named: Path | None, other_data: bool) -> None:
-        """Restores a checkpoint, if there is one."""
+    def _restore(self, named: Path | None, allow_other_data: bool) -> None:
+        """Loads the given or the newest checkpoint, if there is one."""
         checkpoint_files.tidy(self.run.checkpoints)
-        found = checkpoint_files.checkpoints(self.run.checkpoints)
-        if newest := named or (found[-1] if found else None):
+        saved = checkpoint_files.checkpoints(self.run.checkpoints)
+        if newest := named or (saved[-1] if saved else None):
             state = checkpoint.restore(
                 newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
             )
-            self._check_data(newest, state.data, other_data)
+            self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
             self.done, self.seconds = state.step, state.seconds
@@ -128,34 +125,34 @@ class Trainer:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
 
-    def _check_data(self, newest: Path, before: Identity | None, other_data: bool) -> None:
+    def _check_data(self, newest: Path, before: Identity | None, allow_other_data: bool) -> None:
         if before is None or before == self.data:
             return
-        words = f"{self.config.data} holds other images than those that {newest} was trained on"
-        counts = f" ({self.data.train} training images, {before.train} then)"
-        if not other_data:
-            raise FastvaeError(
-                f"{words}{counts}: give the images of then with --data, or go on with these with --other-data"
-            )
-        _logger.warning("%s%s: going on with these, as asked", words, counts)
+        message = (
+            f"{newest} was trained on {before.train} training images; {self.config.data} holds other images "
+            f"({self.data.train} training images)"
+        )
+        if not allow_other_data:
+            raise FastvaeError(f"{message}: give the original ones with --data, or use these with --allow-other-data")
+        _logger.warning("%s: continuing with these (--allow-other-data)", message)
 
     def _check_loss_network(self, newest: Path, before: str | None) -> None:
         if before not in (None, self.loss_network):
             raise FastvaeError(
-                f"--vgg {self.config.objective.vgg} holds other weights than those that {newest} was trained with: "
-                "name theirs, wherever they lie now"
+                f"{newest} was trained with other loss network weights than --vgg {self.config.objective.vgg} holds: "
+                "give the original ones with --vgg"
             )
 
     def fit(self) -> int | None:
-        """Trains to the end, or until a signal or the time limit; saves in every case.
+        """Trains to the end, or until a signal or the time limit; saves a checkpoint in each case.
 
         Returns:
-            The number of the signal that stopped it, or None.
+            Number of the signal that stopped it, or None.
 
         Raises:
-            Diverged: something was not finite.
-            FastvaeError: images cannot be read any more, or something cannot be written. The steps until then are
-                saved, if that is possible.
+            Diverged: a loss, weight or metric was not finite.
+            FastvaeError: images can no longer be read, or a file cannot be written. The steps done so far are saved if
+                possible.
         """
         try:
             with StopSignal() as stop:
@@ -185,7 +182,7 @@ class Trainer:
             self._pictures()
 
     def _saved_after(self, error: Exception) -> Exception:
-        """Saves the steps done so far, unless the error left them half done, and says so."""
+        """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
         if self._saved == self.done or not self._between_steps:
             return error
         try:
@@ -196,7 +193,7 @@ class Trainer:
         if not isinstance(error, FastvaeError):
             return error
         return FastvaeError(
-            f"{error}. The {self.done} steps until then are saved; go on with: fastvae train --resume {self.run.path}"
+            f"{error}. The first {self.done} steps are saved; continue with: fastvae train --resume {self.run.path}"
         )
 
     def _warm_up(self) -> None:
@@ -225,7 +222,7 @@ class Trainer:
             self._write_what_is_due()
 
     def _read_images(self) -> None:
-        # Apart from the step, so that images that cannot be read cost no step that is done.
+        # Before the step, so that an image that cannot be read does not spoil a step.
         try:
             self.feed.ready(self.done)
         except FastvaeError:
@@ -237,7 +234,7 @@ class Trainer:
     def _write_what_is_due(self) -> None:
         train = self.train
         tasks = []
-        if self.done < self.total:  # the end of `fit` does these two in any case
+        if self.done < self.total:  # `_fit` does these two at the end in any case
             tasks += [(train.evaluate_every, self._evaluate), (train.pictures_every, self._pictures)]
         tasks += [(train.checkpoint_every, self._save)]
         if due := [task for every, task in tasks if self._is_due(every)]:
@@ -250,17 +247,17 @@ class Trainer:
         return every > 0 and self.done % every == 0
 
     def _balance(self) -> dict[str, float]:
-        # A measurement must leave no trace: the batch statistics of its forward passes are undone.
+        # The running statistics that its forward passes change are restored.
         images = to_images(self.runner.pixels)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
         with self.step.precision():
-            found = self.objective.balance(images, self.runner.noise)
+            ratios = self.objective.balance(images, self.runner.noise)
         for buffer, before in buffers:
             buffer.copy_(before)
-        return {name: value.item() for name, value in found.items()}
+        return {name: value.item() for name, value in ratios.items()}
 
     def _close_window(self, extra: dict[str, float] | None = None) -> None:
-        """Logs the mean of the steps since the last call, after checking that every one of them was finite."""
+        """Logs the means over the steps since the last call, after checking that all terms were finite."""
         reading = self.meter.read()
         if not reading.steps:
             return
@@ -298,10 +295,10 @@ class Trainer:
     def _diverged(self, what: str) -> Diverged:
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-        whence = "from there" if saved else "from its beginning"
+        start = "from there" if saved else "from the start"
         return Diverged(
             f"{what}, so training stopped; {last}. `fastvae train --resume {self.run.path} --lr {self.train.lr / 2:g}` "
-            f"goes on {whence} at half the learning rate"
+            f"continues {start} at half the learning rate"
         )
 
     def _save(self) -> None:
@@ -323,29 +320,29 @@ class Trainer:
         self._saved = self.done
 
     def _evaluate(self) -> None:
-        for name, part in self.objective.parts().items():
-            found = evaluate(part, self.step, self.held_out)
-            if not found:
+        for name, system in self.objective.systems().items():
+            metrics = evaluate(system, self.step, self.held_out)
+            if not metrics:
                 continue
-            if bad := next((k for k, v in found.items() if not math.isfinite(v)), None):
-                raise self._diverged(f"the held-out images' {bad} was {found[bad]} after step {self.done}")
-            words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            if bad := next((k for k, v in metrics.items() if not math.isfinite(v)), None):
+                raise self._diverged(f"the held-out images' {bad} was {metrics[bad]} after step {self.done}")
+            summary = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
             of = f"{name}, held-out images" if name else "held-out images"
-            self.progress.note(f"{of} after {self.done} steps: {words}")
+            self.progress.note(f"{of} after {self.done} steps: {summary}")
             prefix = f"held_out_{name}_" if name else "held_out_"
-            self.run.append({"step": self.done, **{f"{prefix}{key}": value for key, value in found.items()}})
+            self.run.append({"step": self.done, **{f"{prefix}{key}": value for key, value in metrics.items()}})
 
     @torch.no_grad()
     def _pictures(self) -> None:
         originals = self.held_out[:_PICTURED]
-        for name, part in self.objective.parts().items():
+        for name, system in self.objective.systems().items():
             generator = torch.Generator().manual_seed(self.train.seed)
-            noise = torch.randn(_PICTURED * 2, part.noise_size, generator=generator).to(self.step.device)
-            part.train(False)
+            noise = torch.randn(_PICTURED * 2, system.noise_size, generator=generator).to(self.step.device)
+            system.train(False)
             with self.step.precision():
-                samples = part.sample(noise)
-                fakes = part.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
-            part.train(True)
+                samples = system.sample(noise)
+                fakes = system.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
+            system.train(True)
             ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
             self.picture = self.run.pictures / f"samples-{ending}"
             pictures.save_picture(pictures.grid(pictures.to_pixels(samples), 8), self.picture)

@@ -108,6 +108,7 @@ def test_it_loads_with_a_draw_and_the_sliders_and_no_error(page):
     ] == [
         "Male",
         "Smiling",
+        "Blurry",
     ]
     assert [entry for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 

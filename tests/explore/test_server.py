@@ -68,7 +68,7 @@ def test_the_page_and_its_files(server):
 def test_about_names_the_sliders(server):
     about = json.loads(ask(server, "about")[2])
     assert about["image_size"] == 32 and about["latent"] == 4
-    assert [slider["name"] for slider in about["sliders"]] == ["Male", "Smiling"]
+    assert [slider["name"] for slider in about["sliders"]] == ["Male", "Smiling", "Blurry"]
 
 
 def test_an_upload_becomes_its_mean(server, vae):
@@ -175,7 +175,7 @@ def test_sliders_that_cannot_be(vae, packed, faces):
         make_sliders(fast, None, ("Smiling",), trained_on=None)
     with pytest.raises(UsageError, match="no attribute 'Smilling', did you mean 'Smiling'"):
         make_sliders(fast, str(faces.path), ("Smilling",), trained_on=None)
-    assert [s.name for s in make_sliders(fast, None, (), trained_on=str(faces.path))] == ["Male", "Smiling"]
+    assert [s.name for s in make_sliders(fast, None, (), trained_on=str(faces.path))] == ["Male", "Smiling", "Blurry"]
 
 
 def test_the_command_serves_until_it_is_stopped(run, faces, monkeypatch, capsys):

@@ -96,7 +96,7 @@ def test_interpolation_between_held_out_images(models, faces, tmp_path, drawn):
 
 
 def test_attributes(models, faces, pictures, tmp_path, drawn):
-    figure("attributes", models[0], "--data", faces.path, "--most", 15, out=tmp_path / "a.png")
+    figure("attributes", models[0], "--data", faces.path, "--limit", 15, out=tmp_path / "a.png")
     before, rows = drawn[0]
     assert [label.text for label in before.rows] == ["Smiling", "Bright"] and rows.pixels.shape[:2] == (2, 11)
     assert before.rows[0].note == "from 15 images with it and 15 without"

@@ -7,6 +7,7 @@ import torch
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.figures import attributes, interpolation, map, originals, reconstructions, samples
+from fastvae.inference.attribute_vectors import choose_attributes
 from fastvae.pictures import to_images, to_pixels
 from fastvae.runs.open import open_runs
 
@@ -62,25 +63,25 @@ def test_psnr_by_hand():
 
 
 def test_names_are_the_papers_first_then_those_that_vary(faces):
-    assert attributes.choose_names(faces, []) == ["Smiling", "Bright"]  # Always and Rare do not vary
-    assert attributes.choose_names(faces, ["Rare", "Bright", "Rare"]) == ["Rare", "Bright"]
+    assert choose_attributes(faces, []) == ["Smiling", "Bright"]  # Always and Rare do not vary
+    assert choose_attributes(faces, ["Rare", "Bright", "Rare"]) == ["Rare", "Bright"]
 
 
 def test_originals_lack_the_attribute_are_held_out_and_differ(faces):
-    chosen = attributes.without(faces, ["Smiling", "Bright", "Rare"], seed=1)
+    chosen = attributes.images_without(faces, ["Smiling", "Bright", "Rare"], seed=1)
     assert len(set(chosen)) == 3 and (chosen >= 40).all()
     columns = [faces.attribute_names.index(name) for name in ("Smiling", "Bright", "Rare")]
     assert (faces.attributes[chosen, columns] == 0).all()
-    assert (chosen == attributes.without(faces, ["Smiling", "Bright", "Rare"], seed=1)).all()
+    assert (chosen == attributes.images_without(faces, ["Smiling", "Bright", "Rare"], seed=1)).all()
     with pytest.raises(FastvaeError, match="every held-out image has the attribute Always"):
-        attributes.without(faces, ["Always"], seed=0)
+        attributes.images_without(faces, ["Always"], seed=0)
 
 
 def test_a_choice_is_seeded_and_without_repetition():
-    first = originals.some(np.arange(100, 120), 10, 0, "images")
+    first = originals.sample(np.arange(100, 120), 10, 0, "images")
     assert len(set(first)) == 10 and first.min() >= 100
-    assert (first == originals.some(np.arange(100, 120), 10, 0, "images")).all()
-    assert (first != originals.some(np.arange(100, 120), 10, 1, "images")).any()
+    assert (first == originals.sample(np.arange(100, 120), 10, 0, "images")).all()
+    assert (first != originals.sample(np.arange(100, 120), 10, 1, "images")).any()
 
 
 def test_a_small_map_by_hand():
@@ -140,6 +141,6 @@ def test_the_map_takes_held_out_images_while_they_suffice(faces: PackedImages):
 
 def test_unknown_attributes_are_suggested(faces, packed):
     with pytest.raises(UsageError, match="no attribute 'Smilling', did you mean 'Smiling'"):
-        attributes.choose_names(faces, ["Smilling"])
+        choose_attributes(faces, ["Smilling"])
     with pytest.raises(FastvaeError, match="has no attributes"):
-        attributes.choose_names(packed, [])
+        choose_attributes(packed, [])

@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_old_weights(run, small_disk):
 @pytest.mark.parametrize(
     "metadata, words",
     [
-        ({"format": 99, "config": {}}, "has checkpoint format 99; this version reads 1"),
+        ({"format": 99, "config": {}}, "this version reads checkpoint format 1; .* has format 99"),
         ("not JSON", "cannot be read"),
         ({"config": {}}, "cannot be read"),
         ({"format": 1, "config": {}}, "does not say how to build the model"),
@@ -115,7 +115,7 @@ def test_somebody_else_s_safetensors(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(FastvaeError, match="not one of fastvae's"):
+    with pytest.raises(FastvaeError, match="was not written by fastvae"):
         fastvae.load(tmp_path)
 
 

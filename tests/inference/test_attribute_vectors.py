@@ -54,7 +54,7 @@ def test_a_direction_is_a_difference_of_means_over_training_images(vae, images):
 
 
 def test_no_more_images_than_asked_for_and_the_same_ones_by_seed(vae, images):
-    first, again, other = (attribute_vectors(vae, images, ["Red"], most=4, seed=seed)[0] for seed in (0, 0, 1))
+    first, again, other = (attribute_vectors(vae, images, ["Red"], limit=4, seed=seed)[0] for seed in (0, 0, 1))
     assert (first.with_it, first.without_it) == (4, 4)
     assert np.array_equal(first.direction, again.direction) and not np.array_equal(first.direction, other.direction)
 

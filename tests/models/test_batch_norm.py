@@ -28,7 +28,7 @@ def test_one_batch_is_torchs():
     x = torch.randn(4, 3, 5, 2, dtype=torch.float64)
     assert torch.equal(ours(x), theirs(x)) and torch.equal(ours.running_var, theirs.running_var)
     assert ours.num_batches_tracked == 0 and theirs.num_batches_tracked == 1
-    assert torch.equal(ours.eval()(x, parts=2), theirs.eval()(x))
+    assert torch.equal(ours.eval()(x, batches=2), theirs.eval()(x))
 
 
 @pytest.mark.parametrize("device", DEVICES)

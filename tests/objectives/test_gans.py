@@ -108,21 +108,27 @@ def test_each_pass_leaves_the_other_network_alone(objective_class, options):
 
 @pytest.mark.parametrize(
     "options",
-    [WganOptions(), WganOptions(critic_steps=2, long_round=7, first_long=3, long_every=4), WganOptions(first_long=0)],
+    [
+        WganOptions(),
+        WganOptions(critic_steps=2, warmup_critic_steps=7, warmup_generator_steps=3, warmup_every=4),
+        WganOptions(warmup_generator_steps=0),
+    ],
 )
 def test_the_generator_moves_as_counting_says(options):
     def counted():
         for generator_step in itertools.count():
-            long = generator_step < options.first_long or generator_step % options.long_every == 0
-            rounds = options.long_round if long else options.critic_steps
+            long = generator_step < options.warmup_generator_steps or generator_step % options.warmup_every == 0
+            rounds = options.warmup_critic_steps if long else options.critic_steps
             yield from (step + 1 == rounds for step in range(rounds))
 
     assert all(generator_moves(step, options) == moves for step, moves in zip(range(12_000), counted(), strict=False))
 
 
 def test_wgans_passes_follow_the_rounds():
-    objective = build(Wgan, WganOptions(critic_steps=2, first_long=0, long_every=10**6, long_round=1))
-    named = [[part.name for part in objective.passes(step)] for step in range(4)]
+    objective = build(
+        Wgan, WganOptions(critic_steps=2, warmup_generator_steps=0, warmup_every=10**6, warmup_critic_steps=1)
+    )
+    named = [[pass_.name for pass_ in objective.passes(step)] for step in range(4)]
     assert named == [
         ["discriminator", "generator"],
         ["discriminator"],

@@ -128,7 +128,7 @@ def test_critic_first_meets_the_updated_critic():
             assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("clipped", ["weights", "weights_but_norm", "gradients", "nothing"])
+@pytest.mark.parametrize("clipped", ["weights", "weights_except_norm", "gradients", "nothing"])
 def test_what_is_clipped(clipped):
     images, noise = batch()
     objective = build(clipped=clipped, critic_optimizer="rmsprop", critic_lr=1e-1)

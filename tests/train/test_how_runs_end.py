@@ -104,7 +104,7 @@ def test_images_that_cannot_be_read_any_more_cost_no_step_that_is_done(train, tm
     monkeypatch.setattr(PackedLoader, "_gather", failing)
     assert train("--steps", "6") == 1
     said = capsys.readouterr().err
-    assert "the images of step 4 cannot be read" in said and "The 3 steps until then are saved" in said
+    assert "the images of step 4 cannot be read" in said and "The first 3 steps are saved" in said
     monkeypatch.setattr(PackedLoader, "_gather", gather)
     assert newest_step(tmp_path / "run") == 3
     assert train("--resume", str(tmp_path / "run")) == 0
@@ -120,7 +120,7 @@ def test_pictures_that_cannot_be_written_cost_no_step_that_is_done(train, tmp_pa
 
     monkeypatch.setattr(Trainer, "_pictures", failing)
     assert train("--steps", "6", "--pictures-every", "4") == 1
-    assert "The 4 steps until then are saved" in capsys.readouterr().err
+    assert "The first 4 steps are saved" in capsys.readouterr().err
     assert newest_step(tmp_path / "run") == 4
 
 

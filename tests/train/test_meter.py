@@ -43,5 +43,5 @@ def test_bfloat16_terms_are_widened():
 
 
 def test_too_many_terms():
-    with pytest.raises(FastvaeError, match="at most 16 terms a step"):
+    with pytest.raises(FastvaeError, match="at most 16 terms per step"):
         record(Meter(1, torch.device("cpu")), **{f"t{i}": 0.0 for i in range(17)})

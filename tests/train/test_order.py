@@ -36,5 +36,5 @@ def test_images_that_do_not_fill_a_batch_are_left_out():
 
 
 def test_too_few_images():
-    with pytest.raises(FastvaeError, match="40 training images, fewer than one batch of 64"):
+    with pytest.raises(FastvaeError, match="at least one batch of 64 training images; there are 40"):
         BatchOrder(40, 64, seed=0)

@@ -26,7 +26,7 @@ MODEL = ModelConfig(image_size=32, width=2, latent=5)
 FORMS = {
     "paper": ({}, {}),
     "rmsprop": ({"critic_optimizer": "rmsprop"}, {"critic_optimizer": "rmsprop"}),
-    "weights_but_norm": ({"clipped": "weights_but_norm"}, {"clip_norms": False}),
+    "weights_except_norm": ({"clipped": "weights_except_norm"}, {"clip_norms": False}),
 }
 
 

@@ -175,9 +175,13 @@ def test_other_images_under_the_same_name_are_refused_unless_asked_for(train, pa
     before = (run / "stats.jsonl").read_bytes(), (run / "config.json").read_bytes()
     assert train("--resume", str(run), "--steps", "4") == 1
     said = capsys.readouterr().err
-    assert "other images" in said and "52 training images, 40 then" in said and "--other-data" in said
+    assert (
+        "other images (52 training images)" in said
+        and "trained on 40 training images" in said
+        and "--allow-other-data" in said
+    )
     assert before == ((run / "stats.jsonl").read_bytes(), (run / "config.json").read_bytes())
-    assert train("--resume", str(run), "--steps", "4", "--other-data") == 0
+    assert train("--resume", str(run), "--steps", "4", "--allow-other-data") == 0
 
 
 def test_weights_of_the_loss_network_that_moved(train, tmp_path, capsys):
@@ -193,7 +197,7 @@ def test_weights_of_the_loss_network_that_moved(train, tmp_path, capsys):
     for others in ("random", str(weights)):
         save_file({k: v + 1 for k, v in tensors.items()}, weights)
         assert train("--resume", str(run), "--steps", "5", "--vgg", others) == 1
-        assert "holds other weights than those" in capsys.readouterr().err
+        assert "was trained with other loss network weights" in capsys.readouterr().err
 
 
 def test_more_epochs_at_resume_where_steps_had_been_given(train, tmp_path, capsys):
@@ -216,7 +220,7 @@ def test_what_was_logged_of_lost_steps_is_kept(train, tmp_path, caplog):
     (run / "checkpoints").rename(tmp_path / "elsewhere")
     assert train("--resume", str(run), "--steps", "2") == 0
     assert (run / "stats-before-1.jsonl").read_bytes() == before
-    assert "has no checkpoint and begins again" in caplog.text
+    assert "has no checkpoint and starts again" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "pictures", "stats.jsonl"])
@@ -254,7 +258,7 @@ def test_a_checkpoint_of_nan_is_not_gone_on_from(train, tmp_path, capsys):
     save_file(tensors, file, {"fastvae": metadata})
     assert train("--resume", str(run), "--steps", "6") == 1
     said = capsys.readouterr().err
-    assert "encoder.mean.weight holds NaN" in said and "step-00000002` goes on from there" in said
+    assert "encoder.mean.weight holds NaN" in said and "step-00000002` continues from it" in said
 
 
 def test_a_link_that_is_named_as_a_checkpoint_is_not_removed(train, tmp_path):
@@ -275,4 +279,4 @@ def test_a_full_disk_costs_tensorboard_alone(train, tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr(writer, "add_scalar", failing)
     assert train("--steps", "2") == 0
-    assert "going on without" in caplog.text
+    assert "continuing without" in caplog.text

@@ -89,7 +89,7 @@ def test_warming_up_needs_no_more_of_the_meter_than_a_step(packed):
     training = Training(packed, "cpu", log_every=1)
     training.run(range(1))
     for _ in range(3):  # as often as before a capture
-        training.runner._rehearse(0, _State(training.runner))
+        training.runner._warm_up(0, _State(training.runner))
     assert training.run(range(1, 2)).keys() == {"kl", "rec", "critic"}
 
 
@@ -129,7 +129,7 @@ def test_a_warm_up_that_fails_leaves_no_trace_and_names_the_step(packed, monkeyp
 
 def test_a_later_phase_that_cannot_be_compiled_leaves_no_trace_and_names_the_step(packed, monkeypatch, uncompiled):
     train = TrainConfig(device="cpu", precision="fp32", compile="on", batch_size=BATCH)
-    objective = WganOptions(first_long=1, long_round=3)
+    objective = WganOptions(warmup_generator_steps=1, warmup_critic_steps=3)
     config = Config("test", objective, model=ModelConfig(image_size=32, width=2, latent=4), train=train)
     plain, training = (Training(packed, "cpu", config=config) for _ in range(2))
 

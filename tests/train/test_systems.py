@@ -25,7 +25,7 @@ STEPS = {"fp32": 24, "bf16": 8}
 def training(name: str, precision: str, *, image_size: int = 32) -> Training:
     """The smallest one of an objective, on the CPU; every step of a WGAN moves its generator."""
     options_class = OBJECTIVES[name][0]
-    options = {"first_long": 1, "long_round": 1, "critic_steps": 1} if name == "wgan" else {}
+    options = {"warmup_generator_steps": 1, "warmup_critic_steps": 1, "critic_steps": 1} if name == "wgan" else {}
     if hasattr(options_class, "vgg"):
         options = {"vgg": "random", "layers": ("relu1_1", "relu2_1")}
     train = TrainConfig(device="cpu", precision=precision, compile="off", batch_size=4)
@@ -74,7 +74,7 @@ def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system, precision):
     if system.startswith("dfc"):
         flags += ["--vgg", "random"]
     if system == "wgan":  # several of the generator's steps within these few
-        flags += ["--first-long", "1", "--long-round", "4"]
+        flags += ["--warmup-generator-steps", "1", "--warmup-critic-steps", "4"]
     flags += ["--data", str(drawn.path), "--steps", str(STEPS[precision]), "--out", str(run)]
     assert main(["train", f"cifar10-{system}", *flags]) == 0
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
@@ -137,7 +137,7 @@ def assert_same_results(of: Training, precision: str, *losses) -> None:
 def test_captured_it_is_the_same_run(drawn, tmp_path, recipe):
     flags = ["--image-size", "32", "--width", "4", "--latent", "8", "--batch-size", "16", "--log-every", "1"]
     flags += ["--device", "cuda", "--precision", "fp32", "--compile", "off", "--balance-every", "0", "--steps", "10"]
-    flags += ["--first-long", "1", "--long-round", "4"] if recipe == "cifar10-wgan" else []
+    flags += ["--warmup-generator-steps", "1", "--warmup-critic-steps", "4"] if recipe == "cifar10-wgan" else []
     flags += ["--vgg", "random"] if recipe == "celeba64-multiview" else []
     found = {}
     for graph in ("off", "on"):
