@@ -41,3 +41,8 @@ def functions(text: str) -> list[tuple[str, str]]:
 def python_blocks(page: Path) -> list[str]:
     """The examples in Python."""
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def flags(text: str) -> set[str]:
+    """The flags that a text names, without their dashes in front."""
+    return set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", text))

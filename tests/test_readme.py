@@ -12,10 +12,11 @@ from torch import nn
 from fastvae import VAE
 from fastvae.cli import COMMANDS
 from fastvae.recipes import RECIPES
-from tests.pages import PAGES, README, ROOT, dotted_names, paths, python_blocks, text_of
+from tests.pages import PAGES, README, ROOT, dotted_names, flags, paths, python_blocks, text_of
 
 USAGE = ROOT / "docs" / "usage.md"
 TEXT = README.read_text()
+FOREIGN_FLAGS = {"benchmark-compare", "help"}  # of pytest-benchmark, of every command
 LONGEST = 150  # lines of README.md, which a newcomer reads to the end
 
 
@@ -53,6 +54,20 @@ def test_what_the_pages_name_exists(page):
         assert (ROOT / path).exists(), path
     for name in dotted_names(text):
         assert exists(name), name
+
+
+@pytest.fixture(scope="module")
+def sources() -> str:
+    """All that declares flags: fields of dataclasses for tyro, strings for argparse and pytest."""
+    files = (path for folder in ("fastvae", "bench", "tools") for path in (ROOT / folder).rglob("*.py"))
+    return "\n".join(path.read_text() for path in (*files, ROOT / "tests/conftest.py", ROOT / "tests/strict_skips.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_flags_exist(page, sources):
+    for flag in flags(text_of(page)) - FOREIGN_FLAGS:
+        field = re.search(rf"^    {flag.replace('-', '_')}: ", sources, re.MULTILINE)
+        assert field or f'"--{flag}"' in sources, f"--{flag}"
 
 
 def exists(name: str) -> bool:
