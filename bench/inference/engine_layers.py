@@ -60,7 +60,7 @@ def measure_layers(width: int, *, calls: int, ceilings: Ceilings) -> list[LayerR
 
 
 def table(rows: list[LayerRow]) -> str:
-    """For people, with the sums."""
+    """Human-readable, with the sums."""
     lines = [
         f"{'layer':<32} {'us':>7} {'MFLOP':>7} {'filters':>9} {'FLOP floor':>11} {'byte floor':>11} {'reached':>9}"
     ]

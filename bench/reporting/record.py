@@ -7,7 +7,6 @@ import platform
 import re
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ RECORDS = Path(__file__).parents[1] / "records"
 
 
 def machine() -> str:
-    """The GPU's name, or what processor there is, for people."""
+    """The GPU's name, or what processor there is, human-readable."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
@@ -66,7 +65,7 @@ def write(
     path: Path,
     *,
     what: str,
-    rows: list[Any],
+    rows: list[dict[str, Any]],
     notes: list[str],
     ceilings: Ceilings | None = None,
     extra: dict[str, Any] | None = None,
@@ -76,10 +75,10 @@ def write(
     Args:
         path: where; folders are made.
         what: one sentence for whoever opens it.
-        rows: every contender's result, dataclass instances.
-        notes: what could not be measured or was not right, in words.
+        rows: every contender's result.
+        notes: messages about what could not be measured or was wrong.
         ceilings: of the machine, from the same run, where the suite measures them.
-        extra: further entries of the suite's own, such as its settings or its verdicts.
+        extra: further entries of the suite, such as its settings or its verdicts.
     """
     write_json(
         path,
@@ -90,7 +89,7 @@ def write(
             "ceilings": ceilings and ceilings.as_json(),
             "notes": notes,
             **(extra or {}),
-            "rows": [asdict(row) for row in rows],
+            "rows": rows,
         },
     )
 

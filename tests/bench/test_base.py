@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,31 +16,39 @@ from bench import __main__
 from bench.measuring import replay
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, latencies
+from bench.measuring.row import Row
 from bench.reporting import record
 
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
-class Row:
-    name: str
-    quartiles_ms: tuple[float, float]
-    samples_ms: list[float]
-
-
 def test_a_record_has_a_line_for_each_list_of_samples(tmp_path):
     path = tmp_path / "new" / "record.json"
-    rows = [Row("a", (1.0, 2.0), [1.0, 1.5, 2.0])]
+    rows = [{"name": "a", "quartiles_ms": (1.0, 2.0), "samples_ms": [1.0, 1.5, 2.0]}]
     record.write(path, what="a trial", rows=rows, notes=["none"], extra={"verdicts": [1, 2]})
     text = path.read_text()
     assert '"quartiles_ms": [1.0, 2.0],\n' in text and '"samples_ms": [1.0, 1.5, 2.0]\n' in text
-    found = json.loads(text)
-    assert found["rows"] == [{"name": "a", "quartiles_ms": [1.0, 2.0], "samples_ms": [1.0, 1.5, 2.0]}]
-    assert (found["ceilings"], found["verdicts"], found["notes"]) == (None, [1, 2], ["none"])
-    assert found["machine"]["torch"] == torch.__version__
+    read = json.loads(text)
+    assert read["rows"] == [{"name": "a", "quartiles_ms": [1.0, 2.0], "samples_ms": [1.0, 1.5, 2.0]}]
+    assert (read["ceilings"], read["verdicts"], read["notes"]) == (None, [1, 2], ["none"])
+    assert read["machine"]["torch"] == torch.__version__
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
     record.write(path, what="with ceilings", rows=[], notes=[], ceilings=Ceilings(10.0, {"float32": 0.1}))
     assert json.loads(path.read_text())["ceilings"]["copy_gb_per_s"] == 10.0
+
+
+def test_a_row_is_recorded_flat_and_in_its_unit():
+    timed = Row.from_seconds("fastvae eager", [0.001, 0.002, 0.003], "ms", job={"batch": 8}, details={"error": 0.5})
+    assert timed.is_ours and timed.median == 2.0 and timed.quartiles == (1.5, 2.5)
+    assert timed.seconds == pytest.approx([0.001, 0.002, 0.003])
+    samples = {"median_ms": 2.0, "quartiles_ms": [1.5, 2.5], "samples_ms": [1.0, 2.0, 3.0]}
+    assert timed.as_json() == {"contender": "fastvae eager", "batch": 8, "error": 0.5, **samples}
+    rate = Row("torch", "images_per_s", [10.04])
+    assert not rate.is_ours
+    assert rate.as_json() == {
+        "contender": "torch", "images_per_s": 10.0, "quartiles_images_per_s": [10.0, 10.0],
+        "samples_images_per_s": [10.0],
+    }  # fmt: skip
 
 
 def test_records_are_named_by_date_machine_and_suite(monkeypatch):
