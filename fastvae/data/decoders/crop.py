@@ -38,9 +38,7 @@ def crop_box(width: int, height: int, crop: Crop) -> Box:
     if box[2] > width or box[3] > height:
         raise FastvaeError(f"the crop {box} does not fit into {width}x{height} pixels")
     if min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
-        raise FastvaeError(
-            f"too small: {width}x{height} pixels, with less than {SMALLEST_SIDE} on a side after the crop"
-        )
+        raise FastvaeError(f"too small: {width}x{height} pixels, less than {SMALLEST_SIDE} on a side after the crop")
     return box
 
 

@@ -27,7 +27,7 @@ from fastvae.files.reading import open_regular
 
 # Pillow's other formats are not from cameras, and some run external programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-# 256 MiB as RGB: more than all but two consumer cameras have, and a bound for a thread's memory. Pillow warns above this
+# 256 MiB as RGB: more than all but two consumer cameras have, and it bounds a thread's memory. Pillow warns above this
 # limit and raises above twice as many.
 _MAX_PIXELS = (1 << 28) // 3
 _LARGEST_FILE = 1 << 28

@@ -136,13 +136,11 @@ def test_damaged_lists(tmp_path, lists, message):
 
 def test_missing_lists(tmp_path):
     touch_celeba_pictures(tmp_path / "a/b/faces")
-    with pytest.raises(
-        FastvaeError, match=r"neither list_attr_celeba.txt nor .* is in .*faces and the two folders above it"
-    ):
+    with pytest.raises(FastvaeError, match=r"neither list_attr_celeba.txt nor .*faces and the two folders above it"):
         read_celeba(tmp_path / "a/b/faces")
     with pytest.raises(FastvaeError, match=r"neither list_attr_celeba.txt nor"):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path)
-    with pytest.raises(FastvaeError, match="annotations must be a folder"):
+    with pytest.raises(FastvaeError, match="--annotations .* must be a folder"):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path / "none")
 
 

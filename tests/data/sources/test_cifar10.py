@@ -54,7 +54,7 @@ def test_pickles_are_refused(tmp_path, inner):
     for name in (*CIFAR_BATCHES, "batches.meta"):
         (tmp_path / inner / name).write_bytes(b"\x80\x04")
     assert is_cifar10(tmp_path)
-    with pytest.raises(FastvaeError, match=r"Python pickles, which fastvae does not load .* cifar-10-binary.tar.gz"):
+    with pytest.raises(FastvaeError, match=r"Python pickles, which fastvae does not load.* cifar-10-binary.tar.gz"):
         read_cifar10(tmp_path)
 
 
@@ -74,25 +74,25 @@ def test_pickles_are_refused(tmp_path, inner):
         (
             write_cifar_pngs,
             lambda f: Image.new("RGB", (32, 32)).save(f / "test_batch.png"),
-            "expected one RGB row of 1024",
+            "expected one RGB row",
         ),
         (
             write_cifar_pngs,
             lambda f: Image.new("L", (1024, 3)).save(f / "test_batch.png"),
-            "expected one RGB row of 1024",
+            "expected one RGB row",
         ),
         (write_cifar_pngs, lambda f: (f / "test_lables.json").unlink(), "test_lables.json is missing"),
         (
             write_cifar_pngs,
             lambda f: (f / "test_lables.json").write_text("[1, 2]"),
-            "must be a JSON list of 3 integers",
+            "must be a JSON list of 3",
         ),
         (write_cifar_pngs, lambda f: (f / "test_lables.json").write_text("[1, 2, 10]"), "labels must be 0 to 9"),
-        (write_cifar_pngs, lambda f: (f / "test_lables.json").write_text("{"), "must be a JSON list of 3 integers"),
+        (write_cifar_pngs, lambda f: (f / "test_lables.json").write_text("{"), "must be a JSON list of 3"),
         (
             write_cifar_pngs,
             lambda f: (f / "test_lables.json").write_text("[1, [2], 3]"),
-            "must be a JSON list of 3 integers",
+            "must be a JSON list of 3",
         ),
     ],
 )
