@@ -9,7 +9,8 @@ from torch import Tensor
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import Contenders, interleaved, quartiles
 from bench.measuring.closeness import assert_close, relative_error
-from bench.measuring.row import OURS, Row
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 
 Results = Tensor | Sequence[Tensor]
 

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from bench.measuring import replay
 from bench.measuring.clock import Contenders, turns, warm_up
-from bench.measuring.row import OURS, Row
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from bench.step.contenders import BASE, SEED, Contender, Settings, contenders, loss_network, reference, settings

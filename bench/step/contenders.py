@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.measuring.row import OURS
+from bench.measuring.ours import OURS
 from bench.step.gate import take_weights
 from bench.step.plain_step import PlainStep
 from fastvae.config import Config, ModelConfig, TrainConfig
