@@ -1,4 +1,4 @@
-"""One comparison: contenders that compute the same, the proof that they do, and the least that it costs."""
+"""One comparison: contenders, the check that they compute the same, their times, and the least possible time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -259,7 +259,7 @@ def pytest_generate_tests(metafunc) -> None:
 @pytest.mark.benchmark(group="one training step")
 def test_step(benchmark, rows, contender):
     if contender not in rows:
-        pytest.skip("left out, as said above")
+        pytest.skip("left out; the output above says why")
     replay.hand_over(benchmark, rows[contender].samples)
 
 
