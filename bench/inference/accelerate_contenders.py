@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.inference.contenders import plain_vae
-from bench.measuring.row import OURS
+from bench.measuring.ours import OURS
 from fastvae import VAE
 from fastvae.export.onnx_file import OPSET
 from fastvae.inference.eager import EagerVAE

@@ -1,11 +1,11 @@
-"""What `VAE.accelerate` is worth on a CPU: `python -m bench accelerate`.
+"""How fast `VAE.accelerate` is on a CPU: `python -m bench accelerate`.
 
 Reconstruct, float32, width 32, one image and 64: accelerate against the plain composition eager, compiled and in
 onnxruntime, against onnxruntime of fastvae's own exported file, and against designs that fastvae could have chosen
 instead (folded eager, compiled with frozen weights, AOTInductor). Every contender runs in a process of its own with the
 same number of threads; the processes take turns, and those that wait are stopped. Every result is first compared with
-float64.
-Then the engine's own layers, timed within whole calls, each beside its floors. Writes a record (JSON) and bars (PNG).
+float64. Then the engine's own layers, timed within complete calls, each beside its floors. Writes a record (JSON) and
+bars (PNG).
 """
 
 import sys
@@ -32,7 +32,7 @@ TURNS = {1: (40, 10, 3), 64: (12, 2, 1)}
 # With fewer, the 99th percentile would be the worst call.
 ENOUGH_FOR_P99 = 100
 TARGET_MS, TARGET_TIMES = 2.0, 2.0
-# Relative, of the whole result: float32 in another order, through 23 layers.
+# Relative, of the complete result: float32 in another order, through 23 layers.
 BOUND = 1e-5
 # Seconds of timing after a time limit that comes before it: `bench all` kills a suite 10 s after asking it to end.
 LAST_S = 4.0

@@ -212,7 +212,7 @@ def pytest_generate_tests(metafunc) -> None:
 
 def test_latency(benchmark, rows, job, contender):
     if (job, contender) not in rows:
-        pytest.skip("left out, as said above")
+        pytest.skip("left out; the output above says why")
     benchmark.group = job.name
     replay.hand_over(benchmark, rows[job, contender].seconds)
 

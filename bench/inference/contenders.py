@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measuring.clock import captured_call
-from bench.measuring.row import OURS
+from bench.measuring.ours import OURS
 from bench.step.plain_step import with_stock_modules
 from fastvae import VAE
 from fastvae.machine import choose_precision, compile_obstacle

@@ -20,7 +20,8 @@ from bench.kernels import fp8, roofline
 from bench.kernels.bench_kernels import table
 from bench.kernels.comparison import OURS_COMPILED, Measurement, rows
 from bench.measuring import ceilings, replay
-from bench.measuring.row import OURS, Row
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 from bench.reporting import record, suite
 from fastvae.kernels import feature_loss, force
 from fastvae.kernels.conv_relu import cost

@@ -2,8 +2,8 @@
 
     tools/dev kernels [--capability 9.0 ...] [--dtype bfloat16 ...] [--recipe celeba64 ...]
 
-The whole table takes ten minutes on two cores. Each op runs at the recipes' shapes with its launches recorded in
-place of started; every distinct variant is then compiled for each compute capability by Triton's own compiler and
+The complete table takes ten minutes on two cores. Each op runs at the recipes' shapes with its launches recorded
+instead of started; every distinct variant is then compiled for each compute capability by Triton's own compiler and
 assembler.
 """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.loader import peer
-from bench.measuring.row import OURS
+from bench.measuring.ours import OURS
 from fastvae.data.decoders import dali, pillow
 from fastvae.data.loaders.loader import Loader
 from fastvae.data.loaders.packed import PackedLoader

@@ -6,13 +6,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from bench.measuring.clock import quartiles
+from bench.measuring.ours import is_ours
 
 Unit = Literal["s", "ms", "us", "images_per_s"]
 # How many of the unit make a second, for units of time; and decimals in the record.
 _IN_A_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
 _DECIMALS = {"s": 7, "ms": 5, "us": 3, "images_per_s": 1}
-# Contenders of ours are called so, or so and something more.
-OURS = "fastvae"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Row:
     @property
     def is_ours(self) -> bool:
         """Whether it is one of fastvae's."""
-        return self.contender.startswith(OURS)
+        return is_ours(self.contender)
 
     @cached_property
     def _quartiles(self) -> tuple[float, float, float]:

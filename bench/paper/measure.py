@@ -1,4 +1,4 @@
-"""Measures what the paper's claims need: as this machine does it best, and as a GTX 1080 Ti would have to."""
+"""Measures training and reconstruction for the paper's claims: at this machine's best, and as a GTX 1080 Ti must."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -5,10 +5,10 @@ The paper trains 5 epochs of CelebA's 202,599 images in batches of 64, in 10 hou
 
 Projection: a time measured here, in what the other GPU can run too (float32 products without tensor cores, ATen's
 kernels, no compiler), is multiplied by the worse of two ratios, this machine's float32 product over the other's and
-this machine's copy over the other's. That assumes that the code reaches the same share of the ceilings there. It errs
-on the slow side where the code is bound by what scales less, and on the fast side as far as the other GPU falls short
-of its data sheet, against which what is measured here is held. The host is taken to be the same: the launches of a
-single image, most of its latency on a fast GPU, take there what they take here.
+this machine's copy over the other's. That assumes that the code reaches the same share of the ceilings there. The
+projection is too slow where the code is bound by something that scales less, and too fast as far as the other GPU falls
+short of its data sheet, which this machine's measurements are compared with. The host is taken to be the same: the
+launches of a single image, most of its latency on a fast GPU, take as long there as here.
 """
 
 from dataclasses import dataclass

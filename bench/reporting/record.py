@@ -34,14 +34,14 @@ def exit_on_sigterm() -> None:
 
 
 def path_for(suite: str) -> Path:
-    """Where a suite's record goes unless told otherwise: bench/records/DATE-MACHINE-SUITE.json."""
+    """Where a suite's record goes by default: bench/records/DATE-MACHINE-SUITE.json."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
     return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
 
 
 def place(given: str) -> Path:
-    """Where a flag's path leads, for argparse's `type`."""
+    """A flag's path, resolved; for argparse's `type`."""
     try:
         return resolved(given)
     except UsageError as error:
@@ -74,7 +74,7 @@ def write(
 
     Args:
         path: where; folders are made.
-        what: one sentence for whoever opens it.
+        what: one sentence that says what was measured.
         rows: every contender's result.
         notes: messages about what could not be measured or was wrong.
         ceilings: of the machine, from the same run, where the suite measures them.
@@ -95,7 +95,7 @@ def write(
 
 
 def command() -> str:
-    """How this process was started, as one would type it."""
+    """The command line of this process."""
     module = Path(sys.argv[0]).stem
     return " ".join(["python -m bench" if module == "__main__" else f"python -m bench.{module}", *sys.argv[1:]])
 

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from bench.measuring import replay
 from bench.measuring.clock import Contenders, turns, warm_up
-from bench.measuring.row import OURS, Row
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from bench.step.contenders import BASE, SEED, Contender, Settings, contenders, loss_network, reference, settings
@@ -258,7 +259,7 @@ def pytest_generate_tests(metafunc) -> None:
 @pytest.mark.benchmark(group="one training step")
 def test_step(benchmark, rows, contender):
     if contender not in rows:
-        pytest.skip("left out, as said above")
+        pytest.skip("left out; the output above says why")
     replay.hand_over(benchmark, rows[contender].samples)
 
 

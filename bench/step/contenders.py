@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.measuring.row import OURS
+from bench.measuring.ours import OURS
 from bench.step.gate import take_weights
 from bench.step.plain_step import PlainStep
 from fastvae.config import Config, ModelConfig, TrainConfig
@@ -103,7 +103,7 @@ def _all_of_ours(chosen: Settings, best: str, compiles: bool) -> dict[str, Conte
     ours, made = partial(_ours, chosen), {}
     if chosen.device == "cuda":
         compiled = "compiled" if compiles else "eager"
-        what = f"the whole step {compiled} and in one CUDA graph"
+        what = f"the complete step {compiled} and in one CUDA graph"
         made[f"{OURS} {best}"] = Contender(what, best, ours(best, compiles, capture=True))
         what = f"the same, {compiled}, launched kernel by kernel"
         made[f"{OURS} {best} not captured"] = Contender(what, best, ours(best, compiles, capture=False))

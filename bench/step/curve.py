@@ -83,15 +83,15 @@ def distances(curves: Curves) -> dict[str, float]:
 
     The standard deviation is the one at that step, of the smoothed curves, pooled over the two systems.
     """
-    found = {}
+    largest = {}
     for term in TERMS:
         reference, ours = (smooth(curves[system][term]) for system in SYSTEMS)
         spread = np.sqrt((reference.var(0, ddof=1) + ours.var(0, ddof=1)) / 2)
-        found[term] = float((np.abs(ours.mean(0) - reference.mean(0)) / spread).max())
-    return found
+        largest[term] = float((np.abs(ours.mean(0) - reference.mean(0)) / spread).max())
+    return largest
 
 
-def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
+def draw(curves: Curves, largest: dict[str, float], path: Path) -> None:
     """Writes a PNG: for each term the systems' mean curves, and a band of one standard deviation between seeds."""
     import matplotlib
 
@@ -106,7 +106,7 @@ def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
             steps = np.arange(len(mean)) + curves[system][term].shape[1] - len(mean) + 1
             panel.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.25, linewidth=0)
             panel.plot(steps, mean, line, color=colour, label=system)
-        panel.set(title=f"{title}\nlargest distance {found[term]:.2f} spreads", xlabel="step")
+        panel.set(title=f"{title}\nlargest distance {largest[term]:.2f} spreads", xlabel="step")
         panel.grid(alpha=0.3, linewidth=0.5)
     panels[0].legend()
     figure.savefig(path)
@@ -114,7 +114,7 @@ def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs all seeds of both, prints what it found, and returns 0 if the mean curves agree within the spread."""
+    """Runs all seeds of both, prints the distances, and returns 0 if the mean curves agree within the spread."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of each run, at least 2")
     parser.add_argument("--seeds", type=int, default=6, help="runs of each system, at least 2")
@@ -141,22 +141,22 @@ def main(arguments: list[str] | None = None) -> int:
         system: {term: np.array([[terms[term] for terms in run] for run in runs]) for term in TERMS}
         for system, runs in rows.items()
     }
-    found = distances(curves)
-    agree = all(distance <= 1 for distance in found.values())  # which a NaN is not
+    largest = distances(curves)
+    agree = all(distance <= 1 for distance in largest.values())  # which a NaN is not
     for term, title in TERMS.items():
-        print(f"{title:<24} mean curves at most {found[term]:.2f} spreads between seeds apart")
+        print(f"{title:<24} mean curves at most {largest[term]:.2f} spreads between seeds apart")
     verdict = "within" if agree else "NOT within"
     print(
         f"{'PASS' if agree else 'FAIL'}: the training curves agree {verdict} one spread "
         f"({options.seeds} seeds, {options.steps} steps, means over {WINDOW} steps)"
     )
     if options.out:
-        write(options.out, curves, found, agree, arguments)
-        draw(curves, found, options.out.with_suffix(".png"))
+        write(options.out, curves, largest, agree, arguments)
+        draw(curves, largest, options.out.with_suffix(".png"))
     return 0 if agree else 1
 
 
-def write(path: Path, curves: Curves, found: dict[str, float], agree: bool, arguments: list[str] | None) -> None:
+def write(path: Path, curves: Curves, largest: dict[str, float], agree: bool, arguments: list[str] | None) -> None:
     """Writes the record."""
     seeds, steps = curves["fastvae"]["rec"].shape
     record = {
@@ -170,7 +170,7 @@ def write(path: Path, curves: Curves, found: dict[str, float], agree: bool, argu
         "seeds": seeds,
         "steps": steps,
         "window": WINDOW,
-        "largest_distance_in_spreads": {term: round(value, 4) for term, value in found.items()},
+        "largest_distance_in_spreads": {term: round(value, 4) for term, value in largest.items()},
         "agree": agree,
         "curves": {
             system: {term: [[float(f"{v:.5g}") for v in run] for run in values] for term, values in terms.items()}

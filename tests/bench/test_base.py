@@ -1,7 +1,6 @@
 """What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -17,9 +16,12 @@ from bench.measuring import replay
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, latencies
 from bench.measuring.row import Row
-from bench.reporting import record
+from bench.measuring.verdicts import Verdict
+from bench.reporting import record, suite
+from bench.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = [*SUITES, "all"]
 
 
 def test_a_record_has_a_line_for_each_list_of_samples(tmp_path):
@@ -127,11 +129,12 @@ def test_samples_are_replayed_exactly():
     assert benchmark.durations == [0.1, 1e-6, 3.3]
 
 
-@pytest.mark.parametrize("suite", __main__.SUITES)
-def test_a_place_that_cannot_be_written_is_said_before_the_work(suite, tmp_path, capsys):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(name, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["bench", name, "--tiny", "--out", str(tmp_path / "file" / "x.json")])
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(__main__.SUITES[suite]).main(["--tiny", "--out", str(tmp_path / "file" / "x.json")])
+        __main__.main()
     assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
 
 
@@ -157,13 +160,54 @@ def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):
     assert all(len(b["stats"]["data"]) == 2 and b["stats"]["min"] > 0 for b in benchmarks)
 
 
+def measured(tmp_path: Path, error: BaseException | None) -> int:
+    """The exit status of a suite that measures one row and then ends so."""
+    report = suite.Report("a trial", notes=["one thing was left out"])
+
+    def measure():
+        report.rows.append(Row("fastvae", "s", [1.0]))
+        report.verdicts.append(Verdict("train", "<=", 2.0, 1.0, (1.0, 1.0), "h"))
+        if error:
+            raise error
+
+    return suite.run(report, tmp_path / "trial.json", measure, lambda path: path.write_bytes(b"picture"))
+
+
+def test_a_suite_prints_what_it_measured(tmp_path, capsys):
+    assert measured(tmp_path, None) == 0
+    printed = capsys.readouterr().out
+    assert "train <= 2 h: PASS, 1 h, margin 2 x\n" in printed and "note: one thing was left out\n" in printed
+    assert f"{tmp_path / 'trial.json'} and its picture written" in printed
+
+
+@pytest.mark.parametrize("error", [AssertionError("another function"), SystemExit(143), RuntimeError("it died")])
+def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
+    if isinstance(error, AssertionError):
+        assert measured(tmp_path, error) == 1
+    else:
+        with pytest.raises(type(error)):
+            measured(tmp_path, error)
+    read = json.loads((tmp_path / "trial.json").read_text())
+    assert [row["contender"] for row in read["rows"]] == ["fastvae"] and read["verdicts"][0]["passes"]
+    wrong = ["WRONG, not timed: another function"] if isinstance(error, AssertionError) else []
+    assert read["notes"] == ["one thing was left out", *wrong] and (tmp_path / "trial.png").exists()
+
+
+def test_no_suite_needs_tyro():
+    """Only fastvae's command line does."""
+    modules = [suite.module for suite in SUITES.values()] + ["bench.everything", "bench.speed_table"]
+    code = f"import importlib, sys; sys.modules['tyro'] = None\nfor name in {modules}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_unknown_suite_gets_a_hint(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "infrence"])
     assert __main__.main() == 2
     assert "no suite 'infrence'; did you mean 'inference'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", __main__.SUITES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_suite_has_a_command(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", name, "--help"])
     with pytest.raises(SystemExit, match="0"):

@@ -11,7 +11,8 @@ from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_c
 from bench.kernels.comparison import OURS_COMPILED, OURS_IN_ATEN, fastest_of_ours, fastest_peer, rows
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, quartiles
-from bench.measuring.row import OURS, Row
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 
 CEILINGS = Ceilings(copy_gb_per_s=10.0, product_tflop_per_s={"float32": 0.1})
 

@@ -36,14 +36,14 @@ from tools.tune.search import Machine, Say, Search
 
 
 def tune(problems: list[Problem], machine: Machine, out: Path, *, budget_s: float = math.inf, say: Say = print) -> int:
-    """Tunes the problems in order, and writes what was found after each.
+    """Tunes the problems in order, and writes the chosen tiles after each.
 
     Args:
         problems: as `gather` makes them.
         machine: where they are tried.
         out: the file of entries; those of other keys stay.
         budget_s: no problem is begun later than this.
-        say: told results, and what was refused, in words.
+        say: called with messages about results and refused tiles.
 
     Returns:
         How many candidates computed something wrong or could not be compiled.
@@ -118,9 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
     if capability < (7, 0):
-        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
         print(
-            f"tools.tune needs a GPU of compute capability 7.0 or later; torch sees {found}",
+            f"tools.tune needs a GPU of compute capability 7.0 or later; torch sees {device}",
             file=sys.stderr,
         )
         return 2
