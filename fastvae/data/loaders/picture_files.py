@@ -1,4 +1,4 @@
-"""A data set of picture files that are decoded when they are asked for."""
+"""A data set of picture files, decoded on demand."""
 
 import logging
 from collections.abc import Iterator
@@ -19,14 +19,13 @@ _logger = logging.getLogger("fastvae")
 
 
 class PictureFiles:
-    """The files of a `Source`, cropped as `prepare` does by default.
+    """The files of a `Source`, cropped like `prepare` does by default. Thread-safe.
 
-    The place of a broken picture is taken by the next whole one of its split, in the order of the source, the first
-    following the last: a function of the files alone. Broken ones are counted (`broken.BrokenPictures`). May be used
-    from several threads.
+    A broken picture is replaced by the next intact one of its split, in the order of the source and cyclically, so the
+    result depends only on the files. Broken pictures are counted (`broken.BrokenPictures`).
 
     Args:
-        source: one whose images are files.
+        source: one with picture files.
         image_size: pixels a side.
 
     Attributes:
@@ -48,10 +47,10 @@ class PictureFiles:
             index: 0 to N - 1.
 
         Returns:
-            uint8 [image_size, image_size, 3], 0..255, RGB: of this picture, or of the one that stands in for it.
+            uint8 [image_size, image_size, 3], 0..255, RGB: this picture, or its replacement if it is broken.
 
         Raises:
-            FastvaeError: more than 1 % of all pictures are broken, or all of this split.
+            FastvaeError: more than 1 % of all pictures, or all pictures of this split, are broken.
         """
         index = int(index)
         for candidate in chain((index,), self._following(index)):
@@ -62,11 +61,11 @@ class PictureFiles:
                 return image
             if self._broken.add(candidate, image.reason):
                 name = shown(self._names[candidate])
-                _logger.warning("%s is broken and another picture takes its place: %s", name, image.reason)
+                _logger.warning("%s is broken and replaced by another picture: %s", name, image.reason)
             self._broken.check()
         split = next(name for name, code in SPLITS.items() if code == self._splits[index])
         raise FastvaeError(
-            f"every picture of the {split} split is broken; replace them (one is {shown(self.paths[index])})"
+            f"every picture of the {split} split is broken; replace them (such as {shown(self.paths[index])})"
         )
 
     def _following(self, index: int) -> Iterator[int]:

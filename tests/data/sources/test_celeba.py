@@ -140,7 +140,7 @@ def test_missing_lists(tmp_path):
         read_celeba(tmp_path / "a/b/faces")
     with pytest.raises(FastvaeError, match=r"neither list_attr_celeba.txt nor"):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path)
-    with pytest.raises(FastvaeError, match="--annotations .* must be a folder"):
+    with pytest.raises(FastvaeError, match=r"--annotations .* must be a folder"):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path / "none")
 
 
