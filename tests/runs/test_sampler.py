@@ -39,7 +39,7 @@ def test_a_gan_draws_what_its_generator_makes_of_the_prior(gan):
 
 
 def test_a_gan_is_no_vae(gan):
-    with pytest.raises(FastvaeError, match="is a GAN's, which has no encoder: `fastvae generate`"):
+    with pytest.raises(FastvaeError, match="is a GAN, which has no encoder: `fastvae generate`"):
         fastvae.load(gan)
 
 
