@@ -60,7 +60,7 @@ def test_samples_of_vaes_and_gans(run, models, gan, tmp_path, drawn, capsys):
     panels, _, caption = drawn
     assert f"s.png written, {size[0]}x{size[1]} pixels" in capsys.readouterr().out
     assert [panel.pixels.shape for panel in panels] == [(2, 3, 32, 32, 3)] * 4
-    assert "seed 0. The same z at the same place in every panel." in caption
+    assert "seed 0. The same z at the same position in every panel." in caption
     # Some come from no run, so that there is no system or recipe to tell all of them apart by.
     assert [panel.heading.text for panel in panels] == ["run", "gan", "model-0", "model-1"]
     assert panels[0].heading.note.startswith("3 steps, ") and panels[2].heading.note == ""

@@ -44,7 +44,7 @@ def test_a_gan_is_no_vae(gan):
 
 
 def test_nothing_else_in_its_folder_is_taken_for_it(gan):
-    with pytest.raises(FastvaeError, match="holds no 'nothere': it is a run of one model"):
+    with pytest.raises(FastvaeError, match="has no view 'nothere': it is a run of one model"):
         load_sampler(gan / "nothere")
 
 
