@@ -196,7 +196,7 @@ def _why_not_swapped(conv: nn.Conv2d, wrong: dict, pad: nn.ReplicationPad2d | No
     if isinstance(conv, nn.LazyConv2d):
         return "has no weight yet; run the model once, then swap"
     if parametrize.is_parametrized(conv):
-        return "is parametrized: its weight is computed anew at each call"
+        return "is parametrized: its weight is computed at each call"
     if type(conv) not in (nn.Conv2d, ReplicationConv2d):
         return f"is a {type(conv).__name__}, which may do more than torch.nn.Conv2d"
     if wrong:
@@ -230,7 +230,7 @@ def _why_not_bare(module: nn.Module) -> str:
     if any(hooks for name, hooks in vars(module).items() if name.endswith("_hooks")):
         return "has hooks; swap before registering them"
     if "forward" in vars(module):
-        return "has a forward of its own, set on the object"
+        return "has its own forward, set on the object"
     return "is compiled already; swap first, then compile" if _is_compiled(module) else ""
 
 
