@@ -1,18 +1,18 @@
-"""Adam and RMSprop that clip the parameters after each update, behind torch's optimiser interface.
+"""Adam and RMSprop that clip the parameters after each update, with torch's optimiser interface.
 
-State and `state_dict` are those of `torch.optim.Adam` and `torch.optim.RMSprop`, so that either loads the other's.
+State and `state_dict` are those of `torch.optim.Adam` and `torch.optim.RMSprop`: each can load the other's.
 
 `step` never waits for the device and can be captured in a CUDA graph: the step counters are on the device, and so is
-the learning rate if it is given as a tensor, which every replay reads anew. As with torch's own optimisers, a step or
-more must have run before, since the first one makes the state:
+the learning rate if it is a tensor, which every replay reads. As with torch's optimisers, at least one step must run
+before the capture, since the first step creates the state:
 
     lr = torch.tensor(5e-4, device="cuda")
     optimizer = ClippedAdam(model.parameters(), lr=lr, clip=0.01)
-    ...                                    # some steps, on a side stream, as torch asks for
+    ...                                    # some steps on a side stream, as torch requires
     with torch.cuda.graph(graph):
         loss(model, batch).backward()
         optimizer.step()
-    lr.fill_(2.5e-4)                       # for the replays from here on
+    lr.fill_(2.5e-4)                       # for all later replays
     graph.replay()
 """
 
@@ -26,20 +26,20 @@ from fastvae.kernels import adam_clip_, rmsprop_clip_
 
 
 class _Clipped(torch.optim.Optimizer):
-    # What torch's own class keeps in a group and this one does not vary: there, so that either loads the other's.
+    # Options of torch's class that have one value here; stored so that each class can load the other's state.
     _fixed: ClassVar[dict] = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters; each option may be their own.
+        """Adds a group of parameters, which may have its own options.
 
         Raises:
-            ValueError: an option is out of its range, or one that torch's class has and this one does not.
+            ValueError: an option is out of range, or only supported by torch's class.
         """
         group = {**self.defaults, **param_group}
         for name, value in self._fixed.items():
             if group[name] != value:
                 raise ValueError(
-                    f"{type(self).__name__} has {name}={value} only; got {name}={group[name]!r}: use torch's own class"
+                    f"{type(self).__name__} supports only {name}={value}; got {name}={group[name]!r}: use torch's class"
                 )
         self._check(group)
         lr, clip = group["lr"], group["clip"]
@@ -54,7 +54,7 @@ class _Clipped(torch.optim.Optimizer):
         _mark_capturable(self.param_groups[-1])
 
     def _check(self, group: dict[str, Any]) -> None:
-        """Raises ValueError unless the options that only this class has are in their ranges."""
+        """Raises ValueError unless the options of the subclass are in range."""
         raise NotImplementedError
 
     def __setstate__(self, state: dict) -> None:
@@ -65,26 +65,26 @@ class _Clipped(torch.optim.Optimizer):
             for name, value in self._fixed.items():
                 if group.setdefault(name, value) != value:
                     raise ValueError(
-                        f"{type(self).__name__} has {name}={value} only; the state to load was made with "
-                        f"{name}={group[name]}: load it into torch's own class"
+                        f"{type(self).__name__} supports only {name}={value}; the state to load has "
+                        f"{name}={group[name]}: load it into torch's class"
                     )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Loads what this class or torch's own saved, in any memory format.
+        """Loads state saved by this class or torch's, in any memory format.
 
-        State that is there already is overwritten in place, and so is a learning rate that is a tensor: a captured
-        graph goes on from what was loaded.
+        Existing state is overwritten in place, and so is a learning rate that is a tensor, so that a captured graph
+        continues from the loaded state.
         """
         before, lrs = self.state, [group["lr"] for group in self.param_groups]
-        if len(state_dict["param_groups"]) == len(self.param_groups):  # else torch says what is wrong
-            # torch's own classes save no clip: then each group keeps its own.
+        if len(state_dict["param_groups"]) == len(self.param_groups):  # else torch raises
+            # torch's classes save no clip: then each group keeps its own.
             pairs = zip(self.param_groups, state_dict["param_groups"], strict=True)
             state_dict = {**state_dict, "param_groups": [{"clip": own["clip"], **saved} for own, saved in pairs]}
         super().load_state_dict(state_dict)
         for p, state in self.state.items():
             for name, value in state.items():
-                # The update walks parameter and state side by side in memory, so their layouts must agree, and it
-                # counts steps on the parameters' device, where torch's loader leaves them only for its fused classes.
+                # The update reads parameter and state in the order of memory, so their layouts must agree. Step
+                # counters must be on the parameters' device, where torch's loader only puts those of fused classes.
                 new = torch.empty((), dtype=torch.float32, device=p.device) if name == "step" else torch.empty_like(p)
                 old = before[p].get(name) if p in before else None
                 if old is not None and (old.stride(), old.dtype, old.device) == (new.stride(), new.dtype, new.device):
@@ -101,7 +101,7 @@ class _Clipped(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One update of every parameter that has a gradient, then the clipping of its group."""
+        """Updates every parameter that has a gradient, then clips it as its group says."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -120,15 +120,15 @@ class _Clipped(torch.optim.Optimizer):
         if not state:
             if p.is_cuda and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(
-                    f"{type(self).__name__} expects one step before the first captured one; got a parameter "
-                    f"{list(p.shape)} without state, which every replay of the graph would set to zero"
+                    f"{type(self).__name__} expects one step before a capture; got a parameter {list(p.shape)} without "
+                    "state, which every replay of the graph would reset to zero"
                 )
             state.update(self.initial_state(p))
         return state
 
 
 def _mark_capturable(group: dict[str, Any]) -> None:
-    # What torch's own class needs to know of counters on a GPU when it loads such a state.
+    # torch's class needs this to load a state whose step counters are on a GPU.
     group["capturable"] = all(p.is_cuda for p in group["params"])
 
 
@@ -166,7 +166,7 @@ class ClippedAdam(_Clipped):
             raise ValueError(f"ClippedAdam expects eps > 0; got {group['eps']!r}")
 
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
-        """What this class keeps of a parameter before the first step, on its device."""
+        """The state of a parameter before the first step, on its device."""
         return {
             "step": torch.zeros((), dtype=torch.float32, device=p.device),
             "exp_avg": torch.zeros_like(p),
@@ -220,7 +220,7 @@ class ClippedRMSprop(_Clipped):
             raise ValueError(f"ClippedRMSprop expects eps > 0; got {group['eps']!r}")
 
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
-        """What this class keeps of a parameter before the first step, on its device."""
+        """The state of a parameter before the first step, on its device."""
         return {
             "step": torch.zeros((), dtype=torch.float32, device=p.device),
             "square_avg": torch.zeros_like(p),

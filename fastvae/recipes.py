@@ -40,7 +40,7 @@ class Recipe:
         """A recipe that differs from this one in some fields.
 
         Args:
-            name: its name; one that begins with "-" is appended to this recipe's name.
+            name: its name; one that starts with "-" is appended to this recipe's name.
             description: as the attribute.
             objective: options of the objective; None for those of this recipe.
             changes: fields of `Config`.
@@ -73,7 +73,7 @@ DEMO = Recipe(
 )
 
 CELEBA64 = Recipe(
-    "The paper's run on CelebA at 64x64, but for the critic's label scale (--critic paper is literal); give --data.",
+    "The paper's run on CelebA at 64x64, except for the critic's label scale (--critic paper is exact); give --data.",
     Config(recipe="celeba64", objective=VaeWganOptions(critic="balanced"), data="celeba64.fvae"),
 )
 

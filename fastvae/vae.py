@@ -1,4 +1,4 @@
-"""The trained VAE as its users meet it: `fastvae.VAE` and `fastvae.load`."""
+"""The public interface of a trained VAE: `fastvae.VAE` and `fastvae.load`."""
 
 import os
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 class VAE(models.VAE):
-    """Variational autoencoder of Hou et al., section 3.2, that can be made fast, saved, and shared.
+    """Variational autoencoder of Hou et al., section 3.2, with methods to accelerate, save and share it.
 
     Args:
         image_size: height and width of the images in pixels, a multiple of 16.
-        width: channels of the widest-resolution stage.
+        width: channels of the stage with the highest resolution.
         latent: dimensions of z.
 
     Attributes:
-        run: what is known of the training run that the weights come from, or None.
+        run: summary of the training run that the weights come from, or None.
 
     Raises:
-        ValueError: image_size is not a multiple of 16, or a number is not a whole one above 0.
+        ValueError: image_size is not a multiple of 16, or a number is not a positive integer.
     """
 
     run: RunSummary | None = None
@@ -44,20 +44,21 @@ class VAE(models.VAE):
         batch_sizes: Sequence[int] = (1,),
         device: torch.device | str | None = None,
     ) -> "AcceleratedVAE":
-        """A copy for inference alone, with the same verbs, made fast; later changes to this module do not reach it.
+        """A fast copy for inference only, with the same methods; later changes to this module do not affect it.
 
-        It computes what eval mode computes: batch normalisations are folded into the convolutions, upsampling into one
-        low-resolution convolution. On a GPU each verb is one CUDA graph per batch size. On a CPU it runs in C++ of
-        fastvae's own, which the machine's compiler makes for its processor at the first use (some seconds, told to the
-        logger "fastvae") and which is kept in the cache, or where nothing of that may be run in a private folder in the
-        system's temporary one; where it cannot be compiled or loaded, one warning, and torch's operations.
+        It computes what this module computes in eval mode, with batch normalisations folded into the convolutions and
+        each upsampling into one low-resolution convolution. On a GPU each method is one CUDA graph per batch size. On a
+        CPU it runs in fastvae's C++ engine, which the machine's compiler builds for its processor at the first use
+        (some seconds, logged to "fastvae"). The engine is kept in the cache, or, if nothing there may be executed, in a
+        private folder in the system's temporary folder. If it cannot be compiled or loaded, a warning is logged once
+        and torch's operations are used.
 
         Args:
-            dtype: of weights and maps. None for float32 on a CPU; on a GPU for bfloat16 where it has that. On a CPU
-                half precision runs in torch's operations, and is slower than float32 on most.
-            batch_sizes: what to capture for on a GPU, where other batches go through in pieces, padded up to the next
-                of these. On a CPU every batch size is run as it comes.
-            device: a CPU or CUDA device; None for where the weights are.
+            dtype: of weights and feature maps. None: float32 on a CPU; on a GPU bfloat16 if it supports that. Half
+                precision on a CPU uses torch's operations, which on most CPUs is slower than float32.
+            batch_sizes: to capture on a GPU. Other batches are split, and padded up to the next of these sizes. On a
+                CPU every batch runs as it is.
+            device: a CPU or CUDA device; None for the device of the weights.
 
         Returns:
             An `AcceleratedVAE`. Its results agree with this module's to 1e-5 of the largest value in float32, to 0.05
@@ -65,24 +66,24 @@ class VAE(models.VAE):
 
         Raises:
             FastvaeError: an argument is not one of those above, there is no such device, or a weight is NaN or infinite
-                (names it).
+                (the message names it).
         """
-        from fastvae.inference.accelerated import accelerate  # with all its ways to compute: only for those who ask
+        from fastvae.inference.accelerated import accelerate  # imported late, since it imports every backend
 
         return accelerate(self, dtype, batch_sizes, device)
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> None:
-        """Writes a folder that `fastvae.load` and `from_pretrained` read: safetensors, config, model card, picture.
+        """Writes a folder that `fastvae.load` and `from_pretrained` read: safetensors, config, model card, image.
 
-        The card is written from the run that the weights come from: data, schedule, losses, reconstructions. A
-        README.md that is there already stays.
+        The model card describes the run that the weights come from: data, schedule, losses, reconstructions. An
+        existing README.md is kept.
 
         Args:
-            folder: made where needed; "~" is expanded. An earlier saved VAE in it is replaced, and nothing else.
-            license: of the weights, for the card, as the Hub spells it ("cc-by-4.0"); None says nothing.
+            folder: created if needed; "~" is expanded. A VAE saved in it before is replaced; other files are kept.
+            license: of the weights, for the card, as the Hub spells it ("cc-by-4.0"); None to omit it.
 
         Raises:
-            FastvaeError: the folder holds another model or a run's files, or it cannot be written.
+            FastvaeError: the folder holds another model or a run's files, or cannot be written.
         """
         saved_folder.write(self, folder, run=self.run, license=license)
 
@@ -90,15 +91,15 @@ class VAE(models.VAE):
         """Uploads what `save_pretrained` writes to the Hugging Face Hub; needs `pip install 'fastvae[hub]'`.
 
         Args:
-            repo_id: "user/name"; the repository is made where needed.
+            repo_id: "user/name"; the repository is created if needed.
             license: as in `save_pretrained`.
             options: of `huggingface_hub.ModelHubMixin.push_to_hub`, such as private, token, commit_message.
 
         Returns:
-            Where it is now.
+            Where it was uploaded to, as huggingface_hub returns it.
 
         Raises:
-            FastvaeError: huggingface_hub is not installed, or the Hub refuses.
+            FastvaeError: huggingface_hub is not installed, or the upload fails.
         """
         from fastvae.hub.upload import upload
 
@@ -106,18 +107,18 @@ class VAE(models.VAE):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "cpu", **options) -> "VAE":
-        """A saved VAE, in eval mode: what `fastvae.load` takes, or a repository on the Hub.
+        """Loads a VAE in eval mode, as `fastvae.load` does, with options for a repository on the Hub.
 
         Args:
-            path: as `fastvae.load` takes it.
-            device: as torch spells devices.
+            path: as for `fastvae.load`.
+            device: a torch device.
             options: for a repository, of `huggingface_hub.snapshot_download`, such as revision, token, cache_dir,
                 local_files_only.
 
         Raises:
             FastvaeError: as `fastvae.load`.
         """
-        if options and not os.path.exists(resolved(path)):  # noqa: PTH110  (pathlib's own may raise)
+        if options and not os.path.exists(resolved(path)):  # noqa: PTH110  (pathlib's may raise)
             from fastvae.hub.download import fetch
 
             path = fetch(str(path), **options)
@@ -125,26 +126,26 @@ class VAE(models.VAE):
 
 
 def load(path: str | Path, *, device: str = "cpu") -> VAE:
-    """A trained VAE, in eval mode, float32.
+    """Loads a trained VAE, in eval mode, float32.
 
     Args:
-        path: a run folder (its newest checkpoint), one checkpoint's folder, a folder that `VAE.save_pretrained` wrote,
-            or a model.safetensors. If there is no such path and it has the form "user/name", that repository on the
-            Hugging Face Hub. A view of a multi-view run is RUN/relu1_1, and so on.
-        device: where to put it, as torch spells devices.
+        path: a run's folder (its newest checkpoint), the folder of a checkpoint, a folder that `VAE.save_pretrained`
+            wrote, or a model.safetensors. If there is no such path and it has the form "user/name": that repository on
+            the Hugging Face Hub. A view of a multi-view run is RUN/relu1_1 and so on.
+        device: a torch device.
 
     Returns:
-        A `VAE`, whose methods state shapes and ranges. Nothing is unpickled. Its `run` says what it was trained on.
+        A `VAE`, whose `run` describes its training. Nothing is unpickled.
 
     Raises:
-        FastvaeError: there is no checkpoint, it is damaged, of another version, or it holds no VAE or several; or the
-            repository cannot be had.
+        FastvaeError: there is no checkpoint, it is damaged or of another version, it holds no VAE or several, or the
+            repository cannot be downloaded.
     """
     return read_model(path, lambda file, view: load_file(file, device=device, view=view))
 
 
 def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VAE:
-    """The same from a model.safetensors of ours, or one view of several."""
+    """`load` for a model.safetensors of fastvae; `view` names one of several."""
     metadata = checkpoint_files.read_metadata(file)
     model = model_from_json(metadata["config"])
     views = views_of(metadata)
@@ -153,13 +154,13 @@ def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VA
     names = checkpoint_files.tensor_shapes(file)
     if any(name.startswith(GENERATOR) for name in names):
         raise FastvaeError(
-            f"{file} is a GAN's, which has no encoder: `fastvae generate`, `fastvae figures samples` and `fastvae "
-            "evaluate` take its run, and what encodes or reconstructs cannot"
+            f"expected a VAE; {file} is a GAN, which has no encoder: `fastvae generate`, `fastvae figures samples` and "
+            "`fastvae evaluate` accept its run"
         )
     prefix = f"{view}." if view else ""
     prefixes = f"{prefix}encoder.", f"{prefix}decoder."
     if not any(name.startswith(prefixes) for name in names):
-        raise FastvaeError(f"{file} holds no VAE: was another kind of network trained in that run?")
+        raise FastvaeError(f"{file} holds no VAE: did that run train another kind of network?")
     vae = filled(VAE, model, file, prefix, prefixes)
     vae.run = of_checkpoint(metadata, file, view)
     return vae.to(usable_device(device)).eval()

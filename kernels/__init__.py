@@ -1,9 +1,9 @@
-"""The ops that fastvae is built from: each one usable on its own, in eager mode and under torch.compile.
+"""The ops that fastvae is built from. Each can be used on its own, in eager mode and under torch.compile.
 
-Every op has one file that reads top to bottom: what it computes, the reference in plain torch (the specification),
-its backward by hand, the registration, and the public function with its argument checks. Its Triton kernels stand in
-the file of the same name that ends in `_triton`, which is imported where they run and nowhere else. `dispatch` says who
-runs an op, `tiles` how large its tiles are. This package imports torch, Triton and the standard library only and
+Each op has one file that reads from top to bottom: what it computes, the reference in plain torch (the specification),
+the backward pass, the registration, and the public function with its argument checks. Its Triton kernels are in the
+file of the same name that ends in `_triton`, which is only imported where they run. `dispatch` chooses the
+implementation of an op, `tiles` its tile sizes. This package imports only torch, Triton and the standard library, and
 knows nothing of models or training.
 """
 

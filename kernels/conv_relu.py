@@ -1,13 +1,13 @@
 """Convolution, bias and ReLU: y = max(conv(x, weight) + bias, 0), stride 1, zero padding.
 
-On GPUs one cuDNN kernel does all three. Otherwise the convolution writes its result and a second kernel reads and
-writes it once more, bias and ReLU added: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 that is 134 MB, for
-a convolution that itself moves as much.
+On GPUs one cuDNN kernel does all three. Otherwise a second kernel reads and writes the convolution's result once more
+to add bias and ReLU: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 that is 134 MB, as much as the
+convolution itself moves.
 
 Layout: x and y [B, C, H, W] in channels_last. dtypes: float32 from compute capability 7.0, float16 from 7.0, bfloat16
-from 8.0. Everything else runs ATen's convolution and ReLU, where a compiler may fuse what it can.
+from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler may fuse with other operations.
 
-The backward pass keeps x, weight and y: a ReLU's gradient needs to know only where y is zero.
+The backward pass needs x, weight and y: the gradient of ReLU only depends on where y is zero.
 """
 
 import logging
@@ -21,8 +21,8 @@ from .dispatch import is_taken_apart, provider
 
 logger = logging.getLogger("fastvae")
 
-# What cuDNN's fused kernel may differ by from the separate ones: eight bits of bfloat16 and three roundings of it make
-# 0.4 %, garbage in the output's memory makes anything.
+# Largest allowed difference of cuDNN's fused kernel from the separate ones: three roundings to the eight bits of
+# bfloat16 give 0.4 %; garbage in the output's memory gives anything.
 _SAME = 0.02
 
 
@@ -48,7 +48,7 @@ def _forward_cudnn(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Ten
 
 @torch.library.custom_op("fastvae::conv_relu", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-    """The op that compilers do not look into, since they would take the fused kernel apart."""
+    """The op, opaque to compilers, which would split the fused kernel."""
     fused = provider("conv_relu", x) == "cudnn" and _is_right(x, weight, bias, padding)
     y = (_forward_cudnn if fused else _forward_aten)(x, weight, bias, padding)
     return y.contiguous(memory_format=torch.channels_last)
@@ -64,20 +64,20 @@ _right: dict[tuple, bool] = {}
 
 
 def _is_right(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> bool:
-    """Whether cuDNN's fused kernel gives what the separate ones give; found out once for a shape, in the warm-up.
+    """Whether cuDNN's fused kernel agrees with the separate ones; checked once per shape, during warm-up.
 
-    torch tells cuDNN to add the output's own memory times zero. An engine that takes this to the letter makes NaN of
-    what happens to lie there, so the output's memory is filled with NaN for the trial.
+    torch makes cuDNN add zero times the output's previous memory. An engine that really computes this returns NaN if
+    that memory happens to hold NaN, so it is filled with NaN for the check.
     """
     key = (x.device, x.dtype, x.shape, x.stride(), weight.shape, padding)
     if key not in _right:
         if torch.cuda.is_current_stream_capturing():
-            return False  # nothing can be looked at now
+            return False  # results cannot be read during a capture
         plain = _forward_aten(x, weight, bias, padding)
         try:
-            _forward_cudnn(x, weight, bias, padding)  # cuDNN may try engines out at its first call
+            _forward_cudnn(x, weight, bias, padding)  # cuDNN may try several engines at its first call
             poison = torch.full_like(plain, torch.nan)
-            del poison  # the allocator gives this memory to the next tensor of its size
+            del poison  # the allocator reuses this memory for the next tensor of that size
             error = (_forward_cudnn(x, weight, bias, padding).float() - plain.float()).norm()
             _right[key] = bool(error <= _SAME * plain.float().norm())
             words = "is wrong"
@@ -105,7 +105,7 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     x, weight, y = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:3])
-    grad = torch.where(y <= 0, 0, grad)  # not y > 0, so that a NaN stays one
+    grad = torch.where(y <= 0, 0, grad)  # not y > 0, so that NaN stays NaN
     pads = [ctx.padding] * 2
     return *torch.ops.aten.convolution_backward(
         grad, x, weight, [weight.shape[0]], [1, 1], pads, [1, 1], False, [0, 0], 1, wanted
@@ -116,14 +116,14 @@ _forward.register_autograd(_backward, setup_context=_save)
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> Tensor:
-    """max(conv2d(x, weight, bias, padding=padding), 0), in one kernel where cuDNN has one.
+    """max(conv2d(x, weight, bias, padding=padding), 0), in one kernel if cuDNN has one.
 
-    Under autocast its operands are cast as conv2d's are.
+    Under autocast its operands are cast as those of conv2d.
 
     Args:
-        x: [B, C, H, W], floating point; channels_last, or it is copied.
+        x: [B, C, H, W], floating point; copied to channels_last if it is not.
         weight: [O, C, h, w] of x's dtype and device.
-        bias: [O] of the same.
+        bias: [O] of x's dtype and device.
         padding: zeros around x, on each side.
 
     Returns:
@@ -140,7 +140,7 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
     x = x.contiguous(memory_format=torch.channels_last)
     if provider("conv_relu", x) == "cudnn" and not is_taken_apart():
         return _forward(x, weight, bias, padding)
-    # Not behind the op, so that a compiler sees it: on a CPU Inductor joins bias, ReLU and what comes after.
+    # Not inside the op, so that a compiler sees it: on a CPU Inductor fuses bias, ReLU and what follows.
     return _forward_aten(x, weight, bias, padding).contiguous(memory_format=torch.channels_last)
 
 
@@ -167,7 +167,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> None:
 
 
 def cost(batch: int, inputs: int, outputs: int, size: tuple[int, int], kernel: int, dtype: torch.dtype) -> Cost:
-    """The least that a forward call with size-keeping padding must do, whatever the implementation.
+    """The minimum work of a forward call with padding that keeps the size, for any implementation.
 
     Returns:
         Two flops for each product; x, weight, bias read once and y written once.

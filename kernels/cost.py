@@ -1,4 +1,4 @@
-"""What a call must do at the least, for comparing measured times with a machine's ceilings."""
+"""The minimum work of a call, for comparing measured times with a machine's limits."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Cost:
 
     Attributes:
         flops: floating-point operations, a multiply-add counting as two.
-        bytes: each tensor read once and each result written once.
+        bytes: with each tensor read once and each result written once.
     """
 
     flops: int

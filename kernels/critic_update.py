@@ -1,16 +1,16 @@
-"""Optimiser update followed by clipping: what Algorithm 1 does to the critic after every batch.
+"""Optimiser update followed by clipping, as Algorithm 1 does for the critic after each batch.
 
     Adam:     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
               w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)        (Kingma and Ba, Algorithm 1)
     RMSprop:  v = a v + (1 - a) g^2,  w = w - lr g / (sqrt(v) + eps)               (Arjovsky et al., Algorithm 1)
     clip:     w = min(max(w, -c), c)                                              (Hou et al., Algorithm 1)
 
-All tensors of the set are updated in place, on a GPU by one kernel that finds them through a table of their addresses
-(see `critic_update_triton`). A table rather than one flat buffer: gradients would have to be flat too, which autograd
-can only do by adding to views that were zeroed before, 16 more bytes moved per parameter beside Adam's 28 and a launch
-for each tensor, and the memory behind the caller's parameters would be replaced. A table changes nothing of theirs.
+All tensors are updated in place, on a GPU by one kernel that reads their addresses from a table (see
+`critic_update_triton`). A flat buffer instead of the table would need flat gradients, which autograd can only produce
+by adding to zeroed views (16 more bytes moved per parameter besides Adam's 28, and a launch per tensor), and would
+replace the memory of the caller's parameters.
 
-`lr` is a number or a 0-D tensor on the parameters' device; a captured CUDA graph reads the tensor anew at each replay.
+`lr` is a number or a 0-D tensor on the parameters' device, which a captured CUDA graph reads at each replay.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .layout import is_dense
 
 
 def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip) -> tuple[Tensor, Tensor, Tensor]:
-    """The specification of `adam_clip_` for one tensor: the new parameter, m and v; changes nothing."""
+    """The specification of `adam_clip_` for one tensor: returns the new parameter, m and v; not in place."""
     b1, b2 = betas
     t = step + 1
     m = b1 * exp_avg + (1 - b1) * grad
@@ -34,7 +34,7 @@ def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, cli
 
 
 def rmsprop_clip_ref(param, grad, square_avg, *, lr, alpha, eps, clip) -> tuple[Tensor, Tensor]:
-    """The specification of `rmsprop_clip_` for one tensor: the new parameter and v; changes nothing."""
+    """The specification of `rmsprop_clip_` for one tensor: returns the new parameter and v; not in place."""
     v = alpha * square_avg + (1 - alpha) * grad**2
     new = param - lr * grad / (v.sqrt() + eps)
     return new if clip is None else new.clamp(-clip, clip), v
@@ -103,7 +103,7 @@ def _rmsprop_clip(
     root = torch._foreach_sqrt(square_avgs)
     torch._foreach_add_(root, eps)
     if lr_tensor is not None and lr_tensor.device.type == "cpu":
-        lr, lr_tensor = lr_tensor.item(), None  # nothing to wait for
+        lr, lr_tensor = lr_tensor.item(), None  # no device sync on a CPU
     if lr_tensor is None:
         torch._foreach_addcdiv_(params, grads, root, value=-lr)
     else:
@@ -118,19 +118,19 @@ def _clip_(params: list[Tensor], clip: float | None) -> None:
         return
     if params[0].device.type == "cpu":
         for p in params:
-            p.clamp_(-clip, clip)  # reads and writes once, where the two below do so twice
+            p.clamp_(-clip, clip)  # one pass over memory; the two below make two
     else:
         torch._foreach_clamp_min_(params, -clip)
         torch._foreach_clamp_max_(params, clip)
 
 
 def _laid_out_as(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-    """The gradients with their parameters' strides: the update walks both side by side in memory."""
+    """The gradients with their parameters' strides, since the update reads both in the order of memory."""
     return [_restrided(p, g) for p, g in zip(params, grads, strict=True)]
 
 
 def _in_memory(lr: Tensor | None) -> Tensor | None:
-    """As a kernel reads it, from memory, where a lazily negated view is not negated."""
+    """lr with lazy negation resolved, since a kernel reads memory."""
     return None if lr is None else lr.resolve_neg()
 
 
@@ -138,14 +138,14 @@ def _restrided(p: Tensor, g: Tensor) -> Tensor:
     g = g.resolve_neg()
     if g.stride() == p.stride():
         return g
-    # Along an axis of size 1 the stride says nothing, and cuDNN's differ from torch's there.
+    # The stride of an axis of size 1 is arbitrary, and cuDNN's differs from torch's.
     if all(size == 1 or a == b for size, a, b in zip(p.shape, p.stride(), g.stride(), strict=True)):
         return g.as_strided(p.shape, p.stride())
     return torch.empty_like(p).copy_(g)
 
 
-# Opaque to torch.compile, since a kernel that follows addresses needs those of the very tensors of this step. Inductor
-# must not capture them in graphs of its own: memory that outlives the call would lie in the graph's pool.
+# Opaque to torch.compile, since the kernel needs the addresses of the actual tensors of this step. Inductor must not
+# capture them in its own graphs: memory that outlives the call would be in the graph's pool.
 _adam_clip_op = torch.library.custom_op(
     "fastvae::adam_clip_",
     _adam_clip,
@@ -173,18 +173,18 @@ def adam_clip_(
     eps: float,
     clip: float | None = None,
 ) -> None:
-    """One Adam step on every tensor, in place, then w = clamp(w, -clip, clip). NaN stays NaN.
+    """One Adam step on each tensor, in place, then w = clamp(w, -clip, clip). NaN stays NaN.
 
     Args:
-        params: any shapes, of one floating-point dtype and one device, without gaps or overlaps in memory, not lazily
-            negated. Triton takes float32; the others run ATen.
-        grads: as their parameters, in any strides; those of another memory layout are copied first.
+        params: of any shapes, one floating-point dtype and one device, without gaps or overlaps in memory, not lazily
+            negated. Triton supports float32; other dtypes run ATen.
+        grads: of the same shapes, dtype and device; copied first if their memory layout differs.
         exp_avgs, exp_avg_sqs: m and v, with the shapes, dtypes and strides of their parameters.
-        steps: 0-D float32 tensors on the parameters' device, the updates done so far; each grows by one.
+        steps: 0-D float32 tensors on the parameters' device, the number of updates so far; each is incremented.
         lr: learning rate, > 0; a number, or a 0-D tensor on the parameters' device.
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
-        clip: largest absolute value of a parameter afterwards, > 0; None for no clipping.
+        clip: largest absolute value of a parameter after the step, > 0; None for no clipping.
 
     Raises:
         ValueError: a tensor or a number is not as described above.
@@ -198,7 +198,7 @@ def adam_clip_(
                 f"adam_clip_ expects each step as a 0-D float32 tensor on {params[0].device}; "
                 f"got {list(s.shape)} of {s.dtype} on {s.device}"
             )
-    # An op that is given 190 tensors takes longer to be called than all that it does on the host.
+    # Calling an op with 190 tensors takes longer than all of its work on the host, so only a compiler calls the op.
     update = _adam_clip_op if torch.compiler.is_compiling() else _adam_clip
     update(
         list(params),
@@ -224,7 +224,7 @@ def rmsprop_clip_(
     eps: float,
     clip: float | None = None,
 ) -> None:
-    """One RMSprop step (no momentum, not centred) on every tensor, in place, then w = clamp(w, -clip, clip).
+    """One RMSprop step (no momentum, not centred) on each tensor, in place, then w = clamp(w, -clip, clip).
 
     Args:
         params, grads, lr, eps, clip: as for `adam_clip_`.
@@ -242,7 +242,7 @@ def rmsprop_clip_(
 
 
 def _number_and_tensor(lr: float | Tensor) -> tuple[float, Tensor | None]:
-    """lr as the ops take it: the number counts where there is no tensor."""
+    """lr as the ops take it: a number, which is ignored if there is a tensor, and a tensor or None."""
     return (0.0, lr) if isinstance(lr, Tensor) else (lr, None)
 
 
@@ -280,7 +280,7 @@ def _check(
                 f"{op} expects each gradient as its parameter, dense {list(p.shape)} of {dtype} on {device}; "
                 f"got {str(g.layout).removeprefix('torch.')} {list(g.shape)} of {g.dtype} on {g.device}"
             )
-        # A compiler cannot ask, and calls an op, for which torch writes the negation out.
+        # A compiler cannot check this; it calls the op, for which torch resolves the negation.
         if not torch.compiler.is_compiling() and any(t.is_neg() for t in (p, *state)):
             raise ValueError(f"{op} expects parameters and state that are no lazily negated views; resolve_neg() them")
         for s in state:
@@ -292,15 +292,15 @@ def _check(
 
 
 def cost(numel: int, *, optimizer: str) -> Cost:
-    """The least that one call with clipping must do, whatever the implementation.
+    """The minimum work of one call with clipping, for any implementation.
 
     Args:
-        numel: parameters of the set, float32.
+        numel: number of parameters, float32.
         optimizer: "adam" or "rmsprop".
 
     Returns:
-        Per parameter 15 flops and 28 bytes for Adam (w, m, v read and written, g read), 11 and 20 for RMSprop, a root
-        and a division counting as one flop each.
+        Per parameter 15 flops and 28 bytes for Adam (w, m, v read and written, g read), 11 and 20 for RMSprop, where a
+        root or a division counts as one flop.
     """
     per_parameter = {"adam": (15, 28), "rmsprop": (11, 20)}
     if optimizer not in per_parameter:

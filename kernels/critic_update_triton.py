@@ -1,4 +1,4 @@
-"""Update and clipping of a whole parameter set in one launch: kernels, tables of addresses, launches.
+"""Update and clipping of a complete set of parameters in one launch: kernels, tables of addresses, launches.
 
 A kernel gets one table of 64-bit integers on the device,
 
@@ -6,14 +6,14 @@ A kernel gets one table of 64-bit integers on the device,
     for each tensor, a row    its first program, its element count, the addresses of w, g, m, v and step (RMSprop:
                               w, g and v)
 
-and program i updates one block of its tensor. A look-up per program costs 8 bytes beside the 28 KB that a block of
-1024 moves; searching the rows instead would be a chain of dependent loads before the first useful one.
+and program i updates one block of its tensor. The look-up costs 8 bytes per program, compared with the 28 KB that a
+block of 1024 moves; searching the rows instead would be a chain of dependent loads before the first useful one.
 
-The host fills the table in pinned memory and copies it without waiting, and only when an address changed: gradients
-mostly come back to where the allocator put them in the step before. An update that is being captured always gets a
-table of its own. Its copy becomes a node of the CUDA graph, which reads the host's buffer at every replay, so that
-buffer is kept, unchanged, until the process ends (20 KB for the paper's critic). The device's copy lies in the graph's
-memory and is never found through the cache; nor does a graph read a table of the cache, which may drop it.
+The host fills the table in pinned memory and copies it asynchronously, and only if an address changed: the allocator
+mostly gives gradients the same memory in each step. An update that is being captured always gets its own table. Its
+copy becomes a node of the CUDA graph, which reads the host's buffer at every replay, so that buffer is kept unchanged
+until the process ends (20 KB for the paper's critic). The device's copy is in the graph's memory and never in the
+cache; and a graph never uses a table of the cache, which may be evicted.
 """
 
 import math
@@ -40,7 +40,7 @@ def _pointer(address, ALIGNED: tl.constexpr):
 
 @triton.jit
 def _row(table, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-    """This program's tensor: where its row is, the byte where this block starts in it, the elements from there on."""
+    """This program's tensor: address of its row, offset of this block in bytes, elements from there to the end."""
     program = tl.program_id(0)
     row = table + tl.num_programs(0) + tl.load(table + program) * COLUMNS
     start = (program - tl.load(row)) * BLOCK
@@ -49,7 +49,7 @@ def _row(table, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _clipped(w, clip):
-    # Comparisons rather than minimum and maximum, which on a GPU return the number when the other is NaN.
+    # Comparisons, since minimum and maximum return the other argument for NaN on a GPU.
     if clip is not None:
         w = tl.where(w > clip, clip, w)
         w = tl.where(w < -clip, -clip, w)
@@ -60,8 +60,8 @@ def _clipped(w, clip):
 def _one_minus_power(log_base, t):
     """1 - base^t for 0 <= base < 1, in float32.
 
-    With x = t log(base), the power series of 1 - exp(x) where exp(x) is near 1 and the difference would lose digits,
-    three of seven for 1 - 0.999. The first term left out is below 5e-8 of the sum.
+    With x = t log(base), uses the power series of 1 - exp(x) where exp(x) is near 1 and the difference would lose
+    digits (three of seven for 1 - 0.999). The first omitted term is below 5e-8 of the sum.
     """
     x = log_base * t
     near = tl.maximum(x, -1.0)
@@ -99,7 +99,7 @@ def adam_clip_kernel(
 ):
     """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = clip(w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)).
 
-    rest1 and rest2 are 1 - b1 and 1 - b2, rounded once: 1 - float32(0.999) is off by 1e-5 of itself.
+    rest1 and rest2 are 1 - b1 and 1 - b2, rounded once: 1 - float32(0.999) has a relative error of 1e-5.
     """
     row, start, left = _row(table, 7, BLOCK)
     w_at, g_at = tl.load(row + 2) + start, tl.load(row + 3) + start
@@ -107,10 +107,10 @@ def adam_clip_kernel(
     t = tl.load(_pointer(tl.load(row + 6), False))
     if lr_tensor is not None:
         lr = tl.load(lr_tensor).to(tl.float32)
-    # Correctly rounded, unlike those below: an error here is the same for all elements and does not average out.
+    # Correctly rounded, unlike the operations per element: an error here affects all elements alike.
     rate = tl.div_rn(lr, _one_minus_power(log_beta1, t))
     inverse_root = tl.div_rn(1.0, tl.sqrt_rn(_one_minus_power(log_beta2, t)))
-    # Whole blocks at multiples of 16 bytes move four numbers in one instruction; views into flat buffers may lie askew.
+    # Full blocks aligned to 16 bytes move four numbers per instruction; views into flat buffers may not be aligned.
     if (left >= BLOCK) & (((w_at | g_at | m_at | v_at) & 15) == 0):
         _adam_clip_block(
             w_at, g_at, m_at, v_at, left, rate, inverse_root, beta1, beta2, rest1, rest2, eps, clip, True, BLOCK
@@ -149,20 +149,20 @@ def rmsprop_clip_kernel(table, lr, lr_tensor, alpha, rest, eps, clip, BLOCK: tl.
         _rmsprop_clip_block(w_at, g_at, v_at, left, lr, alpha, rest, eps, clip, False, BLOCK)
 
 
-# Tables on the device, by what is in them.
+# Tables on the device, by their contents.
 _tables: OrderedDict[tuple, Tensor] = OrderedDict()
 _MOST_TABLES = 32
-# Pinned memory: what captured graphs read, and what was put aside for the captures to come.
+# Pinned memory: what captured graphs read, and what is reserved for later captures.
 _read_by_graphs: list[Tensor] = []
 _put_aside: dict[str, Tensor] = {}
 
 
 def _table(columns: Sequence[Sequence[Tensor]], block: int) -> tuple[Tensor, int]:
-    """The table of a set on its device, and how many programs it is for.
+    """The table on the device, and its number of programs.
 
     Args:
-        columns: what a row lists, the parameters first.
-        block: elements that one program updates.
+        columns: the tensors whose addresses are in a row, the parameters first.
+        block: elements per program.
     """
     sizes = tuple([p.numel() for p in columns[0]])
     addresses = tuple([tuple([t.data_ptr() for t in column]) for column in columns])
@@ -175,7 +175,7 @@ def _table(columns: Sequence[Sequence[Tensor]], block: int) -> tuple[Tensor, int
         _read_by_graphs.append(host)
         return _filled(host, programs, sizes, addresses).to(device, non_blocking=True), count
     _put_memory_aside(length, device)
-    # A table stays with the stream that it was copied on, which orders its first use and the reuse of its memory.
+    # A table belongs to the stream that it was copied on, which orders its first use and the reuse of its memory.
     stream = torch.cuda.current_stream().cuda_stream if device.type == "cuda" else None
     key = (device, stream, block, sizes, addresses)
     table = _tables.pop(key, None)
@@ -207,13 +207,13 @@ def _host_memory(length: int, device: torch.device) -> Tensor:
 
 
 def _put_memory_aside(length: int, device: torch.device) -> None:
-    """Sees to memory for several tables of this length, since not every torch can pin any during a capture."""
+    """Reserves memory for several tables of this length, since not every torch version can pin memory in a capture."""
     if len(_put_aside.get(device.type, ())) < 8 * length:
         _put_aside[device.type] = _host_memory(max(16 * length, 2**16), device)
 
 
 def _taken_aside(length: int, device: torch.device) -> Tensor:
-    """Memory of this length that nothing else will write to."""
+    """Reserved memory of this length that nothing else will write to."""
     if len(_put_aside.get(device.type, ())) < length:
         _put_aside[device.type] = _host_memory(length, device)
     memory = _put_aside[device.type]
@@ -222,14 +222,14 @@ def _taken_aside(length: int, device: torch.device) -> Tensor:
 
 
 def choose_tile(op: str, params: Sequence[Tensor]) -> tiles.Tile | None:
-    """The tile for a set of this size, or None where ATen was measured to be faster."""
+    """The tile for this number of parameters, or None if ATen was measured to be faster."""
     shape_class = f"n{tiles.size_class(sum(p.numel() for p in params))}"
     default = {"BLOCK": 1024, "num_warps": 4}
     return tiles.choose(op, shape_class, params[0].dtype, capability(params[0]), default)
 
 
 def _changed(*columns: Sequence[Tensor]) -> None:
-    """Lets autograd notice, as after torch's own in-place operations, if a graph still needs the old numbers."""
+    """Lets autograd detect, as for torch's in-place operations, if a graph still needs the old values."""
     torch.autograd.graph.increment_version(list(chain.from_iterable(columns)))
 
 
@@ -246,9 +246,9 @@ def adam_clip_(
     clip: float | None,
     tile: tiles.Tile,
 ) -> None:
-    """The op after its checks: all of a parameter's tensors share its strides, and `steps` count this update already.
+    """The op after its checks: all of a parameter's tensors have its strides, and `steps` already count this update.
 
-    The kernel cannot advance them itself: a tensor has many programs, and one would read what another has changed.
+    The kernel cannot increment them: a tensor has many programs, and one could read what another has changed.
     """
     decays = [math.log(max(beta, 1e-30)) for beta in betas]
     with torch.cuda.device_of(params[0]):
@@ -274,7 +274,7 @@ def rmsprop_clip_(
     clip: float | None,
     tile: tiles.Tile,
 ) -> None:
-    """The op after its checks: all of a parameter's tensors share its strides."""
+    """The op after its checks: all of a parameter's tensors have its strides."""
     with torch.cuda.device_of(params[0]):
         table, programs = _table((params, grads, square_avgs), tile["BLOCK"])
         launch(

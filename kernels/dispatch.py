@@ -1,11 +1,11 @@
-"""Who runs an op, Triton kernels, a fused one of cuDNN or torch's own (ATen), and how a kernel is started.
+"""Which implementation runs an op (Triton kernels, a fused cuDNN kernel, or ATen), and how kernels are launched.
 
-Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older processors emulate it number by
-number, and so do half-precision convolutions: for 7.5 Triton (3.7) has no tensor cores, cuDNN has. Everything else
-runs the same mathematics in ATen: CPUs, older GPUs, float64.
+Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older GPUs emulate it element by element.
+Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. Everything
+else computes the same in ATen: CPUs, older GPUs, float64.
 
-Every kernel is started through `launch`, so that tests can run it in Triton's interpreter on a CPU and tools can
-compile it for processors that are not there.
+All kernels are launched through `launch`, so that tests can run them in Triton's interpreter on a CPU, and tools can
+compile them for GPUs that are not present.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from torch import Tensor
 
 Provider = Literal["triton", "cudnn", "aten"]
 
-# The oldest GPU for which each op has kernels, by dtype.
+# The lowest compute capability for which each op has kernels, by dtype.
 _OLDEST = {
     "replicate_conv2d": {torch.float32: (7, 0), torch.float16: (8, 0), torch.bfloat16: (8, 0)},
     "feature_loss": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
@@ -31,7 +31,7 @@ _OLDEST = {
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
-# Ops whose kernels are cuDNN's own.
+# Ops whose kernels are cuDNN's.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
 
@@ -44,16 +44,16 @@ def _hash_of_sources() -> str:
     return digest.hexdigest()[:16]
 
 
-# An argument of every op that the compiler looks into: its cache on disk knows such an op by name and arguments only,
-# and would go on with the kernels and tiles of an earlier version.
+# An argument of every op that the compiler traces into: its disk cache identifies such an op by name and arguments, and
+# would otherwise reuse the kernels and tiles of an earlier version.
 SOURCES = _hash_of_sources()
 
 
 def is_taken_apart() -> bool:
-    """Whether the call must consist of torch's own operations, as its reference does, and not of an op of ours.
+    """Whether the call must consist of torch's operations, like the reference, instead of an op of this package.
 
-    So it is where it is written down for programs that have no fastvae (torch.export, ONNX, torch.jit.trace), and under
-    torch.func's transforms, to which an op with a backward by hand is opaque.
+    True during export for programs without fastvae (torch.export, ONNX, torch.jit.trace), and under torch.func's
+    transforms, which do not support ops with a registered backward.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
@@ -72,7 +72,7 @@ _forced = _Forced()
 
 
 def provider(op: str, x: Tensor) -> Provider:
-    """Which implementation runs `op` on a tensor like x.
+    """The implementation that runs `op` on a tensor like x.
 
     Args:
         op: "replicate_conv2d", "feature_loss", "conv_relu", "adam_clip_" or "rmsprop_clip_".
@@ -93,9 +93,9 @@ def provider(op: str, x: Tensor) -> Provider:
     return provider_on(op, x.device, x.dtype)
 
 
-@torch.compiler.assume_constant_result  # or a compiler would trace how the GPU is asked for its properties
+@torch.compiler.assume_constant_result  # or the compiler would trace the query of the GPU's properties
 def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
-    """`provider` without a tensor at hand, and without regard to what is forced."""
+    """`provider` without a tensor, and ignoring `force`."""
     if device.type != "cuda" or not supports(op, dtype, _capability_of(device.index or 0)):
         return "aten"
     if op in _BY_CUDNN:
@@ -109,7 +109,7 @@ def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
 
 
 def capability(x: Tensor) -> tuple[int, int]:
-    """Compute capability of the GPU that x is on, which decides the kernels' tiles."""
+    """Compute capability of the GPU that x is on, which determines the kernels' tiles."""
     return _forced.capability or _capability_of(x.device.index or 0)
 
 
@@ -124,15 +124,15 @@ def _capability_of(index: int) -> tuple[int, int]:
 
 
 def launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
-    """kernel[grid](*args, **options); nothing for an empty grid, which CUDA would refuse."""
+    """kernel[grid](*args, **options); does nothing for an empty grid, which CUDA rejects."""
     if 0 in grid:
         return
     if _forced.launch is not None:
         _forced.launch(kernel, grid, args, options)
     elif any(isinstance(x, Tensor) and type(x) not in (Tensor, torch.nn.Parameter) for x in args):
-        torch.library.wrap_triton(kernel)[grid](*args, **options)  # a compiler is tracing, with tensors of its own
+        torch.library.wrap_triton(kernel)[grid](*args, **options)  # a compiler is tracing, with its own tensor classes
     else:
-        # Triton starts on the current GPU, whichever the tensors are on.
+        # Triton launches on the current GPU, which may not be that of the tensors.
         with torch.cuda.device_of(next(x for x in args if isinstance(x, Tensor))):
             kernel[grid](*args, **options)
 
@@ -145,13 +145,13 @@ def force(
     capability: tuple[int, int] | None = None,
     launch: Callable | None = None,
 ) -> Iterator[None]:
-    """Within the block every op, or the one that is named, runs this way, wherever its tensors are.
+    """Within the context every op, or only `op`, runs with this provider, whatever the device of its tensors.
 
     Args:
-        provider: "aten" to compare with torch's own; "triton" raises from Triton on a machine that cannot.
-        op: this one alone.
-        capability: pretend this compute capability when tiles are chosen.
-        launch: called with (kernel, grid, args, options) in place of each launch.
+        provider: "aten" to compare with torch; "triton" raises from Triton if the machine cannot run it.
+        op: the only op that is affected; None for all.
+        capability: compute capability to choose tiles for, in place of the GPU's.
+        launch: called with (kernel, grid, args, options) instead of each launch.
     """
     global _forced
     before, _forced = _forced, _Forced(provider, op, capability, launch)

@@ -7,13 +7,13 @@ averaged over the batch, so with n_l = B C_l W_l H_l elements
 
     L_rec = sum_l weight_l / (2 n_l) sum d_l^2,   d_l = Phi_l(x) - Phi_l(x'),   dL_rec / dPhi_l(x) = weight_l / n_l d_l
 
-Accumulated in float32 whatever the features' dtype (float64 stays float64), because the squares of bfloat16 features
-span more than its eight bits. The targets get no gradient.
+Accumulated in float32 for all dtypes (float64 stays float64), because eight bits of bfloat16 are too few for sums of
+squares. The targets get no gradient.
 
-Layout: any, since every element is treated alike; features and targets of one layout are read in the order of memory.
-The forward pass writes d_l in the features' dtype, and the backward pass multiplies it by the number that is left. The
-differences are kept, not the gradients, since these are smaller than float16 can hold until a loss scale has come in:
-weight_1 / n_1 is 1e-9 for relu1_1 of 64 images. Per element 2 reads, 1 write and 4 flops; see `cost`.
+Layout: any, since all elements are treated alike; features and targets of the same layout are read in the order of
+memory. The forward pass writes d_l in the features' dtype, and the backward pass multiplies it by the remaining factor.
+It saves differences rather than gradients, since without a loss scale gradients underflow in float16: weight_1 / n_1
+is 1e-9 for relu1_1 of 64 images. Per element 2 reads, 1 write and 4 flops; see `cost`.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def paper_weights(channels: Sequence[int]) -> tuple[float, ...]:
 
 
 def feature_loss_ref(features: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The specification of `feature_loss`: equations 5 and 6 to the letter, one image at a time, in float64."""
+    """The specification of `feature_loss`: equations 5 and 6 as written, one image at a time, in float64."""
     images = features[0].shape[0]
     total = torch.zeros((), dtype=torch.float64, device=features[0].device)
     for i in range(images):
@@ -47,7 +47,7 @@ def feature_loss_ref(features: Sequence[Tensor], targets: Sequence[Tensor], weig
 def _forward_aten(
     features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """What CPUs run, older GPUs, and float64."""
+    """For CPUs, older GPUs and float64."""
     accumulate = torch.float64 if features[0].dtype == torch.float64 else torch.float32
     total, differences = torch.zeros((), dtype=accumulate, device=features[0].device), []
     for feature, target, weight in zip(features, targets, weights, strict=True):
@@ -56,7 +56,7 @@ def _forward_aten(
             continue
         difference = feature.to(accumulate) - target.to(accumulate)
         total = total + difference.square().mean() * (0.5 * weight)
-        # Not feature > 0, so that a NaN stays one.
+        # Not feature > 0, so that NaN stays NaN.
         kept = torch.where(feature <= 0, 0, difference) if through_relu else difference
         differences.append(kept.to(feature.dtype))
     return total, differences
@@ -71,7 +71,7 @@ def _forward(
     through_relu: bool,
     sources: str,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The loss, and `with_differences` what the backward pass needs: one tensor for each layer, laid out as it."""
+    """The loss, and if `with_differences` one tensor per layer, in the layer's layout, for the backward pass."""
     if provider("feature_loss", features[0]) == "triton":
         from . import feature_loss_triton as triton
 
@@ -83,15 +83,15 @@ def _forward(
 def _save(ctx, inputs, output) -> None:
     ctx.weights = inputs[2]
     _, differences = output
-    # Or autograd would write zeros for the gradients of the differences, which nobody asks for.
+    # Otherwise autograd would allocate zeros for the gradients of the differences, which are not used.
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*differences)
     ctx.save_for_backward(*differences)
 
 
 def _backward(ctx, grad: Tensor | None, _):
-    # Plain torch, no kernel of its own: under torch.compile Inductor fuses the product into the sum of gradients at the
-    # tap, which reads the difference where it would have read a gradient.
+    # Plain torch, no kernel: under torch.compile Inductor fuses the product into the sum of gradients at the tap, which
+    # then reads the difference in place of a gradient.
     differences, layers = ctx.saved_tensors, len(ctx.weights)
     gradients = [None] * layers
     if grad is not None and any(ctx.needs_input_grad[0]):
@@ -104,7 +104,7 @@ def _backward(ctx, grad: Tensor | None, _):
 
 
 def _scaled(difference: Tensor, factor: Tensor) -> Tensor:
-    # torch rounds a scalar tensor to the other operand's dtype, and in float16 this one may round to zero.
+    # torch rounds a scalar tensor to the other operand's dtype; in float16 this factor may become zero.
     wide = difference.float() if difference.dtype == torch.float16 else difference
     return (wide * factor).to(difference.dtype)
 
@@ -123,9 +123,9 @@ def feature_loss(
         features: L tensors [B, C_l, H_l, W_l], of the generated images, of one floating-point dtype.
         targets: L tensors of the same shapes, dtype and device, of the originals; treated as constants.
         weights: L Python numbers that multiply the layers' losses, `paper_weights` or others.
-        through_relu: the features come out of a ReLU, and the gradient is the one with respect to its input: zero where
-            the feature is. The ReLU's own backward may follow all the same, for masking twice is masking once; it
-            spares a reader of the features' gradients who would apply it himself.
+        through_relu: the features are outputs of a ReLU, and the gradient is the one with respect to its input: zero
+            where the feature is zero. Saves a kernel that would apply the mask; if the ReLU's backward masks again, the
+            result is the same.
 
     Returns:
         A scalar, float32 (float64 for float64 features). Differentiable once, by reverse-mode autograd; exported and
@@ -176,16 +176,16 @@ def _check(features: list[Tensor], targets: list[Tensor], weights: Sequence[floa
 
 
 def cost(shapes: Sequence[Sequence[int]], dtype: torch.dtype, with_gradients: bool) -> Cost:
-    """The least that a call must do, whatever the implementation.
+    """The minimum work of a call, for any implementation.
 
     Args:
         shapes: of the features, one per layer.
         dtype: of features, targets and gradients.
-        with_gradients: whether the features' gradients are wanted.
+        with_gradients: whether gradients of the features are computed.
 
     Returns:
-        3 flops for each element, difference, square and sum, and 1 for its gradient; each feature and target read once,
-        each gradient written once.
+        3 flops per element (difference, square, sum), and 1 for its gradient; each feature and target read once, each
+        gradient written once.
     """
     elements = sum(prod(shape) for shape in shapes)
     return Cost(flops=(3 + with_gradients) * elements, bytes=(2 + with_gradients) * elements * dtype.itemsize)

@@ -1,7 +1,7 @@
 """Triton kernel of `feature_loss`, and its launcher: all layers in one launch.
 
-A program takes one block of one layer, in the order of memory, and writes its weighted share of the loss; torch then
-sums the shares in a fixed order, so the loss is the same on every run.
+Each program processes one block of one layer, in the order of memory, and writes its weighted share of the loss; torch
+sums the shares in a fixed order, so the loss is the same in every run.
 """
 
 import torch
@@ -13,11 +13,11 @@ from . import tiles
 from .dispatch import capability, launch
 from .layout import is_dense
 
-# Of one launch, as the kernel's arguments are laid out; VGG-19 has this many convolutions. More take further launches.
+# Layers per launch, limited by the kernel's arguments; VGG-19 has this many convolutions. More need several launches.
 MAX_LAYERS = 16
-# Bytes that a thread moves at once.
+# Bytes per load or store of a thread.
 _VECTOR = 16
-# From this many elements on, the larger blocks too are enough to fill the largest GPUs of today.
+# From this many elements on, larger blocks still give enough programs to fill today's largest GPUs.
 _LARGE = 2**22
 
 
@@ -32,20 +32,20 @@ def feature_loss_kernel(
 ):  # fmt: skip
     """share = w / (2 n) sum of (f - t)^2 over a block; d = f - t, zero where f is if THROUGH_RELU.
 
-    Of each layer the feature, the target, the difference (all None if not wanted), the number of elements and the
-    weight; None from LAYERS on. One by one, because torch.compile takes no tuples of tensors.
+    The arguments are, for each layer, feature, target, difference (all None if not needed), number of elements and
+    weight; None from LAYERS on. They are not tuples, because torch.compile does not support tuples of tensors.
     """
     features = (f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14, f15)
     targets = (t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15)
     differences = (d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13, d14, d15)
     counts = (n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15)
     weights = (w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15)
-    # Selects the layer's arguments for one body that follows; a branch with a body for each of five layers is three
-    # times the machine code. Selecting keeps what the compiler knows of the pointers' alignment.
+    # Select the layer's arguments, for a single body: branches with a body for each of five layers are three times the
+    # machine code. With tl.where the compiler still knows the pointers' alignment.
     program = tl.program_id(0).to(tl.int64)
     feature, target, difference = f0, t0, d0
     count, weight = tl.cast(n0, tl.int64), tl.cast(w0, tl.float32)  # Inductor passes the weight in float64
-    first = tl.cast(0, tl.int64)  # program of the selected layer
+    first = tl.cast(0, tl.int64)  # first program of the selected layer
     begin = first
     for k in tl.static_range(1, LAYERS):
         begin += tl.maximum(tl.cdiv(tl.cast(counts[k - 1], tl.int64), BLOCK), 1)
@@ -59,31 +59,31 @@ def feature_loss_kernel(
         first = tl.where(reached, begin, first)
     start = (program - first) * BLOCK
     feature, target, difference = feature + start, target + start, None if d0 is None else difference + start
-    # A mask that could end anywhere would have every thread move one element at a time.
+    # Separate, since with a mask that can end anywhere each thread moves one element at a time.
     if start + BLOCK <= count:
         total = _block(feature, target, difference, tl.full((BLOCK,), True, tl.int1), THROUGH_RELU, BLOCK)
     else:
         inside = tl.arange(0, BLOCK) < (count - start).to(tl.int32)
         total = _block(feature, target, difference, inside, THROUGH_RELU, BLOCK)
-    # Of an empty layer 0 * (w / 0), NaN: the mean of nothing.
+    # For an empty layer 0 * (w / 0) = NaN, the mean of nothing.
     tl.store(shares + first_share + program, total * (0.5 * weight / count.to(tl.float32)))
 
 
 @triton.jit
 def _block(feature, target, difference, inside, THROUGH_RELU: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum of a block's squared differences; writes the differences where wanted."""
+    """The sum of a block's squared differences; also writes the differences unless `difference` is None."""
     offset = tl.arange(0, BLOCK)
     f = tl.load(feature + offset, mask=inside, other=0.0).to(tl.float32)
     t = tl.load(target + offset, mask=inside, other=0.0).to(tl.float32)
     d = f - t
     if difference is not None:
-        kept = tl.where(f <= 0, 0.0, d) if THROUGH_RELU else d  # not f > 0, so that a NaN stays one
+        kept = tl.where(f <= 0, 0.0, d) if THROUGH_RELU else d  # not f > 0, so that NaN stays NaN
         tl.store(difference + offset, kept.to(difference.dtype.element_ty), mask=inside)
     return tl.sum(d * d)
 
 
 def choose_tile(features: list[Tensor]) -> tiles.Tile | None:
-    """The tile for these layers, or None where ATen was measured to be faster."""
+    """The tile for these layers, or None if ATen was measured to be faster."""
     elements = tiles.size_class(int(sum(feature.numel() for feature in features)))
     warps, vectors = (8, 2) if elements >= _LARGE else (4, 1)
     default = {"BLOCK": 32 * warps * vectors * _VECTOR // features[0].element_size(), "num_warps": warps}
@@ -98,12 +98,12 @@ def forward(
     through_relu: bool,
     tile: tiles.Tile,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The loss, float32, and the differences in the features' dtype and layout, none unless `with_differences`."""
+    """The loss, float32, and if `with_differences` the differences in the features' dtype and layout."""
     differences = [torch.empty_like(feature) for feature in features] if with_differences else []
-    # The clone of one with gaps is laid out as `empty_like` is.
+    # A clone of a tensor with gaps has the layout of `empty_like`.
     features = [feature if is_dense(feature) else feature.clone() for feature in features]
     targets = [_laid_out_as(feature, target) for feature, target in zip(features, targets, strict=True)]
-    # An empty layer has a program too, which makes the loss NaN.
+    # An empty layer also gets a program, which makes the loss NaN.
     programs = [max(triton.cdiv(feature.numel(), tile["BLOCK"]), 1) for feature in features]
     shares = torch.empty(sum(programs), dtype=torch.float32, device=features[0].device)
     for begin in range(0, len(features), MAX_LAYERS):

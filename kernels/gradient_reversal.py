@@ -1,4 +1,4 @@
-"""Identity whose gradient changes sign: the critic ascends where the generator descends, in one backward pass.
+"""Identity with a negated gradient: in one backward pass the critic ascends what the generator descends.
 
 y = x,   dL/dx = -dL/dy                        (Ganin and Lempitsky 2015, arXiv:1409.7495, section 3.1)
 """
@@ -18,8 +18,8 @@ class _ReverseGradient(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor) -> Tensor:
-    """Returns x itself; its gradient arrives negated. Any shape, any floating dtype, any device.
+    """Returns x; negates its gradient. Any shape, any floating-point dtype, any device.
 
-    torch.func's transforms do not see through it: torch asks them for another form of a gradient by hand, and raises.
+    Not supported under torch.func's transforms, which need another form of autograd.Function: torch raises.
     """
     return _ReverseGradient.apply(x)

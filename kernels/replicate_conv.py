@@ -1,19 +1,19 @@
-"""3x3 convolution with replication padding, optionally of the nearest-neighbour x2 upsampled input.
+"""3x3 convolution with replication padding, optionally after nearest-neighbour x2 upsampling.
 
-The decoder's layer: nearest x2, replication pad 1, conv 3x3 (Hou et al., section 3.2). Written out, every output
-reads nine upsampled pixels of which several are the same input pixel. Along one axis, with taps w0 w1 w2,
+The decoder's layer: nearest x2, replication pad 1, conv 3x3 (Hou et al., section 3.2). Written out, each output reads
+nine upsampled pixels, several of which are the same input pixel. Along one axis, with taps w0 w1 w2,
 
     out[2i]     = w0 x[i-1] + (w1 + w2) x[i]
     out[2i + 1] = (w0 + w1) x[i] + w2 x[i+1]
 
-so each of the four output parities is a 2x2 convolution of the input: 16/36 of the multiplications, and neither
-the upsampled nor the padded large tensor is ever written. The borders agree, because clamping the upsampled index
-and halving it is clamping the input's index. All four parities at once are one transposed convolution of stride 2
-whose 4x4 kernel is the 3x3 kernel convolved with a 2x2 box of ones; both gradients inherit the saving.
+so each of the four output parities is a 2x2 convolution of the input, with 16/36 of the multiplications, and neither
+the upsampled nor the padded large tensor is ever written. The borders agree, because clamping the upsampled index and
+then halving it is the same as clamping the input's index. All four parities together are one transposed convolution of
+stride 2 whose 4x4 kernel is the 3x3 kernel convolved with a 2x2 box of ones; both gradients have the same saving.
 
-Layout: [B, C, H, W]; channels_last is fastest, and the result's layout where Triton runs. The backward saves x and the
-weight, and y where there is an activation. Per direction at least x, y and the weight move once and 2 * 9 * C flops
-are done per output, 2 * 4 * C with `upsample=2`; see `cost`.
+Layout: [B, C, H, W]; channels_last is fastest, and is the result's layout with Triton. The backward pass needs x and
+the weight, and y if there is an activation. Each direction moves at least x, y and the weight once and does 2 * 9 * C
+flops per output, 2 * 4 * C with `upsample=2`; see `cost`.
 """
 
 from collections.abc import Sequence
@@ -34,23 +34,23 @@ def replicate_conv2d_ref(
     upsample: int = 1,
     negative_slope: float | None = None,
 ) -> Tensor:
-    """The specification of `replicate_conv2d`: the plain composition of four torch calls."""
+    """The specification of `replicate_conv2d`: four plain torch calls."""
     if upsample == 2:
         x = F.interpolate(x, scale_factor=2, mode="nearest")
     y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
     return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
-# In ATen: what CPUs run, older GPUs, and float64.
+# In ATen: for CPUs, older GPUs and float64.
 
 
 def _pad(x: Tensor) -> Tensor:
-    # Its gradient is never asked of torch: compiled for the CPU (torch 2.11 to 2.13) that one is wrong.
+    # torch's gradient of this is never used: compiled for the CPU (torch 2.11 to 2.13) it is wrong.
     return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
 def _fold_padding(padded: Tensor) -> Tensor:
-    """The adjoint of the padding: what a border pixel's copies received is added to the pixel itself."""
+    """The adjoint of the padding: adds the gradients of a border pixel's copies to the pixel itself."""
     for dim in (-1, -2):
         inner = padded.shape[dim] - 2
         first, last = padded.narrow(dim, 0, 1), padded.narrow(dim, inner + 1, 1)
@@ -62,21 +62,22 @@ def _fold_padding(padded: Tensor) -> Tensor:
     return padded
 
 
-# Of a batch of maps before upsampling. With fewer, summing the taps costs a CPU more than it saves: one 4x4 map of 256
-# channels takes 0.6 ms upsampled, 2.2 ms with the sums, 1024 pixels 0.95 and 0.68 (64 channels, two AVX2 cores).
+# Pixels of a batch of maps before upsampling. With fewer, summing the taps on a CPU costs more than it saves: one 4x4
+# map of 256 channels takes 0.6 ms upsampled and 2.2 ms with the sums; 1024 pixels of 64 channels 0.95 and 0.68 ms (two
+# AVX2 cores).
 _FEWEST_PIXELS = 256
 
 
 def upsampling_kernel(weight: Tensor) -> Tensor:
-    """[O, I, 3, 3] convolution weight -> [I, O, 4, 4] weight of the equal transposed convolution of stride 2.
+    """[O, I, 3, 3] convolution weight -> [I, O, 4, 4] weight of the equivalent transposed convolution of stride 2.
 
-    The taps are summed in the weight's own precision, float32 under autocast, before any rounding to bfloat16.
+    The taps are summed in the weight's precision, float32 under autocast, before any rounding to bfloat16.
     """
     box = F.pad(weight, (1, 1, 1, 1))
     box = box[..., :-1, :] + box[..., 1:, :]
     box = box[..., :-1] + box[..., 1:]
-    # A transposed convolution scatters where a convolution gathers, so the kernel turns by 180 degrees.
-    # oneDNN takes twice as long for another layout of 256 to 128 channels.
+    # A transposed convolution scatters where a convolution gathers, so the kernel is rotated by 180 degrees.
+    # channels_last: oneDNN takes twice as long for other layouts with 256 to 128 channels.
     return box.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -143,7 +144,7 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-# Registered with torch, so that autograd and torch.compile take each for one operation.
+# Registered with torch, so that autograd and torch.compile treat each as one operation.
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
@@ -176,8 +177,8 @@ def _sums(y: Tensor) -> Tensor:
     return torch.stack((seen.sum((0, 2, 3)), seen.square().sum((0, 2, 3))))
 
 
-# One opaque operation for the whole backward pass: of a triton_op Inductor sees the kernels one by one, and writes the
-# incoming gradient out anew for each of them.
+# One opaque operation for the complete backward pass: in a triton_op Inductor sees each kernel, and writes the incoming
+# gradient to memory again for each of them.
 @torch.library.custom_op("fastvae::replicate_conv2d_backward", mutates_args=())
 def _gradients(
     grad: Tensor,
@@ -188,12 +189,12 @@ def _gradients(
     negative_slope: float | None,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dL/dx, dL/dweight and dL/dbias from dL/dy; an empty tensor in place of each that is not wanted."""
+    """dL/dx, dL/dweight and dL/dbias from dL/dy; an empty tensor for each that is not wanted."""
     of_x, of_weight, of_bias = wanted
     dx, dw, db = grad.new_empty(0), weight.new_empty(0), weight.new_empty(0)
     if provider("replicate_conv2d", grad) == "triton":
         grad = grad.contiguous(memory_format=torch.channels_last)  # once for all kernels
-    # A backward pass inside autocast must not change the dtypes that the fake below promises.
+    # A backward pass under autocast must not change the dtypes that the fake below returns.
     with torch.autocast(grad.device.type, enabled=False):
         if of_x:
             dx = _data_gradient(grad, y, weight, upsample, negative_slope)
@@ -254,7 +255,7 @@ def _differentiate(
     return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
 
 
-# Saved tensors are asked for once: under torch.utils.checkpoint the forward pass runs again for them, and not twice.
+# Saved tensors are accessed once, since each access under torch.utils.checkpoint runs the forward pass again.
 
 
 def _backward(ctx, grad: Tensor):
@@ -264,7 +265,7 @@ def _backward(ctx, grad: Tensor):
 
 def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
     x, weight, y = ctx.saved_tensors
-    # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, channel by channel.
+    # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, per channel.
     s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
     total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y.to(grad_sums.dtype)).to(grad.dtype)
     return *_differentiate(ctx, total, None, x, weight), None, None
@@ -282,23 +283,23 @@ def replicate_conv2d(
     upsample: int = 1,
     negative_slope: float | None = None,
 ) -> Tensor:
-    """3x3 convolution with replication padding 1, of x or of its nearest-neighbour x2 upsampling.
+    """3x3 convolution with replication padding 1, of x or of x after nearest-neighbour x2 upsampling.
 
     Source: Hou et al., section 3.2; the identity for `upsample=2` is derived at the top of this file.
 
     Args:
-        x: [B, C, H, W], floating point, any memory format; B may be 0. Under autocast it is cast as for torch's own
+        x: [B, C, H, W], floating point, any memory format; B may be 0. Under autocast it is cast as for torch's
             convolutions.
-        weight: [O, C, 3, 3], of x's dtype. Under autocast float32 is better than casting it first: the taps that
-            `upsample=2` combines are summed before they are rounded, and the gradient is not rounded at all.
+        weight: [O, C, 3, 3], of x's dtype. Under autocast pass float32: then the taps that `upsample=2` combines are
+            summed before rounding, and the gradient is not rounded.
         bias: [O], of the weight's dtype, or None.
         upsample: 1, or 2 for nearest-neighbour upsampling before the padding.
         negative_slope: slope >= 0 of a LeakyReLU applied to the result; None for no activation.
 
     Returns:
-        [B, O, upsample * H, upsample * W]. Differentiable once, by reverse-mode autograd. torch.export, ONNX export and
-        torch.jit.trace write the four plain torch calls of `replicate_conv2d_ref` down, and under torch.func's
-        transforms these run. A compiled transform, such as torch.compile(torch.func.grad(f)), raises.
+        [B, O, upsample * H, upsample * W]. Differentiable once, by reverse-mode autograd. torch.export, ONNX export,
+        torch.jit.trace and torch.func's transforms use the four plain torch calls of `replicate_conv2d_ref`. A compiled
+        transform, such as torch.compile(torch.func.grad(f)), raises.
 
     Raises:
         ValueError: a shape, a dtype or an option is not one of those above.
@@ -317,9 +318,9 @@ def replicate_conv2d(
 def replicate_conv2d_with_sums(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """`replicate_conv2d` and what a batch normalisation after it needs, without reading the result again.
+    """`replicate_conv2d`, and the sums for a batch normalisation after it, without reading the result again.
 
-    Args and errors are those of `replicate_conv2d`.
+    Arguments and errors are those of `replicate_conv2d`.
 
     Returns:
         y [B, O, upsample * H, upsample * W], and [2, O] in float32 (float64 for float64 x): for each channel the sum
@@ -334,9 +335,9 @@ def replicate_conv2d_with_sums(
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
-    """x, cast if autocast says so; raises ValueError unless all arguments fit each other."""
+    """Returns x, cast if autocast is enabled; raises ValueError unless the arguments are consistent."""
     if torch.jit.is_tracing():
-        return x  # sizes are tensors there, and each comparison would warn
+        return x  # sizes are tensors, and comparing them would warn
     if x.dim() != 4 or not x.is_floating_point():
         raise ValueError(
             f"replicate_conv2d expects x as [B, C, H, W] of floating point; got {list(x.shape)} of {x.dtype}"
@@ -360,7 +361,7 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> T
             + (f", bias on {bias.device}" if bias is not None else "")
         )
     allowed = {x.dtype}
-    kind = x.device.type  # "meta" has no autocast to ask about
+    kind = x.device.type  # autocast does not know "meta"
     if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(kind))
         allowed |= {x.dtype, torch.float32}
@@ -383,7 +384,7 @@ def cost(
     dtype: torch.dtype,
     direction: str,
 ) -> Cost:
-    """The least that one direction of a call must do, whatever the implementation.
+    """The minimum work of one direction of a call, for any implementation.
 
     Args:
         batch, in_channels, out_channels, height, width: of x, and O.
@@ -392,7 +393,8 @@ def cost(
         direction: "forward", "data_gradient" or "weight_gradient"; each multiplies the same pairs of numbers.
 
     Returns:
-        2 flops for each multiply-add that the identity leaves; each of x, y (or their gradients) and the weight once.
+        2 flops for each multiply-add that remains with the identity; x, y (or their gradients) and the weight moved
+        once.
     """
     if direction not in ("forward", "data_gradient", "weight_gradient"):
         raise ValueError(f"expected forward, data_gradient or weight_gradient; got {direction!r}")

@@ -10,23 +10,23 @@ from . import replicate_conv_triton as kernels
 from . import tiles
 from .dispatch import capability, launch
 
-# Up to this many output channels the four phases together fill the narrowest tile of the tensor cores, 16 columns.
+# Up to this many output channels the four phases together fit into the narrowest tile of the tensor cores, 16 columns.
 _PACKED_CHANNELS = 4
-# Two programs for each multiprocessor of the largest GPUs of today.
+# Two programs for each multiprocessor of today's largest GPUs.
 _ENOUGH_PROGRAMS = 264
-# For the two kernels that move weights only.
+# For the two kernels that only move weights.
 _WEIGHT_TILE = {"BLOCK": 256, "num_warps": 4}
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a call maps onto the kernels' products.
+    """How a call maps to the kernels' matrix products.
 
     Attributes:
-        packed: the four phases are columns of one product (see `replicate_conv_triton`).
-        phases: products along the grid's axis of phases.
-        steps: shifts of all phases together, the leading dimension of the packed weight.
-        columns: N, output channels of one product.
+        packed: whether the four phases are columns of one product (see `replicate_conv_triton`).
+        phases: number of products along the grid's axis of phases.
+        steps: number of shifts of all phases, the leading dimension of the packed weight.
+        columns: N, the output channels of one product.
     """
 
     packed: bool
@@ -45,17 +45,17 @@ class Form:
 
 
 def choose_tile(direction: str, x_shape: torch.Size, weight: Tensor, upsample: int, like: Tensor) -> tiles.Tile | None:
-    """The tile of one direction, or None where ATen was measured to be faster.
+    """The tile of one direction, or None if ATen was measured to be faster.
 
     Args:
-        direction: "forward", "data_gradient", "weight_gradient", or "ring": the data gradient's pixels that have more
-            than one source, or all of them where most have.
+        direction: "forward", "data_gradient", "weight_gradient", or "ring": the pixels of the data gradient that have
+            more than one source, or all pixels if most have.
         x_shape: of the op's input, [B, C, H, W].
         weight: the op's weight [O, C, 3, 3].
         upsample: 1 or 2.
-        like: the tensor whose dtype and device decide.
+        like: a tensor whose dtype and device determine the tile.
     """
-    # Whole numbers, also where the compiler traces with symbols in their place.
+    # Integers, even if the compiler traces with symbols.
     batch, c, h, w, o = (int(size) for size in (*x_shape, weight.shape[0]))
     shape_class = f"u{upsample} c{c} o{o} {h}x{w} b{tiles.size_class(batch)}"
     default = _default_tile(direction, x_shape, Form.of(weight, upsample), like.dtype, capability(like))
@@ -73,8 +73,8 @@ def _default_tile(
     if direction == "weight_gradient":
         return {"BLOCK_M": _block(form.columns, widest), "BLOCK_N": _block(c, widest), "BLOCK_K": depth, **common}
     if direction == "ring":
-        # Four tiles of the gradient are added up for one product, so each is kept small, and smaller where the packed
-        # form's addresses take registers too: 64 rows spill 116 bytes a thread on 8.0 in float32.
+        # Four tiles of the gradient are summed for one product, so tiles are small, and smaller in the packed form,
+        # whose addresses also take registers: 64 rows spill 116 bytes per thread on 8.0 in float32.
         depth = _block(form.columns, max(16, depth // 2))
         return {
             "BLOCK_M": 32 if form.packed else 64,
@@ -87,7 +87,8 @@ def _default_tile(
     block_n = _block(columns, widest)
     phases = form.phases if direction == "forward" else 1
     programs = triton.cdiv(batch * h * w, 128) * triton.cdiv(columns, block_n) * phases
-    # The packed form's data gradient has a short product and long addresses, which in 128 rows take all registers.
+    # In the packed form the data gradient has a short product and long addresses; with 128 rows these take all
+    # registers.
     wide = tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 and not (form.packed and direction == "data_gradient")
     tile = {
         "BLOCK_M": 128 if wide else 64,
@@ -96,24 +97,24 @@ def _default_tile(
         **common,
     }
     if direction == "data_gradient":
-        # The ring's pixels cost four loads where others cost one; on small maps most pixels are of the ring.
+        # Pixels of the ring take four loads, others one; on small maps most pixels are in the ring.
         tile["SPLIT_RING"] = int(min(h, w) >= 16)
     return tile
 
 
 def _block(count: int, largest: int) -> int:
-    """The power of two that covers `count`, within what the tensor cores take and the tile allows."""
+    """The power of two at or above `count`, at least 16 for the tensor cores and at most `largest`."""
     return min(largest, max(16, tiles.size_class(count)))
 
 
 def _float32_precision(dtype: torch.dtype, sm: tuple[int, int]) -> str:
-    """How products of this dtype are computed: float32 as torch's own convolutions are set to."""
+    """How products of this dtype are computed; for float32 as set for torch's convolutions."""
     allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"
     return "tf32" if dtype == torch.float32 and allowed and sm >= (8, 0) else "ieee"
 
 
 def _pack(weight: Tensor, form: Form, upsample: int, dtype: torch.dtype) -> Tensor:
-    """The weight as the products take it, [steps, columns, C]."""
+    """The weight in the layout of the products, [steps, columns, C]."""
     o, c = weight.shape[:2]
     packed = torch.empty((form.steps, form.columns, c), dtype=dtype, device=weight.device)
     launch(
@@ -128,7 +129,7 @@ def _pack(weight: Tensor, form: Form, upsample: int, dtype: torch.dtype) -> Tens
 
 
 def _pixels(batch: int, h: int, w: int) -> int:
-    """Pixels that one launch walks over, which it counts in 32 bits."""
+    """Number of pixels of one launch, which are counted in 32 bits."""
     count = batch * h * w
     if count > 2**30:
         raise ValueError(f"replicate_conv2d takes at most 2^30 pixels in a call; got {batch} maps of {h}x{w}")
@@ -136,7 +137,7 @@ def _pixels(batch: int, h: int, w: int) -> int:
 
 
 def _empty(batch: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
-    """[batch, c, h, w] in channels_last. Asked for as such, Inductor would fill it before the kernel does."""
+    """[batch, c, h, w] in channels_last. Permuted, since with memory_format Inductor would fill it first."""
     return torch.empty((batch, h, w, c), dtype=like.dtype, device=like.device).permute(0, 3, 1, 2)
 
 
@@ -154,7 +155,7 @@ def forward(
     *,
     sums: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """y, and with `sums` float32 [2, O]: the sums over all pixels of each channel of y and of its square."""
+    """y, and with `sums` float32 [2, O]: for each channel the sum of y and of its square over all pixels."""
     form, sm = Form.of(weight, upsample), capability(x)
     x = _channels_last(x)
     batch, c, h, w = x.shape
@@ -180,7 +181,7 @@ def forward(
 def data_gradient(
     grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, negative_slope: float | None, tile: tiles.Tile
 ) -> Tensor:
-    """dL/dx from dL/dy; y is needed, for its sign, where there was a LeakyReLU."""
+    """dL/dx from dL/dy; y is needed for its sign if there is a LeakyReLU."""
     form, sm = Form.of(weight, upsample), capability(grad)
     grad, y = _channels_last(grad), None if y is None else _channels_last(y)
     batch, o, h, w = grad.shape
@@ -217,14 +218,14 @@ def weight_gradient(
     negative_slope: float | None,
     tile: tiles.Tile,
 ) -> tuple[Tensor, Tensor]:
-    """dL/dweight, laid out and typed as the weight, and dL/dbias in its dtype, empty unless `with_bias`."""
+    """dL/dweight in the weight's layout and dtype, and dL/dbias in that dtype, empty unless `with_bias`."""
     form, sm = Form.of(weight, upsample), capability(grad)
     grad, x, y = _channels_last(grad), _channels_last(x), None if y is None else _channels_last(y)
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     m = _pixels(batch, h, w)
     blocks = triton.cdiv(n, tile["BLOCK_M"]) * triton.cdiv(c, tile["BLOCK_N"])
-    # A function of shape and tile alone: the order of the sums, and so every bit of them, is the same on every run.
+    # Depends only on shape and tile, so that the order of the sums, and so each bit, is the same in every run.
     splits = min(triton.cdiv(_ENOUGH_PROGRAMS, form.steps * blocks), triton.cdiv(m, 2 * tile["BLOCK_K"]))
     split_size = tile["BLOCK_K"] * triton.cdiv(m, tile["BLOCK_K"] * max(splits, 1))
     splits = triton.cdiv(m, split_size) if m else 0

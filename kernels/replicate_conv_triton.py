@@ -1,21 +1,21 @@
 """Triton kernels of `replicate_conv2d`: implicit matrix products over channels_last maps.
 
-With x the input [B, H, W, C], y the output [B, U H, U W, O] and U the upsampling, every pixel of the *input's* grid
-owns U x U outputs, its phases (p, q). By the identity of `replicate_conv`, along one axis
+With x the input [B, H, W, C], y the output [B, U H, U W, O] and U the upsampling, each pixel of the *input's* grid
+has U x U outputs, its phases (p, q). By the identity of `replicate_conv`, along one axis
 
     y[U i + p] = sum_s W[p, s] x[clamp(i + s)],     s in {-1, 0, 1},     W[p, s] = sum of w[a] over (p + a - 1) // U = s
 
-so the upsampled and the padded map exist nowhere. The kernels know two forms of it:
+so the upsampled and the padded map are never stored. The kernels have two forms:
 
     by phase    the grid has an axis of phases; U = 1: one phase, 3 x 3 shifts; U = 2: four phases, 2 x 2 shifts each
     packed      U = 2 with few output channels: the phases are 4 O columns of one product over 3 x 3 shifts, since
-                four products of 3 columns each would pad every one of them to 16
+                four products of 3 columns would each be padded to 16
 
-and `packed_weight_kernel` writes W for either as [shift, column, C], summed in float32 before any rounding. All
-results are the same from run to run: each is written by one program, and split sums are added in a fixed order.
+and `packed_weight_kernel` writes W for both as [shift, column, C], summed in float32 before any rounding. Results are
+the same in every run: each is written by one program, and split sums are added in a fixed order.
 
-Channel counts are compiled in, since a division by them in the inner loop is a third of its instructions; so is the
-map's size where the loop walks over pixels, in the weight gradient, while elsewhere maps of any size share one kernel.
+Channel counts are compile-time constants, since divisions by them would be a third of the inner loop's instructions. So
+is the map's size in the weight gradient, whose loop is over pixels; the other kernels are shared by maps of any size.
 """
 
 import triton
@@ -24,19 +24,19 @@ import triton.language as tl
 
 @triton.jit
 def _coordinates(m, H, W):
-    """Index of a pixel in [B, H, W] -> (image, row, column); the image in 64 bits, for it scales to an address."""
+    """Index of a pixel in [B, H, W] -> (image, row, column); the image as int64, since it scales to an address."""
     return (m // (H * W)).to(tl.int64), (m // W) % H, m % W
 
 
 @triton.jit
 def _pixel(image, row, column, H, W, O, U: tl.constexpr, p, q):
-    """Where phase (p, q) of an input pixel starts in a map [B, U H, U W, O]."""
+    """Offset of phase (p, q) of an input pixel in a map [B, U H, U W, O]."""
     return ((image * U * H + U * row + p) * (U * W) + U * column + q) * O
 
 
 @triton.jit
 def _channel(n, W, O, PACKED: tl.constexpr):
-    """Where column n of the product lies in the output, from the start of its pixel."""
+    """Offset of column n of the product in the output, relative to its pixel."""
     if PACKED:
         phase = n // O
         return ((phase // 2) * 2 * W + phase % 2) * O + n % O
@@ -46,7 +46,7 @@ def _channel(n, W, O, PACKED: tl.constexpr):
 
 @triton.jit
 def _shift(step, U: tl.constexpr, PACKED: tl.constexpr):
-    """Number of a (phase, shift) pair -> p, q and the shift along rows and columns, as the weights are ordered."""
+    """Index of a (phase, shift) pair, in the order of the weights -> p, q and the shifts along rows and columns."""
     if U == 2 and not PACKED:
         p, q = step // 8, (step // 4) % 2
         return p, q, p + (step // 2) % 2 - 1, q + step % 2 - 1
@@ -56,7 +56,7 @@ def _shift(step, U: tl.constexpr, PACKED: tl.constexpr):
 
 @triton.jit
 def _read_by(a, p, U: tl.constexpr):
-    """The shift s that tap a of phase p belongs to, (p + a - 1) // U rounded down."""
+    """The shift s of tap a of phase p: (p + a - 1) // U, rounded down."""
     return (p + a - 1 + U) // U - 1
 
 
@@ -95,7 +95,7 @@ def forward_kernel(
     image, row, column = _coordinates(m, H, W)
     blocks = tl.cdiv(C, BLOCK_K)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    # One loop over shifts and channels together, so that the loads of the next product overlap with this one.
+    # One loop over shifts and channels, so that the loads of the next product overlap with this one.
     for block in range(0, STEPS * blocks):
         step = phase * STEPS + block // blocks
         c = (block % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -123,7 +123,7 @@ def forward_kernel(
     at = _pixel(image, row, column, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
     tl.store(y + at, result, mask=(m < M)[:, None] & (n < N)[None, :])
     if partial_sums is not None:
-        # Of the rounded values, which are what the normalisation will see.
+        # Of the rounded values, since the normalisation reads those.
         seen = tl.where((m < M)[:, None], result.to(tl.float32), 0.0)
         at = (tl.program_id(0) * tl.num_programs(2) + phase) * 2 * N + n
         tl.store(partial_sums + at, tl.sum(seen, 0), mask=n < N)
@@ -148,9 +148,9 @@ def data_gradient_kernel(
 ):  # fmt: skip
     """dx[i, j, c] = sum of W[p, q, s, t][n, c] g[k, l, n] over the pixels (k, l) with clamp((k, l) + (s, t)) = (i, j).
 
-    That is the pixel (i - s, j - t), and for s = -1 on the first row, where row 0 reads itself once more, row 0 too;
-    likewise for s = 1 on the last row, and along columns. `PIXELS` says which pixels of dx to do: "all", the
-    "interior", where no such second source exists and no index needs a check, or the "ring" around it.
+    That is the pixel (i - s, j - t); for s = -1 on the first row also row 0, which reads itself once more; likewise for
+    s = 1 on the last row, and along columns. `PIXELS` says which pixels of dx to compute: "all", the "interior", where
+    there is no second source and indices need no checks, or the "ring" around it.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     c = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -180,7 +180,7 @@ def data_gradient_kernel(
             g = _masked_gradient(grad, y, at, inside, slope)
         else:
             first_i, first_j = (i >= 0) & (i < H), (j >= 0) & (j < W)
-            # Where the shift points out of the map on this side, the border pixel was read in its place.
+            # Where the shift points outside the map on this side, the border pixel was read instead.
             again_i = ((s < 0) & (row == 0)) | ((s > 0) & (row == H - 1))
             again_j = ((t < 0) & (column == 0)) | ((t > 0) & (column == W - 1))
             total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
@@ -210,7 +210,7 @@ def weight_gradient_kernel(
 ):  # fmt: skip
     """dw[split, step, n, c] = sum over the split's pixels of g[i, j, n] x[clamp(i + s), clamp(j + t), c].
 
-    The programs of the first shift and the first channels also sum g itself, db[split, phase, n].
+    The programs of the first shift and the first channels also sum g: db[split, phase, n].
     """
     step, split = tl.program_id(0), tl.program_id(2)
     n_blocks = tl.cdiv(N, BLOCK_M)
@@ -249,7 +249,7 @@ def reduce_weight_gradient_kernel(
     parts, dw, splits, O, C, N, total, stride_o, stride_c, stride_a, stride_b,
     U: tl.constexpr, PACKED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """dw[o, c, a, b] = the sum over splits and phases of the part that tap (a, b) belongs to: W's adjoint."""
+    """dw[o, c, a, b] = sum over splits and phases of the element that tap (a, b) belongs to: the adjoint of W."""
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c, tap, o = index % C, (index // C) % 9, index // (9 * C)
     a, b = tap // 3, tap % 3

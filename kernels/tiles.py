@@ -1,8 +1,8 @@
 """Tile sizes: a pure function of (op, shape class, dtype, compute capability).
 
-`tiles.json` holds what `python -m tools.tune` measured on a GPU, and nothing else; where it is silent, the op's own
-default holds. So a first call never stops to tune, and two runs on one kind of GPU start the same kernels. An entry is
-null where ATen was measured to be faster than the best tile.
+`tiles.json` only holds what `python -m tools.tune` measured on a GPU; without an entry, the op's default is used. So a
+first call never stops to tune, and two runs on the same kind of GPU launch the same kernels. An entry is null if ATen
+was measured to be faster than the best tile.
 """
 
 import json
@@ -27,7 +27,7 @@ def key(op: str, shape_class: str, dtype: torch.dtype, capability: tuple[int, in
 
 
 def choose(op: str, shape_class: str, dtype: torch.dtype, capability: tuple[int, int], default: Tile) -> Tile | None:
-    """The measured tile, or `default` where nothing was measured, or None where ATen is faster."""
+    """The measured tile, `default` if there is no measurement, or None if ATen is faster."""
     return _measured().get(key(op, shape_class, dtype, capability), default)
 
 

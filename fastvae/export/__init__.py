@@ -1,1 +1,1 @@
-"""A trained VAE as files that other programs run, without fastvae."""
+"""Exports a trained VAE to files that run without fastvae."""

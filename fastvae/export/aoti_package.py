@@ -1,4 +1,4 @@
-"""AOTInductor packages: compiled code and weights in one file, which torch alone loads, from Python or C++."""
+"""AOTInductor packages: compiled code and weights in one file, which torch loads from Python or C++."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from fastvae.files.atomic_write import atomic_file
 from fastvae.machine import compile_obstacle
 from fastvae.version import __version__
 
-# In a process that cannot import fastvae, as its users' are: what it computes goes back in a file.
+# Run in a process that cannot import fastvae, as a user's may; it writes its results to files.
 _CHECK = """
 import sys
 sys.modules["fastvae"] = None
@@ -24,32 +24,32 @@ package, folder = sys.argv[1:]
 model = torch._inductor.aoti_load_package(package)
 for i, x in enumerate(torch.load(f"{folder}/inputs.pt")):
     with torch.no_grad():
-        found = model(x)
-    torch.save(list(found) if isinstance(found, (tuple, list)) else [found], f"{folder}/outputs-{i}.pt")
+        result = model(x)
+    torch.save(list(result) if isinstance(result, (tuple, list)) else [result], f"{folder}/outputs-{i}.pt")
 """
 
 
 def check_possible(device: torch.device) -> None:
-    """Raises FastvaeError unless there is what compiling needs."""
+    """Raises FastvaeError unless torch can compile for the device."""
     if obstacle := compile_obstacle(device):
         raise FastvaeError(f"an AOTInductor package cannot be made here: {obstacle}; --format onnx needs no compiler")
 
 
 def write(part: Part, path: Path, device: torch.device) -> float:
-    """Compiles a part for a batch of any size, and keeps it if a process without fastvae gets the right results.
+    """Compiles a part for batches of any size, and keeps it if its results are right in a process without fastvae.
 
-    The package's metadata say what is in it: "fastvae" (the version), "input", "outputs", "shape" (of one input).
+    The package's metadata has "fastvae" (the version), "input", "outputs" and "shape" (of one input).
 
     Returns:
-        The largest error against the plain module, of the largest value.
+        The largest error against the plain module, relative to the largest value.
 
     Raises:
-        FastvaeError: it does not compile, is further off than `BOUND`, or cannot be written.
+        FastvaeError: it does not compile, its error is above `BOUND`, or it cannot be written.
     """
     batch = torch.export.Dim("batch", min=1, max=2**20)
     with (
         atomic_file(path) as temporary,
-        # PyTorch takes no file names that are not UTF-8.
+        # PyTorch only accepts file names in UTF-8.
         tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder,
         warnings.catch_warnings(),
     ):
@@ -58,19 +58,20 @@ def write(part: Part, path: Path, device: torch.device) -> float:
         with torch.no_grad():
             exported = torch.export.export(part.module, (part.example(2, device),), dynamic_shapes=({0: batch},))
             try:
-                # Only a name that ends in .pt2 is taken.
+                # The name must end in .pt2.
                 torch._inductor.aoti_compile_and_package(
                     exported,
                     package_path=str(package),
                     inductor_configs={"aot_inductor.metadata": _metadata(part)},
                 )
             except RuntimeError as error:
-                said = str(error).strip().splitlines()
-                raise FastvaeError(f"{part.name} does not compile: {said[0] if said else error!r}") from error
-        error = worst_error(part, _elsewhere(package, part, device), device)
+                lines = str(error).strip().splitlines()
+                raise FastvaeError(f"{part.name} does not compile: {lines[0] if lines else error!r}") from error
+        error = worst_error(part, _run_in_process(package, part, device), device)
         if not error <= BOUND:
             raise FastvaeError(
-                f"{path} is not written: its results are {error:.2g} of the largest value off, above {BOUND:g}"
+                f"{path} was not written: expected results within {BOUND:g} of the largest value; they are {error:.2g} "
+                "off"
             )
         shutil.copyfile(package, temporary)
     return error
@@ -81,8 +82,8 @@ def _metadata(part: Part) -> dict[str, str]:
     return {"fastvae": __version__, "input": part.input, "outputs": outputs, "shape": shape}
 
 
-def _elsewhere(package: Path, part: Part, device: torch.device):
-    """A function from an input to the package's results, computed by a process of its own, all at once."""
+def _run_in_process(package: Path, part: Part, device: torch.device):
+    """A function from an input to the package's results, which a separate process computes for all inputs at once."""
     with tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder:
         torch.save([part.example(batch, device) for batch in CHECKED_BATCHES], Path(folder) / "inputs.pt")
         done = subprocess.run(
@@ -91,6 +92,6 @@ def _elsewhere(package: Path, part: Part, device: torch.device):
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:]
             raise FastvaeError(f"the package of the {part.name} does not run without fastvae: {' '.join(last)}")
-        found = [torch.load(Path(folder) / f"outputs-{i}.pt") for i in range(len(CHECKED_BATCHES))]
-    by_batch = dict(zip(CHECKED_BATCHES, found, strict=True))
+        results = [torch.load(Path(folder) / f"outputs-{i}.pt") for i in range(len(CHECKED_BATCHES))]
+    by_batch = dict(zip(CHECKED_BATCHES, results, strict=True))
     return lambda x: by_batch[len(x)]

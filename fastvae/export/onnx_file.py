@@ -1,4 +1,4 @@
-"""ONNX files, each run by onnxruntime before it is called done."""
+"""ONNX files, each checked with onnxruntime."""
 
 import contextlib
 import io
@@ -15,12 +15,12 @@ from fastvae.export.parts import BOUND, Part, worst_error
 from fastvae.files.atomic_write import atomic_file
 from fastvae.version import __version__
 
-# What the exporter of torch 2.11 to 2.13 writes without converting: Pad with "edge" and ConvTranspose are old ones.
+# The version that torch 2.11 to 2.13 export without conversion. Pad with "edge" and ConvTranspose are in all versions.
 OPSET = 18
 
 
 def check_installed() -> None:
-    """Raises FastvaeError unless what exports and what checks are installed."""
+    """Raises FastvaeError unless onnx, onnxruntime and onnxscript are installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -30,13 +30,13 @@ def check_installed() -> None:
 
 
 def write(part: Part, path: Path) -> float:
-    """Writes a part with a batch of any size, runs it with onnxruntime on the CPU, and keeps it if it is right.
+    """Exports a part for batches of any size, and keeps it if onnxruntime's results on the CPU are right.
 
     Returns:
-        The largest error against the plain module, of the largest value.
+        The largest error against the plain module, relative to the largest value.
 
     Raises:
-        FastvaeError: it is further off than `BOUND`, or cannot be written.
+        FastvaeError: its error is above `BOUND`, or it cannot be written.
     """
     import onnx
 
@@ -60,22 +60,22 @@ def write(part: Part, path: Path) -> float:
         error = worst_error(part, runner(temporary, part))
         if not error <= BOUND:
             raise FastvaeError(
-                f"{path} is not written: onnxruntime's results are {error:.2g} of the largest value off, above "
-                f"{BOUND:g}"
+                f"{path} was not written: expected onnxruntime's results within {BOUND:g} of the largest value; they "
+                f"are {error:.2g} off"
             )
     return error
 
 
 def runner(path: Path, part: Part):
-    """A function from an input to the file's results, by onnxruntime on the CPU."""
+    """A function from an input to the results of the file, computed by onnxruntime on the CPU."""
     import onnxruntime
 
-    # As bytes, since onnxruntime takes no file names that are not UTF-8.
+    # As bytes, since onnxruntime only accepts file names in UTF-8.
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> list[Tensor]:
-        found = session.run(list(part.outputs), {part.input: x.cpu().numpy()})
-        return [torch.from_numpy(y) for y in found]
+        results = session.run(list(part.outputs), {part.input: x.cpu().numpy()})
+        return [torch.from_numpy(y) for y in results]
 
     return run
 
@@ -91,7 +91,7 @@ def _metadata(part: Part) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's progress, and its warnings of packages that have nothing to do with this."""
+    """Hides the exporter's progress messages and its warnings about unrelated packages."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

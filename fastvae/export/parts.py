@@ -1,4 +1,4 @@
-"""What is exported: encoder, decoder and both in one, folded, each with names for what goes in and comes out."""
+"""The parts that are exported, folded: encoder, decoder and both in one, with names for their inputs and outputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstru
 from fastvae.models import VAE
 
 PARTS = ("encoder", "decoder", "reconstruct")
-# Of the largest value; float32 on both sides, sums in another order.
+# Largest allowed error relative to the largest value; both sides are float32 and differ in the order of sums.
 BOUND = 1e-4
-# Held to the plain module: one image, what the exporters saw, and a batch that they did not see.
+# Batch sizes that are compared with the plain module: one image, the size used for the export, and another one.
 CHECKED_BATCHES = (1, 2, 5)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of them.
+    """One exported part.
 
     Attributes:
-        name: in PARTS.
-        module: float32, in eval mode, of torch's own operations.
-        plain: the same by the VAE's own methods, a list of results.
+        name: one of `PARTS`.
+        module: float32, in eval mode, made of torch's own operations.
+        plain: computes the same with the VAE's methods, as a list of results.
         input: its name, "images" [B, 3, H, W] in [-1, 1] or "z" [B, latent].
         outputs: names of its results.
         shape: of one input, without the batch.
@@ -38,7 +38,7 @@ class Part:
     shape: tuple[int, ...]
 
     def example(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        """Inputs as they may come: the same ones every time."""
+        """Random inputs, the same for each batch size every time."""
         generator = torch.Generator().manual_seed(batch)
         if self.input == "z":
             return torch.randn(batch, *self.shape, generator=generator).to(device)
@@ -49,7 +49,7 @@ def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu
     """The named parts of a VAE.
 
     Raises:
-        FastvaeError: its weights are not finite; names one.
+        FastvaeError: a weight is not finite (the message names it).
     """
     vae = vae.to(device).eval()
     require_finite(vae, torch.float32)
@@ -66,10 +66,10 @@ def parts_of(vae: VAE, names: tuple[str, ...], device: torch.device | str = "cpu
 
 def worst_error(part: Part, run: Callable[[Tensor], list[Tensor]], device: torch.device | str = "cpu") -> float:
     """`largest_error` of `run` against the plain module over the checked batches."""
-    found, expected = [], []
+    results, expected = [], []
     for batch in CHECKED_BATCHES:
         x = part.example(batch, device)
         with torch.no_grad():
             expected += part.plain(x)
-        found += run(x)
-    return largest_error(found, expected)
+        results += run(x)
+    return largest_error(results, expected)

@@ -1,4 +1,4 @@
-"""Images changed by adding the direction of an attribute (Fig. 12).
+"""Images changed by adding an attribute's direction in latent space (Fig. 12).
 
 z + a z_attribute, a = 0, 0.1, ..., 1
 
@@ -22,19 +22,19 @@ from fastvae.runs.open import Run
 
 
 def images_without(images: PackedImages, names: Sequence[str], seed: int) -> np.ndarray:
-    """int64 [A]: for each attribute a held-out image without it, different ones as far as there are.
+    """int64 [A]: for each attribute the index of a held-out image without it; different images if possible.
 
     Raises:
-        FastvaeError: every held-out image has it.
+        FastvaeError: every held-out image has the attribute.
     """
-    held_out, taken = images.held_out(), []
+    held_out, chosen = images.held_out(), []
     for name in names:
-        lacking = held_out[images.attributes[held_out, images.attribute_names.index(name)] == 0]
-        if not len(lacking):
+        candidates = held_out[images.attributes[held_out, images.attribute_names.index(name)] == 0]
+        if not len(candidates):
             raise FastvaeError(f"every held-out image has the attribute {name}; give others with --images")
-        fresh = np.setdiff1d(lacking, taken)
-        taken.append(sample(fresh if len(fresh) else lacking, 1, seed, "held-out images")[0])
-    return np.array(taken)
+        unused = np.setdiff1d(candidates, chosen)
+        chosen.append(sample(unused if len(unused) else candidates, 1, seed, "held-out images")[0])
+    return np.array(chosen)
 
 
 def manipulate(
@@ -43,13 +43,13 @@ def manipulate(
     """Decodes z + a strength direction.
 
     Args:
-        vae: what encodes and decodes.
+        vae: encodes and decodes.
         originals: uint8 [N, H, W, 3].
         directions: float32 [N, latent], one for each image.
-        strength: how often the direction is added at a = 1.
+        strength: factor of the direction.
 
     Returns:
-        uint8 [N, 11, H, W, 3], from a = 0, the reconstruction, to a = 1.
+        uint8 [N, 11, H, W, 3], from a = 0 (the reconstruction) to a = 1.
     """
     z = encode_images(vae, originals)[:, None]
     return decode_rows(vae, z + strength * STEPS[:, None] * directions[:, None])
@@ -69,13 +69,13 @@ def figure(
 
     Args:
         run: whose VAE encodes and decodes.
-        images: with attributes, which the directions are taken from.
+        images: a data set with attributes, which the directions are computed from.
         names: of the attributes.
-        given: uint8 [N, H, W, 3], every attribute is added to each of them; None for one held-out image without the
-            attribute for each.
+        given: uint8 [N, H, W, 3], to each of which every attribute is added; None for one held-out image per attribute
+            that does not have it.
         strength: as in `manipulate`.
-        limit: images with an attribute, and without it, that its direction is taken from.
-        seed: of the choices.
+        limit: how many images with an attribute, and as many without it, its direction is computed from.
+        seed: of the choices of images.
     """
     originals = (
         images.images[images_without(images, names, seed)] if given is None else np.tile(given, (len(names), 1, 1, 1))
@@ -94,8 +94,7 @@ def figure(
         "the mean z of training images with the attribute minus that of images without it. Originals: "
         + (f"held-out images without the attribute, seed {seed}." if given is None else "given files.")
     )
-    name = run.title
-    return draw(panels, f"Adding attributes: {name}", caption)
+    return draw(panels, f"Adding attributes: {run.title}", caption)
 
 
 def _label(vector: AttributeVector) -> Label:

@@ -1,4 +1,4 @@
-"""Ways through latent space from one image to another (Fig. 11).
+"""Interpolation in latent space between two images (Fig. 11).
 
 z = (1 - a) z_left + a z_right, a = 0, 0.1, ..., 1
 
@@ -19,21 +19,21 @@ STEPS = np.linspace(0, 1, 11)  # a
 
 
 def decode_rows(vae: VAE | AcceleratedVAE, z: np.ndarray) -> np.ndarray:
-    """float [R, C, latent] -> the images of these, uint8 [R, C, H, W, 3]."""
+    """Decodes z, float [R, C, latent], to uint8 images [R, C, H, W, 3]."""
     with torch.inference_mode():
         rows = [finite_pixels(vae.decode(torch.from_numpy(row.astype(np.float32)))) for row in z]
     return np.stack(rows)
 
 
 def interpolate(vae: VAE | AcceleratedVAE, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, 3] on either side -> uint8 [N, 11, H, W, 3], from the left reconstructions to the right ones."""
+    """Two uint8 [N, H, W, 3] -> uint8 [N, 11, H, W, 3], from the reconstructions of `left` to those of `right`."""
     z_left, z_right = encode_images(vae, left)[:, None], encode_images(vae, right)[:, None]
     a = STEPS[:, None]
     return decode_rows(vae, (1 - a) * z_left + a * z_right)
 
 
 def figure(run: Run, left: np.ndarray, right: np.ndarray, source: str) -> np.ndarray:
-    """A sheet with a row for each pair, its two original images at the ends."""
+    """A sheet with a row for each pair, with the two originals at the ends."""
     steps = [f"a = {a:.1f}" if 0 < a < 1 else f"a = {a:.0f}" for a in STEPS]
     panels = [
         Panel(left[:, None], columns=["original"]),
@@ -44,5 +44,4 @@ def figure(run: Run, left: np.ndarray, right: np.ndarray, source: str) -> np.nda
         "Each row decodes z = (1 - a) z_left + a z_right, where z_left and z_right are the means of q(z|x) of the two "
         f"originals ({source})."
     )
-    name = run.title
-    return draw(panels, f"Interpolation between two images: {name}", caption)
+    return draw(panels, f"Interpolation between two images: {run.title}", caption)

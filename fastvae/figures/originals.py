@@ -1,4 +1,4 @@
-"""The images that a figure starts from: held-out ones of a data set, or files."""
+"""The images that a figure starts from: held-out images of a data set, or image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +13,23 @@ from fastvae.runs.open import Run
 
 
 def data_of(run: Run, data: str | None) -> PackedImages:
-    """The data set that --data names; the embedded one without it, where the run was trained on that.
+    """The data set given with --data; without it the embedded one, if the run was trained on that.
 
     Raises:
-        UsageError: none is named, or its images have another size than the run's.
+        UsageError: no data set is given, or its images are not of the run's size.
         FastvaeError: as `open_images`.
     """
     if data is None:
         if run.model.run is None or run.model.run.config["data"] != EMBEDDED:
-            raise UsageError("give --data, a file of `fastvae prepare` or a folder of images, or `faces`")
+            raise UsageError("give --data: a file of `fastvae prepare`, a folder of images, or `faces`")
         data = EMBEDDED
     try:
         return open_images(data, run.model.image_size)
     except UsageError as error:
         size = run.model.image_size
         raise UsageError(
-            f"{data} holds images of another size than the {size}x{size} pixels of {run.path}: give data that was "
-            f"prepared in that size"
+            f"{run.path} needs images of {size}x{size} pixels and {data} holds another size: give data that was "
+            "prepared in that size"
         ) from error
 
 
@@ -37,18 +37,18 @@ def sample(indices: np.ndarray, count: int, seed: int, what: str) -> np.ndarray:
     """int64 [count]: a random sample without repetition.
 
     Raises:
-        FastvaeError: there are fewer.
+        FastvaeError: there are fewer than `count`.
     """
     if len(indices) < count:
-        raise FastvaeError(f"the figure needs {count} {what} and there are {len(indices)}: ask for fewer")
+        raise FastvaeError(f"the figure needs {count} {what} and there are {len(indices)}: request fewer")
     return np.random.Generator(np.random.PCG64(seed)).permutation(indices)[:count]
 
 
 def read_files(paths: Sequence[Path], size: int) -> np.ndarray:
-    """uint8 [N, size, size, 3]: picture files, cropped and resized as in `prepare`.
+    """Reads image files as uint8 [N, size, size, 3], cropped and resized as in `prepare`.
 
     Raises:
-        FastvaeError: one cannot be read.
+        FastvaeError: a file cannot be read.
     """
     images = []
     for path in paths:
@@ -62,13 +62,13 @@ def read_files(paths: Sequence[Path], size: int) -> np.ndarray:
 def given_or_held_out(
     run: Run, files: Sequence[Path], data: str | None, count: int, seed: int
 ) -> tuple[np.ndarray, str]:
-    """The files' images where there are files, else held-out ones of the data set.
+    """The images of the files if there are any, else held-out images of the data set.
 
     Returns:
-        uint8 [N, H, W, 3], and where they come from, in words for a caption.
+        uint8 [N, H, W, 3], and their origin, for a caption.
 
     Raises:
-        FastvaeError: they cannot be had, or are too few.
+        FastvaeError: they cannot be read, or are too few.
     """
     if files:
         return read_files(files, run.model.image_size), "given files"

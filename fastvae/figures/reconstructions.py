@@ -1,4 +1,4 @@
-"""The same images reconstructed by several systems (Figs. 5, 6 and 9)."""
+"""The same images, reconstructed by several systems (Figs. 5, 6 and 9)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from fastvae.runs.open import Run
 
 
 def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
-    """decode(mean of q(z|x)) of uint8 images [N, H, W, 3], in the same form."""
+    """decode(mean of q(z|x)) of uint8 images [N, H, W, 3], as uint8 images."""
     with torch.inference_mode():
         return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
 
@@ -23,7 +23,7 @@ def mean_psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:
 
 
 def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarray:
-    """A sheet: originals uint8 [N, H, W, 3] in the first row, then a row for each run with its PSNR over them."""
+    """A sheet: the originals, uint8 [N, H, W, 3], in the first row, then a row for each run, labelled with its PSNR."""
     rows, labels = [originals], [Label("Original", source)]
     for run in runs:
         rows.append(reconstruct(run.model, originals))

@@ -10,12 +10,12 @@ from fastvae.runs.sampler import Sampler, draw_samples
 
 
 def sample(model: Sampler, count: int, seed: int) -> np.ndarray:
-    """uint8 [count, H, W, 3] from z ~ N(0, I); models of one latent size get the same z from one seed."""
+    """uint8 [count, H, W, 3] from z ~ N(0, I); one seed gives the same z for all models of one latent size."""
     return np.concatenate(list(draw_samples(model, count, seed)))
 
 
 def figure(runs: Sequence[Run], rows: int, columns: int, seed: int, across: int) -> np.ndarray:
-    """A sheet with a panel for each run, `across` of them side by side; image [i, j] of each comes from one z."""
+    """A sheet with a panel for each run, `across` of them side by side; image [i, j] has the same z in all panels."""
     sizes, latents = {run.model.image_size for run in runs}, {run.model.latent for run in runs}
     panels = []
     for run in runs:
@@ -23,6 +23,6 @@ def figure(runs: Sequence[Run], rows: int, columns: int, seed: int, across: int)
         size = f"{run.model.image_size}x{run.model.image_size} pixels" if len(sizes) > 1 else ""
         heading = Label(run.name, ", ".join(filter(None, [run.trained, size])))
         panels.append(Panel(pixels.reshape(rows, columns, *pixels.shape[1:]), heading))
-    same = "" if len(runs) == 1 else " The same z at the same place in every panel"
+    same = "" if len(runs) == 1 else " The same z at the same position in every panel"
     same += ", among models of one latent size." if len(latents) > 1 else "." if same else ""
     return draw(panels, "Random samples", f"Decoded from z ~ N(0, I), seed {seed}.{same}", across=across)

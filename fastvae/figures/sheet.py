@@ -1,4 +1,4 @@
-"""Sheets of images with words around them: panels of exactly upscaled pixels, each a labelled grid."""
+"""Sheets of images with text: panels that are labelled grids of images, enlarged by whole factors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastvae.errors import FastvaeError
 
-_MARGIN, _BETWEEN, _PAD = 32, 28, 8  # around the sheet, between panels, between words and images; pixels
-_LABEL_WIDTH = 190  # of the words left of a row, at most
-_TITLE, _LABEL, _NOTE = 30, 20, 15  # sizes of letters, pixels
+_MARGIN, _BETWEEN, _PAD = 32, 28, 8  # around the sheet, between panels, between text and images; pixels
+_LABEL_WIDTH = 190  # maximum width of a row's label, pixels
+_TITLE, _LABEL, _NOTE = 30, 20, 15  # font sizes, pixels
 _BLACK, _GREY = (20, 20, 20), (105, 105, 105)
 
 
 @dataclass(frozen=True)
 class Label:
-    """Words, and small print below them; either may be empty."""
+    """A text with a note in smaller letters below it; either may be empty."""
 
     text: str = ""
     note: str = ""
@@ -30,8 +30,8 @@ class Panel:
     Attributes:
         pixels: uint8 [R, C, H, W, 3].
         heading: above the panel.
-        rows: R labels left of the rows, or none.
-        columns: C words above the columns, or none.
+        rows: R labels to the left of the rows, or none.
+        columns: C texts above the columns, or none.
     """
 
     pixels: np.ndarray
@@ -47,11 +47,11 @@ def draw(
 
     Args:
         panels: one or more; their images may differ in size.
-        title: above all.
-        caption: below all.
+        title: above the panels.
+        caption: below the panels.
         across: panels side by side; None for all of them.
-        shown: pixels a side that an image should take. Every image pixel becomes a square of the largest whole number
-            of pixels that does not exceed it, at least one.
+        shown: width of an image on the sheet, in pixels. Images are enlarged by the largest whole factor that does not
+            exceed it, at least 1.
         gap: pixels between images.
 
     Returns:
@@ -67,8 +67,8 @@ def draw(
     ]
     width = max(sum(block.width for block in line) + _BETWEEN * (len(line) - 1) for line in lines)
     width = max(width, 420)
-    head, foot = _Words([(title, _TITLE, _BLACK)], width), _Words([(caption, _NOTE, _GREY)], width)
-    # Side by side, images begin at one height, whatever stands above them.
+    head, foot = _Text([(title, _TITLE, _BLACK)], width), _Text([(caption, _NOTE, _GREY)], width)
+    # The images of panels side by side start at the same height, whatever is above them.
     tops = [max(block.above for block in line) for line in lines]
     heights = [top + max(block.grid_height for block in line) for top, line in zip(tops, lines, strict=True)]
     height = head.height + 20 + sum(heights) + _BETWEEN * (len(lines) - 1) + 20 + foot.height
@@ -89,50 +89,50 @@ def draw(
 
 
 class _Block:
-    """A panel whose words are set and whose place is still open."""
+    """A panel with its text laid out, but no position yet."""
 
     def __init__(self, panel: Panel, scale: int, gap: int):
         rows, columns, height, width, _ = panel.pixels.shape
         self._panel, self._scale = panel, scale
         self._step_y, self._step_x = height * scale + gap, width * scale + gap
         self.grid_height, grid_width = rows * self._step_y - gap, columns * self._step_x - gap
-        self._rows = [_label_words(label, _LABEL_WIDTH) for label in panel.rows]
-        self._left = max((words.width for words in self._rows), default=-2 * _PAD) + 2 * _PAD
-        self._heading = _label_words(panel.heading, grid_width)
-        self._columns = [_Words([(name, _NOTE, _BLACK)], width * scale) for name in panel.columns]
-        names = max((words.height for words in self._columns), default=0)
-        # What stands above the images, with the room between.
+        self._rows = [_label_text(label, _LABEL_WIDTH) for label in panel.rows]
+        self._left = max((text.width for text in self._rows), default=-2 * _PAD) + 2 * _PAD
+        self._heading = _label_text(panel.heading, grid_width)
+        self._columns = [_Text([(name, _NOTE, _BLACK)], width * scale) for name in panel.columns]
+        names = max((text.height for text in self._columns), default=0)
+        # Height of everything above the images, gaps included.
         self.above = sum(height + _PAD for height in (self._heading.height, names) if height)
         self._names_top = names + _PAD
         self.width = self._left + grid_width
 
     def draw(self, sheet: Image.Image, x: int, y: int) -> None:
-        """Draws with the first image's upper edge at y, and all words in their places around the images."""
+        """Draws the panel, with the upper edge of its first image at y."""
         x += self._left
         self._heading.draw(sheet, x, y - self.above)
-        for i, words in enumerate(self._columns):
-            words.draw(sheet, x + i * self._step_x + (self._step_x - words.width) // 2, y - self._names_top)
+        for i, text in enumerate(self._columns):
+            text.draw(sheet, x + i * self._step_x + (self._step_x - text.width) // 2, y - self._names_top)
         for i, row in enumerate(self._panel.pixels):
             if self._rows:
-                words, middle = self._rows[i], y + i * self._step_y + self._step_y // 2
-                words.draw(sheet, x - self._left, middle - words.height // 2)
-            for j, picture in enumerate(row):
-                large = picture.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+                text, middle = self._rows[i], y + i * self._step_y + self._step_y // 2
+                text.draw(sheet, x - self._left, middle - text.height // 2)
+            for j, image in enumerate(row):
+                large = image.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
                 sheet.paste(Image.fromarray(large), (x + j * self._step_x, y + i * self._step_y))
 
 
-class _Words:
-    """Lines of text that fit into a width.
+class _Text:
+    """Lines of text, wrapped to a width.
 
     Args:
-        parts: text, size of letters and colour of each part; a part begins a new line, as does a line end in it.
-        width: pixels that no line exceeds.
+        pieces: text, font size and colour of each piece; each starts a new line, as does a line break in it.
+        width: maximum width of a line, in pixels.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, int, tuple[int, int, int]]], width: int):
+    def __init__(self, pieces: Sequence[tuple[str, int, tuple[int, int, int]]], width: int):
         self._lines = [
             (line, size, colour)
-            for text, size, colour in parts
+            for text, size, colour in pieces
             for given in text.splitlines()
             for line in _wrapped(given, _font(size), width)
         ]
@@ -146,8 +146,8 @@ class _Words:
             y += _line_height(size)
 
 
-def _label_words(label: Label, width: int) -> _Words:
-    return _Words([(label.text, _LABEL, _BLACK), (label.note, _NOTE, _GREY)], width)
+def _label_text(label: Label, width: int) -> _Text:
+    return _Text([(label.text, _LABEL, _BLACK), (label.note, _NOTE, _GREY)], width)
 
 
 @cache
@@ -160,7 +160,7 @@ def _line_height(size: int) -> int:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than the width; a word that is wider goes on in the next line."""
+    """Lines no wider than the width; a wider word is broken."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()

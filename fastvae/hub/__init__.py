@@ -1,1 +1,1 @@
-"""Weights that others can use: folders of weights, config and model card, and the Hugging Face Hub."""
+"""Sharing trained models: saved folders with weights, config and model card, and the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""A folder with all that somebody else needs: weights, config, model card, picture."""
+"""Saved models: a folder with weights, config, model card and an image of reconstructions."""
 
 import json
 import logging
@@ -22,21 +22,21 @@ PICTURE = "reconstructions.png"
 _CONFIG, _CARD = "config.json", "README.md"
 _TYPE = "fastvae"
 _ADVICE = "free some space, or choose another folder"
-_LARGEST_PICTURE = 1 << 28
+_MAX_PICTURE_BYTES = 1 << 28
 _logger = logging.getLogger("fastvae")
 
 
 def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, license: str | None = None) -> None:
-    """Writes what `fastvae.load` and the Hub read.
+    """Writes a folder that `fastvae.load` and the Hub read.
 
-    model.safetensors     the weights, and in its metadata the config and what is known of the training run
+    model.safetensors     the weights, with the config and a summary of the training run as metadata
     config.json           the arguments of `VAE`
-    README.md             the model card; one that is there already stays, as somebody may have edited it
-    reconstructions.png   held-out images and their reconstructions, if the run left any
+    README.md             the model card; an existing one is kept, since it may have been edited
+    reconstructions.png   held-out images and their reconstructions, if the run has any
 
     Raises:
-        UsageError: the path leads nowhere.
-        FastvaeError: the folder holds another model or a run's files, or it cannot be written.
+        UsageError: the path is invalid.
+        FastvaeError: the folder holds another model or a run's files, or cannot be written.
     """
     folder = resolved(folder)
     _check_folder(folder)
@@ -47,10 +47,10 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
         metadata |= {"step": run.step, "config": config, "run": run.as_json()}
     tensors = {name: value.detach().cpu().resolve_neg().contiguous() for name, value in vae.state_dict().items()}
     if bad := not_finite(tensors):
-        _logger.warning("%s holds NaN or infinity, and is saved like that: did the training diverge?", bad)
+        _logger.warning("saving weights with NaN or infinity in %s: did the training diverge?", bad)
     picture = _read_picture(run)
     try:
-        # As bytes, since safetensors takes no file names that are not UTF-8.
+        # As bytes, since safetensors only accepts file names in UTF-8.
         data = save(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
     except SafetensorError as error:
         raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
@@ -64,9 +64,9 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises FastvaeError where the files that would be overwritten are not those of a saved VAE."""
+    """Raises FastvaeError if files would be overwritten that are not a saved VAE's."""
     if any(os.path.lexists(folder / name) for name in (STATE, OPTIMIZER)):
-        raise FastvaeError(f"{folder} is a checkpoint of a run, which would lose it: choose another folder")
+        raise FastvaeError(f"{folder} is a checkpoint of a run and would be overwritten: choose another folder")
     config, weights = folder / _CONFIG, folder / MODEL
     try:
         if os.path.lexists(config):
@@ -77,21 +77,21 @@ def _check_folder(folder: Path) -> None:
         else:
             return
     except FastvaeError as error:
-        raise FastvaeError(f"{error}; as {folder} may hold another model, choose another folder") from error
+        raise FastvaeError(f"{error}; {folder} may hold another model: choose another folder") from error
     if not ours:
-        raise FastvaeError(f"{config} is not one of a saved VAE, and would be lost: choose another folder")
+        raise FastvaeError(f"{config} does not belong to a saved VAE and would be overwritten: choose another folder")
 
 
 def _read_picture(run: RunSummary | None) -> bytes | None:
-    """The run's reconstructions, None if it has left none or they are gone."""
+    """The run's image of reconstructions, None if there is none (any more)."""
     if run is None or run.picture is None:
         return None
     try:
         with open_regular(run.picture) as file:
-            data = file.read(_LARGEST_PICTURE + 1)
+            data = file.read(_MAX_PICTURE_BYTES + 1)
     except OSError:
         return None
-    return data if len(data) <= _LARGEST_PICTURE else None
+    return data if len(data) <= _MAX_PICTURE_BYTES else None
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A trained VAE from a run folder, a checkpoint, a saved folder, its model file, or the Hugging Face Hub."""
+"""Finds and reads the weights that a path means: a run, a checkpoint, a saved folder, a model file, or a repository."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ from fastvae.files.places import resolved
 from fastvae.files.reading import Malformed, conform
 from fastvae.train import checkpoint_files
 
-# What a GAN's tensors begin with.
+# Prefix of the tensors of a GAN's generator.
 GENERATOR = "generator."
-# As the Hub names them: neither part begins with a dot.
+# Repository names on the Hub; neither part starts with a dot.
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -28,17 +28,17 @@ Network = TypeVar("Network", bound=nn.Module)
 def filled(
     kind: type[Network], model: ModelConfig, file: Path, prefix: str, prefixes: tuple[str, ...] = ("",)
 ) -> Network:
-    """A network with the weights of a file, float32.
+    """A float32 network with the weights of a file.
 
     Args:
-        kind: of the network, made from image_size, width and latent.
-        model: gives these.
-        file: model.safetensors.
-        prefix: of the weights' names in the file.
-        prefixes: of the names that belong to the network.
+        kind: class of the network, called with image_size, width and latent.
+        model: gives their values.
+        file: a model.safetensors.
+        prefix: of the network in the names in the file.
+        prefixes: of all names in the file that must belong to the network.
 
     Raises:
-        FastvaeError: the file's tensors are not those of this network; nothing was allocated for it then.
+        FastvaeError: the tensors in the file are not those of this network; then nothing was allocated.
     """
     with torch.device("meta"):
         network = kind(model.image_size, model.width, model.latent)
@@ -49,23 +49,23 @@ def filled(
 
 
 def views_of(metadata: dict[str, Any]) -> tuple[str, ...]:
-    """The views that a file of weights holds, () for the usual one of one system."""
+    """The views in a model.safetensors; () unless it is of a multi-view run."""
     objective = metadata["config"].get("objective")
     if not isinstance(objective, dict) or objective.get("name") != "multi_view":
         return ()
     try:
         return conform(objective.get("layers"), tuple[str, ...], "objective.layers")
     except Malformed as error:
-        raise FastvaeError(f"the config does not say which views there are ({error}): was it edited?") from error
+        raise FastvaeError(f"the config does not list the views ({error}): was it edited?") from error
 
 
 def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> Result:
-    """`read(file, view)` of the file of weights that `load` takes for a path, and the view that the path names in it.
+    """`read(file, view)` with the model.safetensors that a path means (see `fastvae.load`) and the view that it names.
 
-    A run that is going on may remove checkpoints meanwhile: the one that is read stays.
+    If it is in a checkpoint, a run in progress does not remove that checkpoint meanwhile.
 
     Raises:
-        FastvaeError: there is no such file, and what `read` raises.
+        FastvaeError: there is no such file; also what `read` raises.
     """
     given, path = os.fspath(path), resolved(path)
     if not _exists(path):
@@ -79,10 +79,10 @@ def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> 
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is something of this name.
+    """Whether the path exists.
 
     Raises:
-        FastvaeError: that cannot be told.
+        FastvaeError: that cannot be determined.
     """
     try:
         path.stat()
@@ -103,7 +103,7 @@ def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None],
 
 
 def _read_kept(file: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
-    """`read`, while the file's folder, if it is a checkpoint's, is not removed."""
+    """`read` with the folder of the file locked against removal, which matters if it is a checkpoint."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             stack.enter_context(locks.reading(file.parent))
@@ -111,14 +111,14 @@ def _read_kept(file: Path, view: str | None, read: Callable[[Path, str | None], 
 
 
 def name_of(run: str | Path) -> str:
-    """What a run is called among people: the last part of its path."""
+    """A human-readable name of a run: the last part of its path."""
     return resolved(run).name or "run"
 
 
 def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
-    """Why a view cannot be had, or why one must be named."""
+    """The error message for a view that does not exist, or is not given."""
     if not views:
-        return f"{file.parent.parent.parent} holds no {view!r}: it is a run of one model, which is loaded by its folder"
+        return f"{file.parent.parent.parent} has no view {view!r}: it is a run of one model; load the run's folder"
     run = file.parent.parent.parent
     if view is None:
         return f"{run} holds the views {', '.join(views)}: name one, as in {run / views[0]}"

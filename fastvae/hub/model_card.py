@@ -1,4 +1,4 @@
-"""The model card: what somebody needs to know before using the weights, written from the training run."""
+"""The model card, written from the training run: how the weights were made, how to use them, and their limits."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ _DATA = {"faces": "faces that fastvae draws itself (its embedded data set)"}
 _LOSSES = {
     "kl": "KL divergence, nats",
     "rec": "reconstruction loss",
-    "critic": "critic's term",
+    "critic": "critic loss",
 }
 _HELD_OUT = {
     "psnr_db": "PSNR, dB",
@@ -27,16 +27,16 @@ def model_card(vae: VAE, run: RunSummary | None, *, picture: str | None, license
 
     Args:
         vae: the model.
-        run: what is known of its training run, or None.
-        picture: file name, beside the card, of reconstructions.
-        license: of the weights, as the Hub spells it; None says nothing.
+        run: summary of its training run, or None.
+        picture: name of the image of reconstructions beside the card, or None.
+        license: of the weights, as the Hub spells it; None to omit it.
     """
     size = vae.image_size
     header = ["library_name: fastvae", "pipeline_tag: image-to-image", "tags:", *(f"- {tag}" for tag in _TAGS)]
     if license:
         header.insert(0, f"license: {license}")
     parameters = sum(p.numel() for p in vae.parameters()) / 1e6
-    parts = [
+    sections = [
         "---\n" + "\n".join(header) + "\n---",
         f"# VAE for {size}x{size} images",
         f"A variational autoencoder of Hou et al., *Improving Variational Autoencoder with Deep Feature Consistent and "
@@ -44,13 +44,13 @@ def model_card(vae: VAE, run: RunSummary | None, *, picture: str | None, license
         f"{vae.width}, {parameters:.2f} M parameters.",
     ]
     if picture:
-        parts.append(
-            f"![Held-out images and their reconstructions]({picture})\n\nHeld-out images, each row above the row of "
-            "its reconstructions."
+        sections.append(
+            f"![Held-out images and their reconstructions]({picture})\n\nHeld-out images, with their reconstructions "
+            "in the row below."
         )
-    parts.append(_usage(vae))
-    parts += _training(run) if run else ["## Training\n\nNo training record for these weights."]
-    return "\n\n".join(parts) + "\n"
+    sections.append(_usage(vae))
+    sections += _training(run) if run else ["## Training\n\nNo training record for these weights."]
+    return "\n\n".join(sections) + "\n"
 
 
 def _usage(vae: VAE) -> str:
@@ -63,9 +63,9 @@ import fastvae
 vae = fastvae.load("PATH OR user/name")  # an nn.Module, in eval mode
 mean, log_variance = vae.encode(images)  # images [B, 3, {size}, {size}] in [-1, 1] -> [B, {vae.latent}] each
 pictures = vae.decode(mean)  # [B, 3, {size}, {size}] in [-1, 1]; vae.reconstruct(images) does both
-faces = vae.sample(16)  # decoded draws of the prior N(0, I)
+faces = vae.sample(16)  # decoded samples of the prior N(0, I)
 
-fast = vae.accelerate()  # the same, faster; takes uint8 arrays and PIL images, too
+fast = vae.accelerate()  # the same, faster; also takes uint8 arrays and PIL images
 ```"""
 
 
@@ -75,11 +75,11 @@ def _training(run: RunSummary) -> list[str]:
     epoch, seconds = _number(run.losses.get("epoch")), _number(run.losses.get("seconds"))
     rows = {
         "system": _system(objective["name"]),
-        "recipe": _words(config["recipe"]),
-        "data": _DATA.get(config["data"], f"`{_words(config['data'])}`"),
+        "recipe": _text(config["recipe"]),
+        "data": _DATA.get(config["data"], f"`{_text(config['data'])}`"),
         "schedule": f"{run.step:,} steps",
-        "precision": _words(train.get("precision", "unknown")),
-        "fastvae": _words(run.version or "unknown version"),
+        "precision": _text(train.get("precision", "unknown")),
+        "fastvae": _text(run.version or "unknown version"),
     }
     if batch_size is not None:
         epochs = "" if epoch is None else f", {epoch:.2f} epochs"
@@ -88,41 +88,41 @@ def _training(run: RunSummary) -> list[str]:
         rows["learning rate"] = f"{lr:g}" + ("" if decay in (None, 1) else f", times {decay:g} after every epoch")
     if seconds is not None:
         rows["time"] = f"{seconds / 60:.1f} minutes"
-    options = {_words(k): _shown(v) for k, v in objective.items() if k != "name" and v is not None}
-    parts = ["## Training\n\n" + _table(rows)]
+    options = {_text(k): _shown(v) for k, v in objective.items() if k != "name" and v is not None}
+    sections = ["## Training\n\n" + _table(rows)]
     if options:
-        parts.append("Options of the objective: " + ", ".join(f"`{k}={v}`" for k, v in options.items()) + ".")
+        sections.append("Options of the objective: " + ", ".join(f"`{k}={v}`" for k, v in options.items()) + ".")
     numbers = {f"{name}, training": _number(run.losses.get(key)) for key, name in _LOSSES.items()}
     numbers |= {f"{name}, held out": _number(run.held_out.get(key)) for key, name in _HELD_OUT.items()}
     numbers = {name: f"{value:.4g}" for name, value in numbers.items() if value is not None}
     if numbers:
-        parts.append(f"At step {run.step:,}:\n\n" + _table(numbers))
+        sections.append(f"At step {run.step:,}:\n\n" + _table(numbers))
     if limits := _limits(run):
-        parts.append("## Limits\n\n" + "\n".join(f"- {words}" for words in limits))
-    return parts
+        sections.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
+    return sections
 
 
 def _system(name: str) -> str:
-    return f"{title_of(name)}: {OBJECTIVES[name][1].description}" if name in OBJECTIVES else _words(name)
+    return f"{title_of(name)}: {OBJECTIVES[name][1].description}" if name in OBJECTIVES else _text(name)
 
 
 def _limits(run: RunSummary) -> list[str]:
-    found = []
+    limits = []
     if run.config["objective"].get("vgg") == "random":
-        found.append(
+        limits.append(
             "The feature loss used a stand-in for VGG-19 with random weights: reconstructions are blurrier than with "
             "the trained network, and the reconstruction loss cannot be compared with the paper's."
         )
     epochs = _number(run.losses.get("epoch"))
     if epochs is not None and epochs < 5:
-        found.append(f"It saw its data {epochs:.2f} times; the paper trains for 5 epochs.")
+        limits.append(f"It was trained for {epochs:.2f} epochs; the paper trains for 5.")
     if (kl := _number(run.losses.get("kl"))) is not None and kl < 20:
-        found.append(
-            f"The KL divergence is {kl:.1f} nats: the latent holds little of each image, so reconstructions share much "
-            "of what they show."
+        limits.append(
+            f"The KL divergence is {kl:.1f} nats: the latent holds little information about each image, so "
+            "reconstructions look alike."
         )
-    found.append("Samples show the kinds of people and pictures that the data holds, with its imbalances.")
-    return found
+    limits.append("Samples reflect the people and images in the training data, with its imbalances.")
+    return limits
 
 
 def _number(value: Any) -> float | None:
@@ -130,8 +130,8 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf else None
 
 
-def _words(value: Any) -> str:
-    """Text from a file, for a line of a table."""
+def _text(value: Any) -> str:
+    """Text from a file, escaped for a table."""
     return " ".join(shown(" ".join(str(value).split())).replace("|", "\\|").replace("`", "'").split())
 
 
@@ -140,4 +140,4 @@ def _table(rows: dict[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return _words("+".join(map(str, value)) if isinstance(value, (list, tuple)) else value)
+    return _text("+".join(map(str, value)) if isinstance(value, (list, tuple)) else value)

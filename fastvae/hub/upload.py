@@ -1,4 +1,4 @@
-"""Uploading, through huggingface_hub's mixin: what `VAE.push_to_hub` calls."""
+"""Uploads a model through huggingface_hub's mixin, for `VAE.push_to_hub`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from fastvae.train.run_summary import RunSummary
 def upload(vae: VAE, repo_id: str, *, run: RunSummary | None = None, license: str | None = None, **options: Any) -> str:
     """See `VAE.push_to_hub`."""
     hub()
-    # Not a base of VAE: huggingface_hub is optional, and takes half a second to import. Downloads go through
-    # `download.fetch`, since the mixin's own asks for the config first and fails in words of its own.
+    # Not a base class of VAE: huggingface_hub is optional, and takes half a second to import. Downloads use
+    # `download.fetch`, since the mixin's download requests the config first and has error messages of its own.
     from huggingface_hub import ModelHubMixin, errors
 
     class HubVAE(ModelHubMixin):
@@ -25,9 +25,7 @@ def upload(vae: VAE, repo_id: str, *, run: RunSummary | None = None, license: st
         return str(HubVAE().push_to_hub(repo_id, **options))
     except FastvaeError:
         raise
-    except (
-        Exception
-    ) as error:  # the library's have no class in common, and those of what it transfers with come through
+    except Exception as error:  # there is no common class, and errors of its transfer libraries are passed through
         refused = isinstance(error, (errors.HfHubHTTPError, errors.LocalTokenNotFoundError))
         raise FastvaeError(
             f"{repo_id or repr(repo_id)} could not be uploaded to the Hugging Face Hub ({first_line(error)}): "

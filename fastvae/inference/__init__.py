@@ -1,1 +1,1 @@
-"""Running a trained VAE fast: folded, captured on a GPU, in C++ on a CPU."""
+"""Fast inference with a trained VAE: folded, captured in CUDA graphs on a GPU, in C++ on a CPU."""

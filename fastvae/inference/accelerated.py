@@ -1,4 +1,4 @@
-"""`VAE.accelerate`: the same verbs, fast."""
+"""`VAE.accelerate`: the same methods, faster."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from fastvae.inference.given_images import as_batch, as_latents
 from fastvae.machine import choose_precision, usable_device
 from fastvae.models import VAE
 
-# Of the largest value: how far results may be from the plain module's, as `VAE.accelerate` states it.
+# Largest allowed error against the plain module, relative to the largest value; documented in `VAE.accelerate`.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _logger = logging.getLogger("fastvae")
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Backend(Protocol):
-    """What computes: verbs on checked inputs, of its device, without gradients."""
+    """The implementation behind an `AcceleratedVAE`: its methods take checked inputs on the right device."""
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -33,23 +33,22 @@ class Backend(Protocol):
 
 
 class AcceleratedVAE:
-    """A trained VAE with the interface of `VAE` and nothing but inference; made by `VAE.accelerate`.
+    """A trained VAE for inference only, with the methods of `VAE`; made by `VAE.accelerate`.
 
     Images may be uint8 arrays or tensors [H, W, 3] or [B, H, W, 3], float ones [3, H, W] or [B, 3, H, W] in [-1, 1], or
-    PIL images of mode RGB (one or a list), always of `image_size`. Results are float32 tensors on `device`, new ones at
-    every call, without gradients. An empty batch has empty results. Native and captured, a large one goes through in
-    pieces, whose maps take no more memory than a small one's.
+    PIL images of mode RGB (one or a list), always of `image_size`. Results are new float32 tensors on `device`, without
+    gradients. An empty batch gives empty results. The native and captured backends split large batches, so that their
+    feature maps take no more memory than a small batch's.
 
-    It may be called from several threads: calls take turns. It can be copied and pickled, for which it keeps its
-    weights on the host: a copy is made from them as `VAE.accelerate` makes one, and raises what that raises, such as on
-    a machine without the GPU that it was made for.
+    Calls from several threads take turns. It can be copied and pickled: it keeps its weights on the host, and a copy is
+    made from them as by `VAE.accelerate`, which raises if the machine does not have the GPU that it was made for.
 
     Attributes:
         image_size: height and width of the images, in pixels.
         latent: dimensions of z.
-        device: where it computes.
-        dtype: of its weights and maps.
-        backend: what computes, for people: "native", "eager" or "captured".
+        device: of its computations and results.
+        dtype: of its weights and feature maps.
+        backend: name of the implementation: "native", "eager" or "captured".
     """
 
     def __init__(
@@ -64,20 +63,20 @@ class AcceleratedVAE:
         self.image_size, self.width, self.latent = vae.image_size, vae.width, vae.latent
         self.device, self.dtype, self.backend = device, dtype, name
         self._run = backend
-        # What a copy is made from: what computes holds memory of C++ or a GPU, which cannot be copied.
+        # For copies: the backend holds memory of C++ or a GPU, which cannot be copied.
         self._weights = {name: value.detach().to("cpu", copy=True) for name, value in vae.state_dict().items()}
         self._batch_sizes = batch_sizes
 
     def __reduce__(self):
         sizes = (self.image_size, self.width, self.latent)
-        return _accelerated_anew, (sizes, self._weights, self.dtype, self._batch_sizes, self.device)
+        return _accelerate_copy, (sizes, self._weights, self.dtype, self._batch_sizes, self.device)
 
     def encode(self, images: Any) -> tuple[Tensor, Tensor]:
         """Images -> mean and log-variance of q(z|x), each [B, latent].
 
         Raises:
-            FastvaeError: they are not what the class describes, hold NaN or values out of range (where `device` is a
-                CPU; on a GPU values are not looked at), or the results do not fit into memory.
+            FastvaeError: they are not as the class describes, hold NaN or values out of range (only checked on a CPU),
+                or the results do not fit into memory.
         """
         return self._guarded(images, lambda: self._run.encode(self._batch(images)))
 
@@ -105,15 +104,14 @@ class AcceleratedVAE:
             generator: of `device`; None for torch's global one.
 
         Raises:
-            FastvaeError: `count` or the generator is not one of those above, or the results do not fit into memory.
+            FastvaeError: `count` or the generator is invalid, or the results do not fit into memory.
         """
         if not isinstance(count, Integral) or count < 0:
-            raise FastvaeError(f"count is a number of images, 0 or more; got {count!r}")
+            raise FastvaeError(f"expected count as a number of images, 0 or more; got {count!r}")
         if generator is not None and generator.device.type != self.device.type:
             raise FastvaeError(f"expected a generator of {self.device}; got one of {generator.device}")
-        # Counted as the batch that they become, should there be no memory for them.
-        drawn = range(count)
-        return self._guarded(drawn, lambda: self._run.decode(self._drawn(count, generator)))
+        # range(count) has the length of the batch, for the message if memory is too small.
+        return self._guarded(range(count), lambda: self._run.decode(self._drawn(count, generator)))
 
     def __call__(self, images: Any) -> Tensor:
         """The same as `reconstruct`."""
@@ -154,9 +152,9 @@ def accelerate(
     device = usable_device(device or vae.decoder.linear.weight.device)
     sizes = tuple(batch_sizes)
     if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
-        raise FastvaeError(f"batch_sizes are numbers of images, 1 or more; got {batch_sizes!r}")
+        raise FastvaeError(f"expected batch_sizes as numbers of images, 1 or more; got {batch_sizes!r}")
     if device.type not in ("cpu", "cuda"):
-        raise FastvaeError(f"accelerate runs on the CPU and on CUDA devices; got {device}")
+        raise FastvaeError(f"expected a CPU or CUDA device; got {device}")
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else _DTYPES[choose_precision("auto", device).value]
     if dtype not in BOUNDS:
@@ -174,11 +172,11 @@ def accelerate(
         try:
             return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype, sizes)
         except FastvaeError as error:
-            _warn_once(f"accelerate runs slower than it could: {error}")
+            _warn_once(f"accelerate falls back to torch's operations, which are slower: {error}")
     return AcceleratedVAE(vae, EagerVAE(vae, dtype), "eager", device, dtype, sizes)
 
 
-def _accelerated_anew(
+def _accelerate_copy(
     sizes: tuple[int, int, int],
     weights: dict[str, Tensor],
     dtype: torch.dtype,
@@ -191,7 +189,7 @@ def _accelerated_anew(
     return accelerate(vae.eval(), dtype, batch_sizes, device)
 
 
-def _warn_once(words: str) -> None:
-    if words not in _warned:
-        _warned.add(words)
-        _logger.warning("%s", words)
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _logger.warning("%s", message)

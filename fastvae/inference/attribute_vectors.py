@@ -2,7 +2,7 @@
 
     z_attribute = mean of z over images with it - mean of z over images without it
 
-Source: Hou et al., section 4.3.2, with 2,000 images on either side.
+Source: Hou et al., section 4.3.2, with 2,000 images each.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ _MIN_SHARE = 0.01
 
 @dataclass(frozen=True)
 class AttributeVector:
-    """One direction.
+    """The direction of one attribute.
 
     Attributes:
         name: of the attribute.
         direction: float32 [latent].
-        with_it, without_it: how many images each mean was taken over.
+        with_it, without_it: numbers of images with and without it that the means were taken over.
     """
 
     name: str
@@ -69,14 +69,14 @@ def attribute_vectors(
     seed: int = 0,
     progress: str | None = None,
 ) -> list[AttributeVector]:
-    """The directions of some attributes, from the training images. Images wanted by several are encoded once.
+    """The directions of some attributes, computed from training images. Each image is encoded once.
 
     Args:
-        vae: what encodes.
-        images: with attributes, of the VAE's size.
+        vae: encodes.
+        images: a data set with attributes, of the VAE's image size.
         names: as `choose_attributes` takes them.
-        limit: images with an attribute, and as many without it; fewer where there are fewer.
-        seed: of which ones.
+        limit: maximum number of images with an attribute, and of images without it.
+        seed: of the choice of images.
         progress: as in `encode_images`.
 
     Raises:
@@ -91,11 +91,11 @@ def attribute_vectors(
         has = images.attributes[order, images.attribute_names.index(name)] == 1
         chosen[name] = order[has][:limit], order[~has][:limit]
         if not all(map(len, chosen[name])):
-            raise FastvaeError(f"every training image or none has the attribute {name}: there is no direction")
-    wanted = np.unique(np.concatenate([side for sides in chosen.values() for side in sides]))
-    means = encode_images(vae, images.images, wanted, progress=progress)
-    found = []
+            raise FastvaeError(f"every training image or none has the attribute {name}, so it has no direction")
+    used = np.unique(np.concatenate([side for sides in chosen.values() for side in sides]))
+    means = encode_images(vae, images.images, used, progress=progress)
+    vectors = []
     for name, sides in chosen.items():
-        plus, minus = (means[np.searchsorted(wanted, side)].mean(0, dtype=np.float64) for side in sides)
-        found.append(AttributeVector(name, (plus - minus).astype(np.float32), *map(len, sides)))
-    return found
+        plus, minus = (means[np.searchsorted(used, side)].mean(0, dtype=np.float64) for side in sides)
+        vectors.append(AttributeVector(name, (plus - minus).astype(np.float32), *map(len, sides)))
+    return vectors

@@ -1,4 +1,4 @@
-"""The folded VAE in CUDA graphs: one launch a call, whatever the number of layers."""
+"""The folded VAE in CUDA graphs: one launch per call for all layers."""
 
 import logging
 import threading
@@ -16,18 +16,18 @@ from fastvae.models import VAE
 _WARMUPS = 3
 _logger = logging.getLogger("fastvae")
 
-# From a batch of inputs to all results.
+# A batch of inputs -> all results.
 Verb = Callable[[Tensor], list[Tensor]]
 
 
 class CapturedVAE:
-    """The verbs of `VAE` on a GPU, on images and z that have been checked; computes in `dtype`, returns float32.
+    """The methods of `VAE` on a GPU, for checked images and z; computes in `dtype`, returns float32.
 
-    Each verb is captured for each batch size. A batch of another size goes through in pieces of the largest; what is
-    left over is padded up to the next size.
+    Each method is captured for each batch size. Other batches are split into pieces of the largest size; the last piece
+    is padded up to the next size.
 
     Args:
-        vae: in eval mode; what it holds is copied.
+        vae: in eval mode; its weights are copied.
         dtype: of the convolutions and linear layers.
         batch_sizes: to capture, > 0.
         device: a CUDA device.
@@ -46,12 +46,12 @@ class CapturedVAE:
         }
         image = (3, vae.image_size, vae.image_size)
         inputs = {"encode": image, "decode": (vae.latent,), "reconstruct": image}
-        # The buffers of a graph are in use until the work that was queued last is done, on whichever stream.
+        # Recorded after each call: a graph's buffers are in use until that work is done, on whichever stream it runs.
         self._free = torch.cuda.Event()
         start = time.perf_counter()
         obstacle = compile_obstacle(device)
         self._graphs: dict[tuple[str, torch.dtype], dict[int, _Graph]] = {}
-        # Every size of every verb is code of its own, more than torch would otherwise compile of one function.
+        # Each size of each method is compiled separately, which exceeds torch's default limit per function.
         unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
         with torch.cuda.device(device), torch.no_grad(), unlimited:
             pool = torch.cuda.graph_pool_handle()
@@ -93,13 +93,13 @@ class CapturedVAE:
 
 
 def split(x: Tensor, sizes: Sequence[int]) -> list[tuple[int, Tensor]]:
-    """Pieces of a batch, at least one, each with the smallest of the ascending sizes that holds it."""
+    """Splits a batch into one or more pieces, each with the smallest of the ascending sizes that holds it."""
     pieces = x.split(sizes[-1]) if len(x) else [x]
     return [(next(size for size in sizes if size >= len(piece)), piece) for piece in pieces]
 
 
 class _Graph:
-    """One verb for one batch size, with the buffers that it reads and writes."""
+    """One method for one batch size, with its input and output buffers."""
 
     def __init__(self, verb: Verb, shape: tuple[int, ...], dtype: torch.dtype, pool: tuple[int, int]):
         self._verb = verb  # its kernels must stay loaded

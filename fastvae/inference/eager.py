@@ -1,4 +1,4 @@
-"""The folded VAE in torch's own operations: where nothing faster runs, and half precision on a CPU."""
+"""The folded VAE in torch's operations: the fallback, and half precision on a CPU."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from fastvae.models import VAE
 
 
 class EagerVAE:
-    """The verbs of `VAE`, on images and z that have been checked; computes in `dtype`, returns float32."""
+    """The methods of `VAE` for checked images and z; computes in `dtype`, returns float32."""
 
     def __init__(self, vae: VAE, dtype: torch.dtype):
         self._dtype = dtype
@@ -34,5 +34,5 @@ class EagerVAE:
 
 
 def scaled(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, 3, H, W], uint8 in 0..255 or floats in [-1, 1] -> the latter, in `dtype`; rounded once."""
+    """[B, 3, H, W], uint8 in 0..255 or floats in [-1, 1] -> [-1, 1] in `dtype`; rounded once."""
     return (images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images).to(dtype)

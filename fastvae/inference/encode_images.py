@@ -1,4 +1,4 @@
-"""The means of q(z|x) of many images: what attribute vectors, maps and classifiers are made from."""
+"""The means of q(z|x) of many images, for attribute vectors, maps and classifiers."""
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ def encode_images(
     """The mean of q(z|x) of each image.
 
     Args:
-        vae: what encodes; an accelerated one is the fast way.
-        images: uint8 [N, H, W, 3]; may be a memory map, of which no more than a batch is in memory at a time.
-        indices: which ones, in which order; None for all.
-        progress: shown before a bar on standard error; None for no bar.
+        vae: encodes; an accelerated one is faster.
+        images: uint8 [N, H, W, 3]; may be a memory map, which is read batch by batch.
+        indices: of the images to encode, in order; None for all.
+        progress: label of a progress bar on standard error; None for no bar.
 
     Returns:
         float32 [n, latent].

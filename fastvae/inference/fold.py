@@ -1,9 +1,9 @@
-"""A trained VAE with nothing left to do but convolutions: what every fast form and every exported file is made from.
+"""Folding: a trained VAE reduced to convolutions, on which all backends and exported files are based.
 
-In eval mode a batch normalisation is a multiplication and an addition by channel, which the convolution before it can
-carry: its filters times g = weight / sqrt(running_var + eps), its bias bias - running_mean g. The upsampling
-convolutions become transposed convolutions of the low-resolution map once and for all (the identity is derived in
-kernels/replicate_conv.py). All of it is done in float64 and rounded once.
+In eval mode a batch normalisation multiplies and shifts each channel, which the convolution before it can absorb: its
+filters are multiplied by g = weight / sqrt(running_var + eps), and its bias becomes bias - running_mean g. The
+upsampling convolutions become transposed convolutions of the low-resolution map (the identity is derived in
+kernels/replicate_conv.py). All of this is computed in float64 and rounded once.
 """
 
 import torch
@@ -18,14 +18,14 @@ from fastvae.models.blocks import NEGATIVE_SLOPE
 
 
 class FoldedConv2d(nn.Module):
-    """A convolution that carries the batch normalisation after it; weight and bias are buffers.
+    """A convolution with the following batch normalisation folded in; weight and bias are buffers.
 
     Args:
         conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
-        norm: what follows it in eval mode, or None.
-        activated: whether a LeakyReLU ends it.
-        kernels: replication-padded convolutions by `fastvae.kernels`, as a GPU wants it; else by torch's own
-            operations, which an exported file needs.
+        norm: the batch normalisation that follows, in eval mode, or None.
+        activated: whether a LeakyReLU follows.
+        kernels: compute replication-padded convolutions with `fastvae.kernels`, which is faster on a GPU, or with
+            torch's operations, which exported files need.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None, *, activated: bool, kernels: bool):
@@ -57,7 +57,7 @@ class FoldedConv2d(nn.Module):
 
 
 class _FoldedStage(nn.Module):
-    """One of the encoder's or the decoder's: convolution and residual block."""
+    """One stage of encoder or decoder: a convolution and a residual block."""
 
     def __init__(self, stage: nn.Sequential, *, kernels: bool):
         super().__init__()
@@ -80,7 +80,7 @@ class FoldedEncoder(nn.Module):
         self.mean, self.log_variance = _copied(vae.encoder.mean), _copied(vae.encoder.log_variance)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As the class says."""
+        """See the class."""
         features = torch.flatten(self.stages(images), 1)
         return self.mean(features), self.log_variance(features)
 
@@ -95,7 +95,7 @@ class FoldedDecoder(nn.Module):
         self.to_image = FoldedConv2d(vae.decoder.to_image, activated=False, kernels=kernels)
 
     def forward(self, z: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
         x = x.contiguous(memory_format=torch.channels_last)
         return torch.tanh(self.to_image(self.stages(x)))
@@ -109,33 +109,34 @@ class FoldedReconstruction(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         features = torch.flatten(self.encoder.stages(images), 1)
         return self.decoder(self.encoder.mean(features))
 
 
 def require_finite(vae: VAE, dtype: torch.dtype) -> None:
-    """Checks before folding that there is something to fold.
+    """Checks that all weights are finite, before and after folding.
 
     Raises:
-        FastvaeError: a weight or a statistic is NaN or infinite, or becomes so when it is folded in `dtype`; names it.
+        FastvaeError: a weight or statistic is NaN or infinite, or becomes so when folded in `dtype`; the message names
+            it.
     """
     for name, value in vae.state_dict().items():
         if not bool(torch.isfinite(value).all()):
             raise FastvaeError(
-                f"the weights are of no use: {name} holds NaN or infinite values. Load a checkpoint from before the "
+                f"the weights are unusable: {name} holds NaN or infinite values. Load a checkpoint from before the "
                 "training diverged"
             )
     for name, value in FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae)).state_dict().items():
         if not bool(torch.isfinite(value.to(dtype)).all()):
             raise FastvaeError(
-                f"the weights cannot be folded in {str(dtype).removeprefix('torch.')}: {name} becomes NaN or infinite. "
-                f"A running variance below zero does that, or values above {torch.finfo(dtype).max:.3g}"
+                f"the weights cannot be folded in {str(dtype).removeprefix('torch.')}: {name} becomes NaN or infinite, "
+                f"because of a negative running variance or values above {torch.finfo(dtype).max:.3g}"
             )
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
-    """Filters [O, I, kh, kw] and bias [O] of convolution and normalisation in one, float64."""
+    """Filters [O, I, kh, kw] and bias [O] of the convolution with the normalisation folded in, float64."""
     weight = conv.weight.detach().double().resolve_neg()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().resolve_neg()
     if norm is None:

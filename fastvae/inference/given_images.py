@@ -1,4 +1,4 @@
-"""What callers hand in as images, made into one form, or refused with words that help."""
+"""Converts images in any accepted form to a batch, or raises with advice."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 
-# Rounding in a resizer or a half-precision cast goes this far over the edge.
+# Rounding in resizing or in half precision may exceed the range by this much.
 _TOLERANCE = 1e-3
 
 
@@ -18,22 +18,22 @@ _CPU = torch.device("cpu")
 
 
 def as_batch(images: Any, size: int, device: torch.device = _CPU) -> Tensor:
-    """A batch [B, 3, size, size]: uint8 pixels in 0..255, or float32 in [-1, 1]; a single image is a batch of one.
+    """Images as a batch [B, 3, size, size]: uint8 in 0..255, or float32 in [-1, 1]; one image is a batch of one.
 
     Args:
         images: one of
             uint8 array or tensor [H, W, 3] or [B, H, W, 3], values 0..255;
             float array or tensor [3, H, W] or [B, 3, H, W], values in [-1, 1];
             a PIL image of mode RGB, or a list of them.
-        size: height and width that they must have, in pixels.
-        device: where to put them.
+        size: expected height and width, in pixels.
+        device: of the batch.
 
     Returns:
-        The batch on `device`; a view of the images where that is possible. On a GPU values are not looked at, as the
-        host would have to wait for them.
+        The batch on `device`; a view of the images if possible. On a GPU values are not checked, since the host would
+        have to wait for them.
 
     Raises:
-        FastvaeError: it is something else, of another size or number of channels, not finite, or out of range.
+        FastvaeError: the type, size, number of channels or range is wrong, or a value is not finite.
     """
     if isinstance(images, Image.Image):
         images = [images]
@@ -66,11 +66,11 @@ def as_latents(z: Any, latent: int, device: torch.device = _CPU) -> Tensor:
 
     Args:
         z: float array or tensor [B, latent], finite.
-        latent: dimensions that it must have.
-        device: where to put it.
+        latent: expected dimensions.
+        device: of the result. On a GPU values are not checked.
 
     Raises:
-        FastvaeError: it is something else. On a GPU values are not looked at.
+        FastvaeError: the type or shape is wrong, or a value is not finite.
     """
     if isinstance(z, np.ndarray):
         z = _tensor(z)
@@ -80,27 +80,29 @@ def as_latents(z: Any, latent: int, device: torch.device = _CPU) -> Tensor:
         raise FastvaeError(f"expected z as floats [B, {latent}]; got {_kind(z)}")
     z = _put(z, device).float()
     if device.type == "cpu" and not bool(torch.isfinite(z).all()):
-        raise FastvaeError("z holds NaN or infinite values")
+        raise FastvaeError("expected finite values; z holds NaN or infinite ones")
     return z
 
 
 def _readable(x: Tensor) -> Tensor:
-    """An ordinary tensor, whose numbers lie in memory as they are."""
+    """A plain dense tensor, with lazy negation resolved."""
     if x.is_nested or x.layout != torch.strided:
         raise FastvaeError(
-            "expected a dense tensor; got a sparse or nested one: to_dense() or to_padded_tensor() first"
+            "expected a dense tensor; got a sparse or nested one: call to_dense() or to_padded_tensor() first"
         )
     try:
         has_memory = not x.numel() or bool(x.data_ptr())
-    except RuntimeError:  # of a tracer, or of torch.func's
+    except RuntimeError:  # tensors of a tracer or of torch.func
         has_memory = False
     if not has_memory:
-        raise FastvaeError(f"expected a tensor with numbers in memory; got a {type(x).__name__} on {x.device} without")
+        raise FastvaeError(
+            f"expected a tensor with data in memory; got a {type(x).__name__} on {x.device} without data"
+        )
     return x.detach().as_subclass(Tensor).resolve_neg()
 
 
 def _put(x: Tensor, device: torch.device) -> Tensor:
-    # The copy to a GPU does not wait for it: from pinned memory it overlaps with what the caller does next.
+    # Non-blocking: a copy from pinned memory overlaps with what the caller does next.
     return x.to(device, non_blocking=device.type != "cpu")
 
 
@@ -118,19 +120,19 @@ def _kind(value: Any) -> str:
 
 
 def _wrong_shape(what: str, wanted: str, got: list[int], size: int) -> str:
-    words = f"expected {what} of shape {wanted}, or one without B; got {got}"
+    message = f"expected {what} of shape {wanted}, or without B; got {got}"
     sizes = got[-3:]
     if sizes in ([size, size, 3], [3, size, size]):
         other = "permute(0, 3, 1, 2)" if what == "floats" else "permute(0, 2, 3, 1)"
-        return f"{words}: the channels are at the other end; {other} of a batch puts them right"
+        return f"{message}: the channels are in the wrong place; use {other} on a batch"
     if sizes and (sizes[-1] in (1, 4) or sizes[0] in (1, 4)):
-        return f"{words}: three channels are wanted, red, green, blue"
-    return f"{words}: crop and resize first, e.g. with PIL.Image.resize(({size}, {size}))"
+        return f"{message}: convert to three channels, red, green, blue"
+    return f"{message}: crop and resize first, e.g. with PIL.Image.resize(({size}, {size}))"
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
     if image.mode != "RGB":
-        raise FastvaeError(f"expected a PIL image of mode RGB; got {image.mode}: image.convert('RGB') makes one")
+        raise FastvaeError(f"expected a PIL image of mode RGB; got {image.mode}: use image.convert('RGB')")
     if image.size != (size, size):
         width, height = image.size
         raise FastvaeError(
@@ -139,16 +141,18 @@ def _pixels(image: Image.Image, size: int) -> np.ndarray:
         )
     try:
         return np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:  # of a file that is read only now
+    except (OSError, ValueError, SyntaxError) as error:  # PIL reads the file only now
         raise FastvaeError(f"a PIL image cannot be read: {error}") from error
 
 
 def _tensor(array: np.ndarray) -> Tensor:
     if isinstance(array, np.ma.MaskedArray):
-        raise FastvaeError("expected an array without a mask: fill it first, with array.filled(...)")
+        raise FastvaeError(
+            "expected an array without a mask; got a masked array: fill it first, with array.filled(...)"
+        )
     if array.dtype.kind not in "fui" or array.dtype.itemsize > 8:
         raise FastvaeError(f"expected an array of uint8 or floats; got {array.dtype}")
-    # Read-only and backwards arrays, and fields of records, are ordinary for NumPy, and not for torch.
+    # NumPy supports read-only arrays, negative strides and fields of records; torch does not.
     steps = all(stride >= 0 and stride % array.dtype.itemsize == 0 for stride in array.strides)
     usable = array.flags.writeable and steps and array.dtype.isnative
     return torch.from_numpy(array if usable else array.astype(array.dtype.newbyteorder("="), copy=True))
@@ -157,14 +161,14 @@ def _tensor(array: np.ndarray) -> Tensor:
 def _check_range(images: Tensor) -> None:
     if not images.numel():
         return
-    # In pieces, as torch copies what is not contiguous.
+    # In pieces, since torch makes a copy of tensors that are not contiguous.
     bounds = [bound.item() for piece in images.split(1024) for bound in piece.aminmax()]
     if all(abs(bound) <= 1 + _TOLERANCE for bound in bounds):  # false for NaN
         return
     if any(math.isnan(bound) for bound in bounds):
-        raise FastvaeError("the images hold NaN: expected floats in [-1, 1]")
+        raise FastvaeError("expected floats in [-1, 1]; the images hold NaN")
     low, high = min(bounds), max(bounds)
-    words = f"expected floats in [-1, 1]; got values from {low:.4g} to {high:.4g}"
+    message = f"expected floats in [-1, 1]; got values from {low:.4g} to {high:.4g}"
     if low >= 0 and 1.5 < high <= 255:
-        raise FastvaeError(f"{words}, which look like 0..255: pass them as uint8, or images / 127.5 - 1")
-    raise FastvaeError(f"{words}: scale or clamp them first")
+        raise FastvaeError(f"{message}, which look like 0..255: pass them as uint8, or images / 127.5 - 1")
+    raise FastvaeError(f"{message}: scale or clamp them first")

@@ -1,1 +1,1 @@
-"""How long a trained VAE takes to answer on this machine: what `fastvae latency` measures."""
+"""Measures the latency of a trained VAE on this machine, for `fastvae latency`."""

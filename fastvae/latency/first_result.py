@@ -1,7 +1,7 @@
-"""A process that loads a VAE and answers once, and then says how long that took: what `start` starts.
+"""A process that loads a VAE, reconstructs one batch and prints how long that took. `start` runs it.
 
-`python -m fastvae.latency.first_result BEGAN RUN BATCH KIND DEVICE`, where BEGAN is `time.time()` of whoever starts it
-and KIND is "accelerated" or "plain". Its last line is JSON: the measured fields of `fastvae.latency.start.Start`.
+`python -m fastvae.latency.first_result BEGAN RUN BATCH KIND DEVICE`, where BEGAN is the caller's `time.time()` at the
+start and KIND is "accelerated" or "plain". Its last line is JSON: the measured fields of `fastvae.latency.start.Start`.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
-    """Answers once; the imports are part of what is timed."""
+    """Reconstructs one batch; the imports are timed too."""
     began, run, batch, kind, device = float(arguments[0]), arguments[1], int(arguments[2]), *arguments[3:]
     import torch
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     with torch.inference_mode():
         model.reconstruct(torch.zeros(batch, 3, vae.image_size, vae.image_size, device=device)).cpu()
     done = time.time()
-    found = {
+    result = {
         "import_s": imported - began,
         "load_s": loaded - imported,
         "accelerate_s": made - loaded,
@@ -36,15 +36,15 @@ def main(arguments: list[str]) -> None:
         "peak_mib": peak_mib(),
         "peak_gpu_mib": torch.cuda.max_memory_reserved() / 2**20 if device == "cuda" else None,
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever held, in MiB."""
+    """Peak memory of this process, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
-        return int(found[1]) / 2**10
-    # Not on Linux, where this starts at the peak of the process that started this one. Bytes on macOS, else KiB.
+    if status.exists() and (match := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(match[1]) / 2**10
+    # Not used on Linux, where it starts at the peak of the parent process. Bytes on macOS, else KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -1,4 +1,4 @@
-"""Latencies of the accelerated VAE beside the plain one, in turns."""
+"""Latencies of the accelerated and the plain VAE, measured alternately."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from fastvae.inference.accelerated import BOUNDS, AcceleratedVAE
 from fastvae.inference.agreement import largest_error
 from fastvae.models import VAE
 
-# Calls of a turn. The first ones bring weights back into the caches and wait for the other's threads to go to sleep:
-# they are not counted.
+# Calls per turn. The first ones are not timed: they bring the weights back into the caches, while the other module's
+# threads go to sleep.
 _UNTIMED, _TIMED = 2, 5
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one module, in milliseconds, from a call to its results being there."""
+    """Latency of one module in milliseconds, from the call until its results are available."""
 
     p50_ms: float
     p95_ms: float
@@ -34,8 +34,8 @@ class Cell:
     """One verb for one batch size.
 
     Attributes:
-        error: of the accelerated results against the plain ones, of the largest value.
-        speedup: the plain median over the accelerated one.
+        error: largest difference between accelerated and plain results, relative to the largest value.
+        speedup: plain median over accelerated median.
     """
 
     verb: str
@@ -50,7 +50,7 @@ class Cell:
 
 
 def latency(seconds: list[float], batch: int) -> Latency:
-    """Percentiles, interpolated, and images a second at the median."""
+    """Interpolated percentiles, and images per second at the median."""
     p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99]).tolist()
     return Latency(round(p50, 4), round(p95, 4), round(p99, 4), round(1e3 * batch / p50, 1), len(seconds))
 
@@ -62,17 +62,17 @@ def measure(
     batches: tuple[int, ...],
     seconds: float,
 ) -> Iterator[Cell]:
-    """Every verb at every batch size, one after the other.
+    """Measures every verb at every batch size.
 
     Args:
-        vae: the plain module, in eval mode on the same device; runs eager, in channels_last, in which it is left.
+        vae: the plain module, in eval mode on the same device. It runs eagerly and is converted to channels_last.
         accelerated: made from it.
         verbs: methods of both: encode, decode, reconstruct.
-        batches: images a call.
-        seconds: for a cell; at least two turns of each, of five timed calls, are done.
+        batches: images per call.
+        seconds: per cell; at least two turns of each module, of five timed calls, are done.
 
     Raises:
-        FastvaeError: the accelerated results are further off than they may be, or a batch does not fit into memory.
+        FastvaeError: the error of the accelerated results is above the limit, or a batch does not fit into memory.
     """
     vae = vae.to(memory_format=torch.channels_last)
     for verb in verbs:
@@ -90,7 +90,9 @@ def _measure(vae: VAE, accelerated: AcceleratedVAE, verb: str, batch: int, secon
     calls = {"accelerated": _call(accelerated, verb, x), "plain": _call(vae, verb, x)}
     error, bound = largest_error(calls["accelerated"](), calls["plain"]()), BOUNDS[accelerated.dtype]
     if not error <= bound:
-        raise FastvaeError(f"{verb} of {batch}: the accelerated results are {error:.2g} off, above {bound:g}")
+        raise FastvaeError(
+            f"{verb} of {batch}: results must be within {bound:g} of the plain ones; they are {error:.2g} off"
+        )
     samples = _in_turns(calls, seconds)
     return Cell(verb, batch, latency(samples["accelerated"], batch), latency(samples["plain"], batch), error)
 
@@ -108,10 +110,10 @@ def _call(model: VAE | AcceleratedVAE, verb: str, x: Tensor) -> Callable[[], lis
 
     def call() -> list[Tensor]:
         with torch.inference_mode():
-            found = run(x)
+            result = run(x)
         if x.is_cuda:
-            torch.cuda.synchronize()  # the caller waits for results
-        return list(found) if isinstance(found, tuple) else [found]
+            torch.cuda.synchronize()  # latency includes waiting for the results
+        return list(result) if isinstance(result, tuple) else [result]
 
     return call
 

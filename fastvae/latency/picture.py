@@ -1,4 +1,4 @@
-"""Latency against batch, accelerated and plain."""
+"""Plots latency against batch size, accelerated and plain."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from fastvae.latency.measure import Cell
 
 
 def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
-    """Writes a PNG with a panel for each verb: medians as lines, up to the 99th percentile as bands.
+    """Writes a PNG with a panel for each verb: medians as lines, with bands up to the 99th percentile.
 
     Raises:
-        FastvaeError: matplotlib is not installed, or it cannot be written.
+        FastvaeError: matplotlib is not installed, or the file cannot be written.
     """
     plt = pyplot()
     verbs = list(dict.fromkeys(cell.verb for cell in cells))
@@ -23,12 +23,17 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
         of_verb = sorted((cell for cell in cells if cell.verb == verb), key=lambda cell: cell.batch)
         batches = [cell.batch for cell in of_verb]
         for name, colour in (("plain", "0.45"), ("accelerated", "tab:orange")):
-            found = [getattr(cell, name) for cell in of_verb]
-            panel.plot(batches, [f.p50_ms for f in found], "o-", color=colour, markersize=4, label=name)
+            latencies = [getattr(cell, name) for cell in of_verb]
+            panel.plot(batches, [latency.p50_ms for latency in latencies], "o-", color=colour, markersize=4, label=name)
             panel.fill_between(
-                batches, [f.p50_ms for f in found], [f.p99_ms for f in found], color=colour, alpha=0.2, linewidth=0
+                batches,
+                [latency.p50_ms for latency in latencies],
+                [latency.p99_ms for latency in latencies],
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
             )
-        panel.set(xscale="log", yscale="log", title=verb, xlabel="images a call")
+        panel.set(xscale="log", yscale="log", title=verb, xlabel="images per call")
         panel.set_xticks(batches, [str(batch) for batch in batches])
         panel.minorticks_off()
         panel.grid(alpha=0.3, which="both", linewidth=0.5)

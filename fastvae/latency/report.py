@@ -1,4 +1,4 @@
-"""What was measured, as text and as JSON."""
+"""The measurements as text and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,7 +32,7 @@ def _columns(latency: Latency) -> str:
 
 
 def starts_table(starts: Sequence[Start]) -> str:
-    """From a process's start to its first result, in seconds; and its memory."""
+    """Seconds from the start of a process to its first result, and its peak memory."""
     lines = [
         f"{'first result, s':<25} {'batch':>5} {'import':>7} {'load':>7} {'accelerate':>10} {'call':>7} {'total':>7}"
         f"   {'peak memory':>11}"
@@ -46,13 +46,13 @@ def starts_table(starts: Sequence[Start]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **about: Any) -> None:
-    """Everything as JSON, after what it is about.
+def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **metadata: Any) -> None:
+    """Writes the metadata and all measurements as JSON.
 
     Raises:
-        FastvaeError: it cannot be written.
+        FastvaeError: the file cannot be written.
     """
-    values = about | {
+    values = metadata | {
         "cells": [asdict(cell) | {"speedup": round(cell.speedup, 3)} for cell in cells],
         "starts": [asdict(start) for start in starts],
     }

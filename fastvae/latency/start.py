@@ -1,4 +1,4 @@
-"""From nothing to the first result, and the memory that it takes: each in a process of its own."""
+"""Time from the start of a process to its first result, and its peak memory; each measured in a new process."""
 
 import json
 import os
@@ -20,15 +20,15 @@ class Start:
     """A process from its start to its first reconstruction, in seconds.
 
     Attributes:
-        name: for people.
+        name: human-readable.
         batch: images of the first call.
         import_s: Python, torch and fastvae.
         load_s: `fastvae.load`, with the modules that it imports.
-        accelerate_s: `VAE.accelerate`, what it compiles included; for the plain module, channels_last.
-        first_call_s: the first reconstruction, until its result is in the host's memory.
-        total_s: all of it.
-        peak_mib: memory of the process at its largest.
-        peak_gpu_mib: what torch reserved of the GPU's, None on a CPU.
+        accelerate_s: `VAE.accelerate` with its compilation; for the plain module, conversion to channels_last.
+        first_call_s: the first reconstruction, until its result is in host memory.
+        total_s: the sum.
+        peak_mib: peak memory of the process.
+        peak_gpu_mib: peak GPU memory that torch reserved; None on a CPU.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Start:
 
 
 def planned(batches: tuple[int, ...]) -> list[tuple[str, int]]:
-    """Names and batches of what `measure_starts` starts: one image with an empty cache, too, the largest for memory.
+    """Names and batch sizes that `measure_starts` measures: one image, and the largest batch for its memory.
 
-    The first one that is accelerated finds the cache empty and leaves it warm.
+    The first accelerated start finds the cache empty and fills it.
     """
     plan = [("plain", 1), ("accelerated, empty cache", 1), ("accelerated, warm cache", 1)]
     if (many := max(batches)) > 1:
@@ -54,11 +54,11 @@ def planned(batches: tuple[int, ...]) -> list[tuple[str, int]]:
 
 
 def measure_starts(run: str | Path, batches: tuple[int, ...], device: str) -> Iterator[Start]:
-    """What is planned, one after the other.
+    """Measures the planned starts, one after the other.
 
     Args:
-        run: as `fastvae.load` takes it.
-        batches: images a call; the largest counts.
+        run: as for `fastvae.load`.
+        batches: images per call; only the largest is used, beside 1.
         device: "cpu" or "cuda".
 
     Raises:
@@ -70,10 +70,10 @@ def measure_starts(run: str | Path, batches: tuple[int, ...], device: str) -> It
 
 
 def measure_start(name: str, run: str | Path, batch: int, device: str, cache: Path) -> Start:
-    """One process, which keeps what it compiles in the folder `cache`.
+    """Measures one process, whose compilation caches are in the folder `cache`.
 
     Raises:
-        FastvaeError: it failed.
+        FastvaeError: the process failed.
     """
     command = [sys.executable, "-m", "fastvae.latency.first_result"]
     kind = name.partition(",")[0]
@@ -81,7 +81,7 @@ def measure_start(name: str, run: str | Path, batch: int, device: str, cache: Pa
     arguments = [str(time.time()), str(run), str(batch), kind, device]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, errors="replace", env=env)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise FastvaeError(f"the process that should show how long a start takes ({name}, {batch}) failed: {said[-1]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Start(name, batch, **{k: v if v is None else round(v, 3) for k, v in found.items()})
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise FastvaeError(f"the process that measures a start ({name}, batch {batch}) failed: {lines[-1]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    return Start(name, batch, **{k: v if v is None else round(v, 3) for k, v in result.items()})

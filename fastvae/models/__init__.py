@@ -1,4 +1,4 @@
-"""Encoder, decoder, critic and the VAE made of the first two."""
+"""The networks: encoder, decoder, critic, and the VAE of encoder and decoder."""
 
 from fastvae.models.critic import Critic
 from fastvae.models.decoder import Decoder

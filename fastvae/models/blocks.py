@@ -1,4 +1,4 @@
-"""The blocks that encoder, decoder and critic share."""
+"""Building blocks of encoder, decoder and critic."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Conv3x3 = Callable[[int, int], nn.Module]
 
 
 def zero_padded_conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3 convolution with zero padding. No bias: the batch normalisation that follows subtracts it again."""
+    """3x3 convolution with zero padding. No bias, since the batch normalisation after it would cancel it."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
@@ -52,17 +52,17 @@ class DownsamplingStage(nn.Sequential):
         return self.after_convolution(self[0](x), batches)
 
     def after_convolution(self, x: Tensor, batches: int = 1) -> Tensor:
-        """What follows the first convolution: [B, O, H/2, W/2] -> the same."""
+        """Everything after the first convolution: [B, O, H/2, W/2] -> the same shape."""
         _, norm, activation, block = self
         return block(activation(norm(x, batches)), batches)
 
 
 def stage_widths(width: int) -> tuple[int, int, int, int]:
-    """Channels of the four stages, from the image inwards: width x (1, 2, 4, 8)."""
+    """Channels of the four stages, starting at the image: width x (1, 2, 4, 8)."""
     return (width, 2 * width, 4 * width, 8 * width)
 
 
 def check_image_size(image_size: int) -> None:
-    """Raises ValueError unless four halvings of the image size leave a whole map."""
+    """Raises ValueError unless the image size can be halved four times."""
     if image_size < 16 or image_size % 16:
         raise ValueError(f"image_size must be a multiple of 16, 16 or more; got {image_size}")

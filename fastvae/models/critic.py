@@ -1,4 +1,4 @@
-"""The Wasserstein critic, which looks at the loss network's first feature map."""
+"""The Wasserstein critic, whose input is the loss network's first feature map."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_wid
 
 
 class Critic(nn.Module):
-    """Four downsampling stages, then one convolution over what is left of the map to a single number.
+    """Four downsampling stages, then one convolution over the remaining map to a single number.
 
     Source: Hou et al., section 3.2: no sigmoid, as in WGAN; the input is relu1_1 of the loss network.
 
     Args:
         image_size: height and width of the input map, a multiple of 16.
-        width: channels of the first stage; the next ones have 2, 4 and 8 times as many.
+        width: channels of the first stage; later stages have 2, 4 and 8 times as many.
         in_channels: channels of the input, 64 for relu1_1 of VGG-19.
     """
 
@@ -31,16 +31,16 @@ class Critic(nn.Module):
         return self._score(self.stages(features))
 
     def forward_pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward(real), forward(fake)`, in training too: each side is normalised by statistics of its own.
+        """`forward(real), forward(fake)`, also in training: each side is normalised by its own batch statistics.
 
-        They share every kernel but the first convolution's, whose maps would have to be copied into one tensor first,
-        and whose gradient only one side wants.
+        Both sides share one kernel per operation, except for the first convolution: its inputs would have to be copied
+        into one tensor first, and only one side needs a gradient.
 
         Args:
             real, fake: features [B, in_channels, H, W].
 
         Returns:
-            One number per image for either side, [B] each.
+            One number per image for each side, [B] each.
         """
         first, *others = self.stages
         x = first.after_convolution(torch.cat([first[0](real), first[0](fake)]), batches=2)

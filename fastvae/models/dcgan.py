@@ -1,8 +1,8 @@
-"""DCGAN's two networks: what the GANs that the paper compares with are made of.
+"""The two networks of DCGAN, used by the GANs that the paper compares with.
 
 Source: Radford, Metz and Chintala 2016 (arXiv:1511.06434), sections 3 and 4: strided convolutions in place of pooling,
-BN everywhere but at the image and at the number, ReLU in the generator, LeakyReLU of slope 0.2 in the discriminator,
-weights drawn from N(0, 0.02^2).
+BN everywhere except at the image and at the output number, ReLU in the generator, LeakyReLU of slope 0.2 in the
+discriminator, weights drawn from N(0, 0.02^2).
 """
 
 import torch
@@ -39,13 +39,13 @@ class DcganGenerator(nn.Module):
         return self.layers(z[:, :, None, None])
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images [count, 3, H, W] in [-1, 1] from draws of the prior N(0, I); as `VAE.sample`."""
+        """Images [count, 3, H, W] in [-1, 1] decoded from samples of the prior N(0, I); as `VAE.sample`."""
         weight = self.layers[0].weight
         return self(torch.randn(count, self.latent, generator=generator, device=weight.device, dtype=weight.dtype))
 
 
 class DcganDiscriminator(nn.Module):
-    """Image -> one number: four convolutions of stride 2, then one over what is left of the map; no sigmoid.
+    """Image -> one number: four convolutions of stride 2, then one over the remaining map; no sigmoid.
 
     Args:
         image_size: height and width of the images, a multiple of 16.
@@ -67,9 +67,9 @@ class DcganDiscriminator(nn.Module):
         """Images [B, 3, H, W] in [-1, 1] -> one number each, [B], float32 at least.
 
         Args:
-            images: what is judged.
+            images: real or generated.
             batches: as in `BatchNorm2d`.
-            layer: 1 to 4, to have the output of that convolution before its BN: [B, C, H / 2^layer, W / 2^layer].
+            layer: 1 to 4 to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
         """
         x = self.convs[0](images)
         for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):

@@ -22,7 +22,7 @@ def _upsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class Decoder(nn.Module):
-    """Linear layer to a small map, four times nearest x2 and a replication-padded 3x3 convolution, tanh.
+    """Linear layer to a small map, then four times nearest x2 upsampling and replication-padded 3x3 convolution, tanh.
 
     Source: Hou et al., section 3.2 and figure 2. Every stage but the last is followed by BN, LeakyReLU and a
     residual block.
@@ -49,6 +49,6 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
         x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
-        # Compiled for the CPU the next convolution would otherwise choose a layout that every later one copies.
+        # Otherwise, compiled for the CPU, the next convolution chooses a layout that every later one has to copy.
         x = x.contiguous(memory_format=torch.channels_last)
         return torch.tanh(self.to_image(self.stages(x)))

@@ -13,7 +13,7 @@ class Encoder(nn.Module):
 
     Args:
         image_size: height and width of the images, a multiple of 16.
-        width: channels of the first stage; the next ones have 2, 4 and 8 times as many.
+        width: channels of the first stage; later stages have 2, 4 and 8 times as many.
         latent: dimensions of z.
     """
 

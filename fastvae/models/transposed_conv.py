@@ -1,16 +1,16 @@
-"""Transposed convolution as the GANs' generator uses it: torch's, and on a 1x1 map the matrix product that it is."""
+"""Transposed convolution for the GANs' generator, computed as a matrix product on a 1x1 map."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class TransposedConv2d(nn.ConvTranspose2d):
-    """torch's, for square kernels without output padding, dilation or groups.
+    """`nn.ConvTranspose2d` for square kernels, without output padding, dilation or groups.
 
-    From a 1x1 map every output pixel is one product of the input with the kernel's weight at that place. Computed as
-    a matrix product, the result is in channels_last wherever the weight is, as torch predicts; of the transposed
-    convolution itself torch's compiler predicts other strides than cuDNN returns, since those of a 1x1 map mean
-    nothing, and compiled training fails in the backward pass.
+    For a 1x1 map each output pixel is one product of the input with the kernel's weight at that position. As a matrix
+    product, the result is in channels_last whenever the weight is, as torch predicts. For the transposed convolution
+    itself torch's compiler predicts other strides than cuDNN returns, since the strides of a 1x1 map are arbitrary, and
+    compiled training fails in the backward pass.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool = True):
@@ -21,7 +21,7 @@ class TransposedConv2d(nn.ConvTranspose2d):
         if x.shape[2:] != (1, 1):
             return super().forward(x)
         kernel, padding = self.kernel_size[0], self.padding[0]
-        used = slice(padding, kernel - padding)  # the rest of the kernel falls outside the output
+        used = slice(padding, kernel - padding)  # the rest of the kernel is outside the output
         weight = self.weight[:, :, used, used].permute(2, 3, 1, 0)  # [H', W', O, I], a view of a channels_last weight
         bias = None if self.bias is None else self.bias.repeat(weight.shape[0] * weight.shape[1])
         y = F.linear(x.flatten(1), weight.flatten(0, 2), bias)

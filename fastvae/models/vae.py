@@ -1,4 +1,4 @@
-"""The VAE of section 3.2: encoder and decoder behind four verbs. `fastvae.VAE` adds what its users want besides."""
+"""The VAE of section 3.2 as a plain module. `fastvae.VAE` adds loading, saving and acceleration."""
 
 import operator
 
@@ -14,18 +14,18 @@ class VAE(nn.Module):
 
     Args:
         image_size: height and width of the images in pixels, a multiple of 16.
-        width: channels of the widest-resolution stage.
+        width: channels of the stage with the highest resolution.
         latent: dimensions of z.
 
     Raises:
-        ValueError: image_size is not a multiple of 16, or a number is not a whole one above 0.
+        ValueError: image_size is not a multiple of 16, or a number is not a positive integer.
     """
 
     def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
         super().__init__()
         for name, value in {"image_size": image_size, "width": width, "latent": latent}.items():
             if not (hasattr(value, "__index__") and operator.index(value) > 0):
-                raise ValueError(f"VAE expects {name} as a whole number above 0; got {value!r}")
+                raise ValueError(f"VAE expects {name} as a positive integer; got {value!r}")
         self.image_size, self.width, self.latent = image_size, width, latent
         self.encoder = Encoder(image_size, width, latent)
         self.decoder = Decoder(image_size, width, latent)
@@ -34,7 +34,7 @@ class VAE(nn.Module):
         """Images [B, 3, H, W], floats in [-1, 1] -> mean and log-variance of q(z|x), each [B, latent].
 
         Raises:
-            ValueError: the shape or the dtype is another one.
+            ValueError: the shape or the dtype is wrong.
         """
         self._check(images)
         return self.encoder(images)
@@ -43,7 +43,7 @@ class VAE(nn.Module):
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1].
 
         Raises:
-            ValueError: the shape is another one.
+            ValueError: the shape is wrong.
         """
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"decode expects z of shape [B, {self.latent}]; got {list(z.shape)}")
@@ -54,7 +54,7 @@ class VAE(nn.Module):
         return self.decode(self.encode(images)[0])
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images [count, 3, H, W] in [-1, 1], decoded from draws of the prior N(0, I).
+        """Images [count, 3, H, W] in [-1, 1], decoded from samples of the prior N(0, I).
 
         Args:
             count: how many, >= 0.

@@ -1,4 +1,4 @@
-"""The replication-padded convolution for torch models: as a module, and swapped into a model that exists."""
+"""The replication-padded convolution for torch models: as a module, and swapped into an existing model."""
 
 from fastvae.nn.replication_conv import ReplicationConv2d
 from fastvae.nn.swap import SwapReport, swap_

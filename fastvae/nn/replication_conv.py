@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastvae.kernels import replicate_conv2d
 
-# torch.fx cannot trace through the argument checks, so that it takes the call for one operation.
+# torch.fx cannot trace through the argument checks, so it must treat the call as one operation.
 torch.fx.wrap("_convolve")
 
 _TAKES = {
@@ -26,7 +26,7 @@ TAKES = (
 
 
 def unsupported(conv: nn.Conv2d) -> dict[str, Any]:
-    """The settings of a convolution that ReplicationConv2d does not have, by name; empty if it has them all."""
+    """The settings of a convolution that ReplicationConv2d does not support, by name; empty if it supports all."""
     return {name: getattr(conv, name) for name, values in _TAKES.items() if getattr(conv, name) not in values}
 
 
@@ -41,13 +41,12 @@ class ReplicationConv2d(nn.Conv2d):
         y = conv3x3(replication_pad(nearest_upsample(x)))
 
     A drop-in for `torch.nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate")`: same arguments
-    in the same order, same initial values from the same seed, same `state_dict` keys. Kernel size, padding and
-    padding mode may be left out, since there is one choice.
+    in the same order, same initial values for the same seed, same `state_dict` keys. Kernel size, padding and padding
+    mode may be omitted, since there is only one choice.
 
-    Exported (torch.export, ONNX, torch.jit) it is written down in torch's own operations, and under torch.func's
-    transforms it runs in them; a compiled transform, `torch.compile(torch.func.grad(...))`, raises. Otherwise it is
-    differentiable once, in reverse: a gradient penalty, which differentiates twice, and torch.autograd.forward_ad need
-    torch's own class.
+    Exported (torch.export, ONNX, torch.jit) and under torch.func's transforms it consists of torch's own operations; a
+    compiled transform, `torch.compile(torch.func.grad(...))`, raises. Otherwise it supports first-order reverse-mode
+    differentiation: a gradient penalty, which differentiates twice, and torch.autograd.forward_ad need torch's class.
 
     Args:
         in_channels, out_channels: channel counts, > 0.
@@ -94,7 +93,7 @@ class ReplicationConv2d(nn.Conv2d):
             device,
             dtype,
         )
-        # Checked afterwards, on what torch has made of integers and pairs; what torch itself refuses, it explains.
+        # Checked afterwards, when torch has expanded integers to pairs and rejected what it does not support itself.
         if wrong := unsupported(self):
             raise ValueError(f"{TAKES}; got {as_arguments(wrong)}: use torch.nn.Conv2d for that")
         if upsample not in (1, 2):
@@ -104,12 +103,12 @@ class ReplicationConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, upsample * H, upsample * W]; without B if upsample is 1.
 
-        This and not `forward`, because code that computes a weight of its own (low-rank adapters, equalised learning
-        rates) calls this method of a convolution with it.
+        Overridden in place of `forward`, because code that computes its own weight (low-rank adapters, equalised
+        learning rates) calls this method.
         """
         if torch.jit.is_scripting():
             return _scripted(input, weight, bias, self.upsample)
-        else:  # in so many words, or torch.jit.script would compile this too
+        else:  # must be explicit, or torch.jit.script would compile this branch too
             return _convolve(input, weight, bias, self.upsample)
 
     def extra_repr(self) -> str:
@@ -119,14 +118,14 @@ class ReplicationConv2d(nn.Conv2d):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
-    # torch takes [C, H, W] for one image in a convolution, but for a batch of lines in an upsampling.
+    # For torch's convolution [C, H, W] is one image, but for its upsampling a batch of 1D signals.
     if x.dim() == 3 and upsample == 1:
         return replicate_conv2d(x.unsqueeze(0), weight, bias).squeeze(0)
     return replicate_conv2d(x, weight, bias, upsample=upsample)
 
 
 def _scripted(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
-    """The same in what torch.jit.script compiles."""
+    """The same, in operations that torch.jit.script can compile."""
     if upsample == 2:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
     return F.conv2d(F.pad(x, [1, 1, 1, 1], mode="replicate"), weight, bias)

@@ -1,4 +1,4 @@
-"""Puts ReplicationConv2d into a model that was built from torch's own modules."""
+"""Replaces replication-padded convolutions in a model built from torch's modules by ReplicationConv2d."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from fastvae.nn.replication_conv import TAKES, ReplicationConv2d, as_arguments, 
 
 
 class Swapped(NamedTuple):
-    """A layer that is a ReplicationConv2d now: its name in the model, and 2 if it took over an upsampling, else 1."""
+    """A layer that is now a ReplicationConv2d: its name in the model, and 2 if it absorbed an upsampling, else 1."""
 
     name: str
     upsample: int
 
 
 class Left(NamedTuple):
-    """A layer that stays as it was: its name in the model, "" for the model itself, and why."""
+    """A layer that was not replaced: its name in the model, "" for the model itself, and the reason."""
 
     name: str
     reason: str
@@ -28,7 +28,7 @@ class Left(NamedTuple):
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What `swap_` did, in the model's order. `print` it."""
+    """What `swap_` did, in the order of the model's layers; can be printed."""
 
     swapped: tuple[Swapped, ...]
     left: tuple[Left, ...]
@@ -51,29 +51,28 @@ class SwapReport:
 def swap_(model: nn.Module) -> SwapReport:
     """Replaces, in place, the replication-padded 3x3 convolutions of any torch model by ReplicationConv2d.
 
-    Outputs and gradients stay the same up to rounding, and so do the keys of the `state_dict`. The new modules hold
-    the very Parameter objects of the old ones, so that an optimiser made before goes on. Swap before
-    `torch.compile`, before registering hooks, and not where something differentiates twice (a gradient penalty).
+    Outputs and gradients stay the same up to rounding, and the keys of the `state_dict` do not change. The new modules
+    hold the same Parameter objects as the old ones, so an existing optimiser still works. Swap before `torch.compile`,
+    before registering hooks, and not in models that are differentiated twice (a gradient penalty).
 
-    Replaced is every `torch.nn.Conv2d` with kernel size 3, stride 1, padding 1, dilation 1, groups 1 and
-    `padding_mode="replicate"`. What stands directly before it in a `torch.nn.Sequential` goes with it: an
-    `nn.Upsample` or `nn.UpsamplingNearest2d` of scale factor 2 and mode nearest, and an `nn.ReplicationPad2d(1)`
-    before a convolution that does not pad itself. An `nn.Identity` takes the place of each, so that indices stay.
+    Every `torch.nn.Conv2d` with kernel size 3, stride 1, padding 1, dilation 1, groups 1 and `padding_mode="replicate"`
+    is replaced. It absorbs what comes directly before it in a `torch.nn.Sequential`: an `nn.Upsample` or
+    `nn.UpsamplingNearest2d` of scale factor 2 and mode nearest, and an `nn.ReplicationPad2d(1)` before a convolution
+    without padding. Each of those is replaced by an `nn.Identity`, so that indices stay the same.
 
-    Only Sequential, or a class derived from it with the same `forward`, says in which order its modules run; it is
-    taken to be called as a whole, not sliced or indexed. In a module with a `forward` of its own, an Upsample beside
-    a convolution may run after it, twice or never, so that it stays; there, write `ReplicationConv2d(...,
-    upsample=2)` into the code.
+    Only a Sequential, or a subclass with the same `forward`, defines the order in which its modules run; it is assumed
+    to be called as a unit, not sliced or indexed. In a module with its own `forward`, an Upsample beside a convolution
+    may run after it, twice or never, so it is not absorbed: write `ReplicationConv2d(..., upsample=2)` in the code.
 
     Args:
-        model: any module. One that is itself such a convolution is left and reported: only what is inside is replaced.
+        model: any module. If it is itself such a convolution, it is reported as not replaced: only submodules are.
 
     Returns:
-        Which layers were swapped, and which were left though they pad by replication, with the reason. Convolutions
-        with other padding are not mentioned.
+        Which layers were swapped, and which were not although they pad by replication, with the reason. Convolutions
+        with other padding are not listed.
 
     Raises:
-        ValueError: the model is compiled already.
+        ValueError: the model is already compiled.
     """
     if _is_compiled(model):
         raise ValueError(
@@ -107,14 +106,14 @@ def swap_(model: nn.Module) -> SwapReport:
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every slot, where `named_children` would give a module that fills two only once."""
+    """All (name, child) pairs; `named_children` would list a module with two names only once."""
     if isinstance(module, torch.jit.ScriptModule):
         return []
     return [(key, child) for key, child in module._modules.items() if child is not None]
 
 
 def _runs(module: nn.Module, uses: Counter) -> Iterator[list[nn.Module]]:
-    """Everything below a module, as lists of modules of which each takes the result of the one before it."""
+    """All submodules, as lists in which each module's input is the output of the one before it."""
     if _is_closed(module):
         return
     if _runs_in_order(module):
@@ -129,7 +128,8 @@ def _runs(module: nn.Module, uses: Counter) -> Iterator[list[nn.Module]]:
 
 def _flatten(sequential: nn.Sequential, uses: Counter) -> Iterator[nn.Module]:
     for _, child in _children(sequential):
-        # A hook on a nested Sequential sees what goes into it, and another use of it has something else before it.
+        # Not flattened: a nested Sequential with a hook, which sees its input, or with several uses, where what comes
+        # before it differs.
         if _runs_in_order(child) and uses[child] == 1 and not _why_not_bare(child):
             yield from _flatten(child, uses)
         else:
@@ -137,13 +137,13 @@ def _flatten(sequential: nn.Sequential, uses: Counter) -> Iterator[nn.Module]:
 
 
 def _runs_in_order(module: nn.Module) -> bool:
-    """Whether it is a Sequential, or of a class derived from it that leaves alone how it runs."""
+    """Whether it is a Sequential, or of a subclass that does not change how it runs."""
     kept = (getattr(type(module), name, None) is getattr(nn.Sequential, name) for name in ("forward", "__iter__"))
     return isinstance(module, nn.Sequential) and all(kept) and "forward" not in vars(module)
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    # torch.compile's wrapper by its only child: its class would cost the import of the compiler.
+    # torch.compile's wrapper is recognised by its child: comparing classes would import the compiler.
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
@@ -160,7 +160,7 @@ class _Swap(NamedTuple):
 
 
 def _decide(conv: nn.Conv2d, before: Sequence[nn.Module], uses: Counter) -> tuple[_Swap | None, dict[nn.Module, str]]:
-    """What becomes of a convolution that runs directly after `before`, and which modules stay for which reason."""
+    """How to swap a convolution that runs directly after `before`, if at all; modules that stay, with reasons."""
     wrong, pad = unsupported(conv), None
     if wrong and before and isinstance(before[-1], nn.ReplicationPad2d):
         *before, pad = before
@@ -168,7 +168,7 @@ def _decide(conv: nn.Conv2d, before: Sequence[nn.Module], uses: Counter) -> tupl
     elif conv.padding_mode != "replicate":
         return None, {}
     upsampling = before[-1] if before and _doubles(before[-1]) else None
-    # Written by hand, or swapped before: only an upsampling may still be missing.
+    # Already a ReplicationConv2d: only an upsampling may still be absorbed.
     done = isinstance(conv, ReplicationConv2d)
     if done and (upsampling is None or conv.upsample == 2):
         return None, {}
@@ -187,7 +187,7 @@ def _doubles(module: nn.Module) -> bool:
     return (
         type(module) in (nn.Upsample, nn.UpsamplingNearest2d)
         and module.scale_factor in (2, (2, 2))
-        # By the factor 2 both take the same pixels.
+        # For a factor of 2 both give the same pixels.
         and module.mode in ("nearest", "nearest-exact")
     )
 
@@ -196,7 +196,7 @@ def _why_not_swapped(conv: nn.Conv2d, wrong: dict, pad: nn.ReplicationPad2d | No
     if isinstance(conv, nn.LazyConv2d):
         return "has no weight yet; run the model once, then swap"
     if parametrize.is_parametrized(conv):
-        return "is parametrized: its weight is computed anew at each call"
+        return "is parametrized: its weight is computed at each call"
     if type(conv) not in (nn.Conv2d, ReplicationConv2d):
         return f"is a {type(conv).__name__}, which may do more than torch.nn.Conv2d"
     if wrong:
@@ -226,11 +226,11 @@ def _why_not_absorbed(module: nn.Module, conv: nn.Conv2d, uses: Counter) -> str:
 
 
 def _why_not_bare(module: nn.Module) -> str:
-    """What makes a call of this object more than its class's `forward`; empty if nothing does."""
+    """Why calling this object does more than its class's `forward`; empty if it does not."""
     if any(hooks for name, hooks in vars(module).items() if name.endswith("_hooks")):
         return "has hooks; swap before registering them"
     if "forward" in vars(module):
-        return "has a forward of its own, set on the object"
+        return "has its own forward, set on the object"
     return "is compiled already; swap first, then compile" if _is_compiled(module) else ""
 
 
@@ -256,11 +256,11 @@ def _why_not_opened(module: nn.Module) -> str:
 
 
 def _replacement(conv: nn.Conv2d, upsample: int) -> ReplicationConv2d:
-    # On "meta" nothing is allocated and no random number is drawn.
+    # On "meta" nothing is allocated and no random numbers are drawn.
     new = ReplicationConv2d(conv.in_channels, conv.out_channels, device="meta", upsample=upsample)
     new.weight, new.bias = conv.weight, conv.bias
     new.train(conv.training)
-    # Attributes that the model's own code has set on the module.
+    # Keep attributes that the model's code set on the module.
     for name, value in vars(conv).items():
         vars(new).setdefault(name, value)
     return new

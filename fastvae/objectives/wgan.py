@@ -21,7 +21,7 @@ from fastvae.ranges import above, at_least, require
 
 @dataclass(frozen=True)
 class WganOptions:
-    """Options of the WGAN. A step of training is a critic step; each has a batch of its own."""
+    """Options of the WGAN. A step of training is one critic step, on a new batch."""
 
     clip: float = 0.01  # largest absolute value of a critic's weight, > 0
     critic_steps: int = 5  # critic steps before each generator step, > 0
@@ -48,7 +48,7 @@ class Wgan(Dcgan):
 
     def __init__(self, options: WganOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
-        self.noise_size = 2 * model.latent  # the generator's step draws anew
+        self.noise_size = 2 * model.latent  # a step of the critic and one of the generator
 
     def passes(self, step: int) -> Sequence[Pass]:
         critic, generator = super().passes(step)

@@ -1,4 +1,4 @@
-"""The runs that figures and tables are made from: their models, what to call them, and whether they go together."""
+"""Opens the runs for figures and tables: loads and names their models, and checks that they can be compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Run:
     """One model of a run.
 
     Attributes:
-        path: as it was given.
+        path: as given.
         name: human-readable.
         model: a VAE, or the generator of a GAN.
     """
@@ -27,12 +27,12 @@ class Run:
 
     @property
     def vae(self) -> VAE | None:
-        """The model if it reconstructs; None for a GAN, which has no encoder."""
+        """The model if it is a VAE; None for a GAN, which has no encoder."""
         return self.model if isinstance(self.model, VAE) else None
 
     @property
     def trained(self) -> str:
-        """How long it was trained, "600 steps, 3 min"; "" if that is not known."""
+        """How long it was trained, as in "600 steps, 3 min"; "" if unknown."""
         if self.model.run is None:
             return ""
         seconds = self.model.run.losses.get("seconds")
@@ -40,74 +40,74 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Its name, and how long it was trained."""
+        """Its name and how long it was trained."""
         return ", ".join(filter(None, [self.name, self.trained]))
 
 
 def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
-    """The models of runs, in order, on the CPU; a multi-view run has several.
+    """The models of some runs, in order, on the CPU; a multi-view run has several.
 
     Args:
-        paths: of the runs, as `fastvae.load` takes them.
-        labels: a name for each model; where there are none, the first of these that tells all of them apart: the
-            system (VAE-WGAN), the recipe, the run's folder.
+        paths: of the runs, as for `fastvae.load`.
+        labels: a name for each model. Without labels: the systems (VAE-WGAN), the recipes or the runs' folders, the
+            first of these that are all different.
 
     Raises:
-        UsageError: there are no runs, or another number of labels than of models.
+        UsageError: there are no runs, or the number of labels is not that of the models.
         FastvaeError: as `fastvae.load`.
     """
     if not paths:
         raise UsageError("give one or more runs")
     models = [(path, name, model) for path in paths for name, model in load_samplers(path).items()]
     if labels and len(labels) != len(models):
-        raise UsageError(f"--labels names {len(labels)}, and there are {len(models)} models to name")
+        raise UsageError(f"expected a label for each of the {len(models)} models; --labels has {len(labels)}")
     names = list(labels) or _names([(name, model.run) for _, name, model in models])
     return [Run(path, name, model) for (path, _, model), name in zip(models, names, strict=True)]
 
 
 def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
-    """The same for what must encode, of one image size.
+    """The same for VAEs of one image size.
 
     Raises:
-        UsageError: also where one is a GAN, or they take images of different sizes.
+        UsageError: as `open_runs`; also if a model is a GAN, or the image sizes differ.
     """
     runs = open_runs(paths, labels)
     for run in runs:
         if run.vae is None:
             raise UsageError(
-                f"{run.path} is a GAN's run, which has no encoder: it cannot reconstruct or encode images, only "
-                "`fastvae figures samples` can show it"
+                f"expected a VAE; {run.path} is the run of a GAN, which has no encoder to reconstruct images: use "
+                "`fastvae figures samples`"
             )
     _check_one_size(runs)
     return runs
 
 
 def open_vae(path: str | Path) -> Run:
-    """The same for figures of a single model.
+    """The same for a single VAE.
 
     Raises:
-        UsageError: also where the run has several models.
+        UsageError: as `open_vaes`; also if the run has several models.
     """
     runs = open_vaes([path])
     if len(runs) > 1:
         raise UsageError(
-            f"{path} holds {len(runs)} views and this figure shows one: name it, as in {path}/{_view(runs)}"
+            f"this figure shows one model and {path} holds {len(runs)} views: name one, as in {path}/{_view(runs)}"
         )
     return runs[0]
 
 
 def open_for_table(paths: Sequence[str | Path], device: str) -> list[Run]:
-    """The models of runs of one image size, on a device, each under another name: its run's folder.
+    """The models of some runs of one image size, on a device, each with a name of its own: its run's folder.
 
     Raises:
-        UsageError: they are not of one image size.
+        UsageError: the image sizes differ.
         FastvaeError: as `fastvae.load`.
     """
     runs: list[Run] = []
     for path in paths:
         taken = {run.name for run in runs}
         for name, model in load_samplers(path, device=device).items():
-            # Two runs/*/checkpoints/step-00000600 would be told apart by nothing.
+            # Two runs/*/checkpoints/step-00000600 have the same folder name.
             runs.append(Run(path, f"{path}: {name}" if name in taken else name or str(path), model))
     _check_one_size(runs)
     return runs
@@ -117,7 +117,7 @@ def _check_one_size(runs: Sequence[Run]) -> None:
     paths = {run.model.image_size: run.path for run in runs}
     if len(paths) > 1:
         sizes = ", ".join(f"{path} takes {size}x{size}" for size, path in paths.items())
-        raise UsageError(f"these runs cannot be compared on the same images: {sizes} pixels; give runs of one size")
+        raise UsageError(f"these runs cannot be compared on the same images: {sizes} pixels; give runs of one image size")
 
 
 def _view(runs: Sequence[Run]) -> str:

@@ -1,4 +1,4 @@
-"""Whatever of a run draws images: its VAE, or the generator of a GAN."""
+"""The model of a run that draws images: a VAE, or the generator of a GAN."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,25 +33,25 @@ class Sampler(Protocol):
 
 
 class _Generator(DcganGenerator):
-    """A GAN's, with what is known of the training run that the weights come from."""
+    """The generator of a GAN, with a summary of its training run."""
 
     run: RunSummary | None = None
 
 
-# Images decoded at once: 64x64 ones at width 32 take 34 MB for every map of that size.
-_PIECE = 64
+# Images decoded at once. At 64x64 and width 32 each feature map of that size takes 34 MB.
+_BATCH = 64
 
 
 def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Images from the prior in pieces, so that memory does not grow with their number.
+    """Images from the prior in batches, so that memory use does not depend on their number.
 
-    All z are drawn at once on the CPU, as `model.sample(count)` there draws them: one seed gives the same images in
-    however many pieces, and models of one latent size get the same z.
+    All z are drawn at once on the CPU, as `model.sample(count)` does there, so the images do not depend on the batches,
+    and models of one latent size get the same z.
 
     Args:
-        model: what decodes.
-        count: images in all.
-        seed: of the draws, 0 to 2^63 - 1.
+        model: decodes.
+        count: number of images.
+        seed: of z, 0 to 2^63 - 1.
 
     Yields:
         uint8 [B, H, W, 3], B at most 64.
@@ -59,14 +59,14 @@ def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
     decode = model.decode if isinstance(model, VAE) else model
     weight = next(model.parameters())
     z = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(seed))
-    for piece in z.split(_PIECE):
+    for batch in z.split(_BATCH):
         with torch.inference_mode():
-            images = decode(piece.to(weight))
+            images = decode(batch.to(weight))
         yield finite_pixels(images)
 
 
 def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
-    """The `VAE` of a run, or the `DcganGenerator` of a GAN's run, in eval mode. Takes what `fastvae.load` takes.
+    """The `VAE` of a run, or the generator of a GAN's run, in eval mode. `path` is as for `fastvae.load`.
 
     Raises:
         FastvaeError: as `fastvae.load`.
@@ -87,7 +87,7 @@ def _sampler_of(file: Path, view: str | None, device: str) -> Sampler:
 
 
 def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler]:
-    """What draws images of a run, by name: the VAEs of `load_views`, or the generator of a GAN's run under its own.
+    """The models of a run by name: the VAEs of `load_views`, or the generator of a GAN's run under the run's name.
 
     Raises:
         FastvaeError: as `fastvae.load`.
@@ -102,7 +102,7 @@ def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler
 
 
 def load_views(path: str | Path, *, device: str = "cpu") -> dict[str, VAE]:
-    """The VAEs of a run by name: the run's own name, or RUN/VIEW for each view of a multi-view run.
+    """The VAEs of a run by name: the run's name, or RUN/VIEW for each view of a multi-view run.
 
     Raises:
         FastvaeError: as `fastvae.load`.

@@ -236,8 +236,8 @@ def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[
     with _opened(path) as file:
         stored = {plain: name for name in file.keys() if (plain := _WRAPPERS.sub("", name)).startswith(prefixes)}  # noqa: SIM118
         slices = {plain: file.get_slice(name) for plain, name in stored.items()}
-        found = {plain: (list(s.get_shape()), str(s.get_dtype())) for plain, s in slices.items()}
-        _check_same(path, found, expected)
+        headers = {plain: (list(s.get_shape()), str(s.get_dtype())) for plain, s in slices.items()}
+        _check_same(path, headers, expected)
         # Copied: safetensors returns memory maps, which would change with the file, or crash if it is truncated.
         return {plain: file.get_tensor(stored[plain]).to(like.dtype, copy=True) for plain, like in expected.items()}
 
@@ -286,17 +286,17 @@ def _check_format(path: Path, values: Any) -> None:
         )
 
 
-def _check_same(path: Path, found: Mapping[str, tuple[list[int], str]], expected: Mapping[str, Tensor]) -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in expected.items()}
-    differing = sorted(found.keys() ^ wanted.keys()) or [k for k in wanted if found[k][0] != wanted[k]]
+def _check_same(path: Path, headers: Mapping[str, tuple[list[int], str]], expected: Mapping[str, Tensor]) -> None:
+    shapes = {name: list(tensor.shape) for name, tensor in expected.items()}
+    differing = sorted(headers.keys() ^ shapes.keys()) or [k for k in shapes if headers[k][0] != shapes[k]]
     if differing:
         key = differing[0]
-        there = found[key][0] if key in found else "missing"
+        there = headers[key][0] if key in headers else "missing"
         raise FastvaeError(
-            f"{path} is of another architecture: expected {key} as {wanted.get(key, 'absent')}; it is {there}. Was its "
+            f"{path} is of another architecture: expected {key} as {shapes.get(key, 'absent')}; it is {there}. Was its "
             "config edited?"
         )
-    for name, (_, dtype) in found.items():
+    for name, (_, dtype) in headers.items():
         if dtype not in (_FLOATS if expected[name].dtype.is_floating_point else _INTEGERS):
             kind = str(expected[name].dtype).removeprefix("torch.")
             raise FastvaeError(f"{path} is damaged: {name} holds {dtype} where {kind} is expected")

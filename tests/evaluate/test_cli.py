@@ -181,7 +181,7 @@ def test_runs_of_one_name_and_of_other_sizes(data, models, tmp_path, capsys):
     assert names == ["first", f"{models[0]}: first"]
     assert evaluate(models[0], tmp_path / "small", *flags) == 2
     said = capsys.readouterr().err
-    assert f"{models[0]} takes 32x32, " in said and "small takes 16x16 pixels; give runs of one size" in said
+    assert "first takes 32x32" in said and "small takes 16x16 pixels; give runs of one image size" in said
     assert evaluate(tmp_path / "small", *flags) == 2
     assert "small makes images of 16x16 pixels and" in capsys.readouterr().err
 

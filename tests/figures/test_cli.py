@@ -60,7 +60,7 @@ def test_samples_of_vaes_and_gans(run, models, gan, tmp_path, drawn, capsys):
     panels, _, caption = drawn
     assert f"s.png written, {size[0]}x{size[1]} pixels" in capsys.readouterr().out
     assert [panel.pixels.shape for panel in panels] == [(2, 3, 32, 32, 3)] * 4
-    assert "seed 0. The same z at the same place in every panel." in caption
+    assert "seed 0. The same z at the same position in every panel." in caption
     # Some come from no run, so that there is no system or recipe to tell all of them apart by.
     assert [panel.heading.text for panel in panels] == ["run", "gan", "model-0", "model-1"]
     assert panels[0].heading.note.startswith("3 steps, ") and panels[2].heading.note == ""
@@ -126,7 +126,7 @@ def test_the_same_command_draws_the_same_picture(models, faces, tmp_path):
 def test_a_gan_has_no_encoder(gan, faces, tmp_path, capsys, verb):
     assert main(["figures", verb, str(gan), "--data", str(faces.path), "--out", str(tmp_path / "x.png")]) == 2
     said = capsys.readouterr().err
-    assert "is a GAN's run, which has no encoder" in said and len(said.splitlines()) == 1
+    assert "is the run of a GAN, which has no encoder" in said and len(said.splitlines()) == 1
 
 
 def test_runs_of_two_sizes(models, faces, tmp_path, capsys, drawn):
@@ -134,9 +134,9 @@ def test_runs_of_two_sizes(models, faces, tmp_path, capsys, drawn):
     fastvae.VAE(48, width=2, latent=6).save_pretrained(large)
     out = tmp_path / "x.png"
     assert main(["figures", "reconstructions", str(models[0]), str(large), "--data", "faces", "--out", str(out)]) == 2
-    assert "takes 48x48 pixels; give runs of one size" in capsys.readouterr().err
+    assert "takes 48x48 pixels; give runs of one image size" in capsys.readouterr().err
     assert main(["figures", "map", str(large), "--data", str(faces.path), "--out", str(out)]) == 2
-    assert "images of another size than the 48x48 pixels of" in capsys.readouterr().err
+    assert "needs images of 48x48 pixels" in capsys.readouterr().err
     figure("samples", models[0], large, out=out)
     assert drawn[0][1].heading.note == "48x48 pixels" and "among models of one latent size" in drawn[2]
 
@@ -146,7 +146,7 @@ def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsy
     monkeypatch.setattr(runs, "load_samplers", lambda path: views)
     assert [run.name for run in open_runs([tmp_path])] == ["five/a", "five/b"]
     assert main(["figures", "map", str(tmp_path), "--data", "faces", "--out", str(tmp_path / "m.png")]) == 2
-    assert "holds 2 views and this figure shows one: name it, as in" in capsys.readouterr().err
+    assert "holds 2 views: name one, as in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsy
     [
         (["sample", "RUN"], "no figure 'sample', did you mean 'samples'", 2),
         (["samples"], "give one or more runs", 2),
-        (["samples", "RUN", "--labels", "a", "b"], "--labels names 2, and there are 1 models", 2),
+        (["samples", "RUN", "--labels", "a", "b"], "expected a label for each of the 1 models; --labels has 2", 2),
         (["samples", "RUN", "--rows", "0"], "rows must be 1 or more; got 0", 2),
         (["samples", "RUN", "--rows", "99", "--columns", "99"], "must be 1024 or less; got 9801", 2),
         (["samples", "RUN", "--out", "x.gif"], "--out must end in .png, .jpg, .jpeg, .webp", 2),

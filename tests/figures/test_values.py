@@ -97,7 +97,7 @@ def test_the_assignment_is_a_permutation_and_beats_random_ones():
     assert sorted(order) == list(range(49))
 
     def cost(order):
-        return np.square(map.cells(7) - map.placed(points)[order]).sum()
+        return np.square(map.cells(7) - map.scaled(points)[order]).sum()
 
     assert cost(order) < min(cost(random.permutation(49)) for _ in range(50)) / 2
     swaps = [order.copy() for _ in range(200)]

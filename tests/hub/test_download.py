@@ -122,7 +122,7 @@ def _http(kind):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: _http(errors.RepositoryNotFoundError), "knows no such repository, or it is private"),
+        (lambda: _http(errors.RepositoryNotFoundError), "it does not exist, or it is private"),
         (lambda: _http(errors.GatedRepoError), "accept its terms"),
         (lambda: errors.LocalEntryNotFoundError("no connection"), r"could not be reached \(no connection\)"),
         (lambda: errors.OfflineModeIsEnabled("offline"), r"could not be reached \(offline\)"),
@@ -130,7 +130,7 @@ def _http(kind):
         (not_connected, r"could not be reached \(refused\)"),
         (lambda: TimeoutError(), r"could not be reached \(TimeoutError\)"),
         (lambda: RuntimeError("broken\npipe"), r"could not be reached \(broken\)"),
-        (lambda: errors.HFValidationError("no"), "no repository's name"),
+        (lambda: errors.HFValidationError("no"), "not a valid repository name"),
     ],
 )
 def test_what_goes_wrong_is_said(monkeypatch, make, words):

@@ -54,8 +54,8 @@ def test_limits_follow_from_the_run(vae):
     objective = vae.run.config["objective"]
     assert "stand-in" in limits(vae, config=vae.run.config | {"objective": objective | {"vgg": "random"}})
     assert "stand-in" not in limits(vae, config=vae.run.config | {"objective": objective | {"vgg": "caffe"}})
-    assert "5.00 times" not in limits(vae, losses={"epoch": 5.0, "kl": 50.0})
-    assert "saw its data 1.50 times" in limits(vae, losses={"epoch": 1.5})
+    assert "5.00 epochs" not in limits(vae, losses={"epoch": 5.0, "kl": 50.0})
+    assert "trained for 1.50 epochs" in limits(vae, losses={"epoch": 1.5})
     assert "8.0 nats" in limits(vae, losses={"kl": 8.0})
 
 

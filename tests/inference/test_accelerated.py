@@ -254,7 +254,7 @@ def test_a_batch_that_is_too_large(small):
         ({"batch_sizes": (1, 0)}, r"1 or more; got \(1, 0\)"),
         ({"batch_sizes": (2.0,)}, "1 or more"),
         ({"dtype": torch.int8}, "got torch.int8"),
-        ({"device": "meta"}, "accelerate runs on the CPU and on CUDA devices; got meta"),
+        ({"device": "meta"}, "expected a CPU or CUDA device; got meta"),
     ],
 )
 def test_bad_arguments(small, arguments, words):
@@ -279,7 +279,7 @@ def test_no_compiler_means_one_warning_and_the_same_results(small, monkeypatch, 
         library._loaded.cache_clear()
     assert first.backend == second.backend == "eager"
     assert [r.getMessage() for r in caplog.records] == [
-        "accelerate runs slower than it could: there is no C++ compiler (g++ or clang++)"
+        "accelerate falls back to torch's operations, which are slower: there is no C++ compiler (g++ or clang++)"
     ]
     pixels = of(small, 3)
     with torch.no_grad():

@@ -73,5 +73,5 @@ def test_without_larger_batches_one_is_enough():
 )
 def test_a_process_that_fails_is_quoted(tmp_path, monkeypatch, error, words):
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -9, "", error))
-    with pytest.raises(FastvaeError, match=rf"\(plain, 1\) failed: .*{words}"):
+    with pytest.raises(FastvaeError, match=rf"\(plain, batch 1\) failed: .*{words}"):
         list(start.measure_starts(tmp_path, (1,), "cpu"))

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
-from fastvae.models.batch_norm import _NormaliseParts
+from fastvae.models.batch_norm import _NormaliseBatches
 from fastvae.nn import ReplicationConv2d, swap_
 
 
@@ -35,7 +35,7 @@ def swapped() -> nn.Module:
 def normalised(x, weight, bias):
     parts = x.unflatten(0, (2, -1))
     variance, mean = torch.var_mean(parts.detach(), (1, 3, 4), correction=0, keepdim=True)
-    return _NormaliseParts.apply(parts, mean, variance, weight[:3, 0, 0, 0], bias[:3], 1e-5)
+    return _NormaliseBatches.apply(parts, mean, variance, weight[:3, 0, 0, 0], bias[:3], 1e-5)
 
 
 class Pair(nn.Module):

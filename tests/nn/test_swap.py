@@ -294,7 +294,7 @@ LEFT = {
     "old weight norm": (lambda: deprecated(nn.utils.weight_norm, conv()), "0", HOOKS),
     "old spectral norm": (lambda: deprecated(nn.utils.spectral_norm, conv()), "0", HOOKS),
     "hook": (lambda: hooked(conv()), "0", HOOKS),
-    "own forward": (lambda: with_own_forward(conv()), "0", "has a forward of its own, set on the object"),
+    "own forward": (lambda: with_own_forward(conv()), "0", "has its own forward, set on the object"),
     "compiled layer": (lambda: compiled(conv()), "0", COMPILED),
     "compiled block": (lambda: compiled(nn.Sequential(up(), conv())), "0", COMPILED),
     "compile's wrapper": (lambda: torch.compile(nn.Sequential(conv()), backend="eager"), "0", COMPILED),

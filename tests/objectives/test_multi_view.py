@@ -77,7 +77,7 @@ def test_a_view_must_be_named_and_exist(runs):
         fastvae.load(runs / "all")
     with pytest.raises(FastvaeError, match="has no view 'relu1_2', did you mean 'relu1_1'"):
         fastvae.load(runs / "all" / "relu1_2")
-    with pytest.raises(FastvaeError, match="holds no 'relu1_1': it is a run of one model"):
+    with pytest.raises(FastvaeError, match="has no view 'relu1_1': it is a run of one model"):
         fastvae.load(runs / "relu1_1" / "relu1_1")
 
 

@@ -39,12 +39,12 @@ def test_a_gan_draws_what_its_generator_makes_of_the_prior(gan):
 
 
 def test_a_gan_is_no_vae(gan):
-    with pytest.raises(FastvaeError, match="is a GAN's, which has no encoder: `fastvae generate`"):
+    with pytest.raises(FastvaeError, match="is a GAN, which has no encoder: `fastvae generate`"):
         fastvae.load(gan)
 
 
 def test_nothing_else_in_its_folder_is_taken_for_it(gan):
-    with pytest.raises(FastvaeError, match="holds no 'nothere': it is a run of one model"):
+    with pytest.raises(FastvaeError, match="has no view 'nothere': it is a run of one model"):
         load_sampler(gan / "nothere")
 
 

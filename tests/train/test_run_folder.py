@@ -237,7 +237,7 @@ def test_what_lies_in_the_place_of_a_run_s_own_is_refused_before_anything_is_wri
         (run / name).symlink_to(tmp_path / "nowhere")
     before = {path.name: path.lstat().st_mtime_ns for path in run.iterdir()}
     assert train("--resume", str(run), "--steps", "2") == 1
-    assert f"{run / name} is not a" in capsys.readouterr().err
+    assert f"or a valid link to one at {run / name}" in capsys.readouterr().err
     assert {path.name: path.lstat().st_mtime_ns for path in run.iterdir()} == before
 
 

@@ -1,1 +1,1 @@
-"""Inference on a CPU in C++ of our own, compiled for the processor at its first use; see `engine.cpp`."""
+"""Inference on a CPU in C++, compiled for the processor at the first use; see `engine.cpp`."""

@@ -1,5 +1,5 @@
-// Memory for filters, in huge pages where the system has them: what is read once a call, as much as the caches hold, comes
-// half as fast again when its addresses need not be looked up every 4 KiB.
+// Memory for filters, in huge pages if the system has them. Filters are read once per call and fill the caches; reading
+// them is 1.5 times as fast without an address translation for every 4 KiB.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace fastvae {
 
 class Arena {
   public:
-    // Zeros, on a cache line's boundary, for as long as the arena lives.
+    // Returns zeros, aligned to a cache line, which live as long as the arena.
     float* floats(size_t count) {
         const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
         if (bytes > left_) {
@@ -24,19 +24,19 @@ class Arena {
             void* chunk = std::aligned_alloc(HUGE, size);
             if (!chunk) throw std::bad_alloc();
 #if defined(__linux__)
-            madvise(chunk, size, MADV_HUGEPAGE);  // a wish: without it everything works, too
+            madvise(chunk, size, MADV_HUGEPAGE);  // only a hint
 #endif
             chunks_.emplace_back(static_cast<char*>(chunk), &std::free);
             next_ = static_cast<char*>(chunk), left_ = size;
         }
-        float* found = reinterpret_cast<float*>(next_);
+        float* result = reinterpret_cast<float*>(next_);
         next_ += bytes, left_ -= bytes;
-        std::fill(found, found + count, 0.0f);
-        return found;
+        std::fill(result, result + count, 0.0f);
+        return result;
     }
 
   private:
-    // What is never touched takes no memory, but for the rest of a last huge page.
+    // Untouched memory takes no physical pages, except for the rest of the last huge page.
     static constexpr size_t HUGE = size_t(2) << 20, CHUNK = size_t(32) << 20;
     std::vector<std::unique_ptr<char, decltype(&std::free)>> chunks_;
     char* next_ = nullptr;

@@ -1,4 +1,4 @@
-// Convolutions as they are defined, and the tile of outputs that every form computes.
+// Direct convolutions, and the register tile that all layers compute.
 #pragma once
 
 #include "arena.h"
@@ -9,10 +9,10 @@
 
 namespace fastvae {
 
-// acc[m] += sum over rows and k of x[m][row][k] * filters[row][k]: what is contiguous in x, columns and channels of one
-// row of the window, is one run. Never inlined: what else the caller keeps would push sums out of the registers, and one
-// that goes through memory halves the speed. The order of a sum depends on nothing but the layer, so that a result does
-// not depend on the batch that its image is in, nor on the threads.
+// acc[m] += sum over rows and k of x[m][row][k] * filters[row][k]. Columns and channels of one row of the window are
+// contiguous in x and form one run. Never inlined: the caller's variables would push sums out of the registers, and a
+// sum that goes through memory halves the speed. The order of a sum depends only on the layer, so that results do not
+// depend on the rest of the batch or on the number of threads.
 template <int M>
 [[gnu::noinline]] void accumulate(const float* const* x, size_t row_stride, int rows, int run, const float* filters,
                                   Lanes (&acc)[M][2]) {
@@ -45,9 +45,9 @@ inline void with_count(int count, Body&& body) {
     }
 }
 
-// One set of filters of a direct convolution: from where in the input's window, to where in the output.
+// One set of filters of a direct convolution, with the positions of its first window and its first output.
 struct Filters {
-    float* packed;  // [outputs / OUTPUTS][rows][run][OUTPUTS], zeros behind the last output
+    float* packed;  // [outputs / OUTPUTS][rows][run][OUTPUTS], zeros after the last output
     float* bias;    // [outputs / OUTPUTS * OUTPUTS]
     int in_y, in_x, out_y, out_x;
 };
@@ -74,7 +74,7 @@ struct Direct {
         filters.push_back(f);
     }
 
-    // Outputs [first, last) of a block of OUTPUTS channels; pixels are counted through rows and images.
+    // Computes pixels [first, last) of a block of OUTPUTS channels; pixels are counted through rows and images.
     void run_block(const Filters& f, int block, int first, int last) const {
         const float* packed = f.packed + size_t(block) * rows * run() * OUTPUTS;
         const Lanes bias[2] = {load(&f.bias[block * OUTPUTS]), load(&f.bias[block * OUTPUTS + LANES])};

@@ -1,5 +1,5 @@
-// A network of convolutions on feature maps, run by a pool of threads. Built layer by layer through the functions at the
-// end, which fastvae/native/engine.py calls; it knows nothing of the VAE. One run at a time: others wait.
+// A network of convolutions on feature maps, run by a pool of threads. It is built layer by layer through the functions
+// at the end, which engine.py calls, and knows nothing about the VAE. One run at a time; others wait.
 
 #include "pool.h"
 #include "to_image.h"
@@ -11,16 +11,16 @@
 
 namespace fastvae {
 
-// Pixels that enter: element (image, channel, y, x) is at the strides' offset.
+// Input pixels: element (image, channel, y, x) is at the offset that the strides give.
 struct Input {
     const void* from;
     int64_t strides[4];
-    bool bytes;  // 0..255, which become -1..1; else floats as they are
+    bool bytes;  // uint8 in 0..255, scaled to -1..1; otherwise floats
 };
 
 using Layer = std::variant<Direct, Winograd<2>, Winograd<4>, ToImage>;
 
-// A task should last long against the microsecond that handing it out takes, and be one of several for each thread.
+// A task should take much longer than the microsecond that scheduling it costs, and each thread should get several.
 constexpr double SMALLEST_TASK = 4e5;  // multiplications
 constexpr int TASKS_PER_THREAD = 4;
 
@@ -32,8 +32,8 @@ class Engine {
     std::deque<Map> maps;
     std::deque<Layer> layers;
 
-    // What is to be run: the input is read into map `input_map`, then come the layers; a ToImage layer writes to `images`,
-    // and the maps `results`, of single pixels, go to `vectors`.
+    // One execution request: the input is read into map `input_map`, then the layers run. A ToImage layer writes to
+    // `images`; the maps `results`, of one pixel each, are copied to `vectors`.
     struct Run {
         const int* layers;
         int layer_count, input_map;
@@ -42,33 +42,34 @@ class Engine {
         const int* results;
         float* const* vectors;
         int result_count;
-        double* seconds;  // null, or where the times of reading in and of each layer are added up
+        double* seconds;  // null, or where the times of reading the input and of each layer are added
     };
 
-    void run(const Run& what, int batch) {
+    void run(const Run& request, int batch) {
         std::lock_guard<std::mutex> lock(mutex_);
         for (int first = 0; first < batch; first += images_at_a_time_) {
             const int count = std::min(images_at_a_time_, batch - first);
             reserve(count);
             std::vector<std::unique_ptr<Stage>> stages;
-            const int rows = count * maps[what.input_map].height;
-            add_ranges(stages, rows, 20.0 * maps[what.input_map].row(),
-                       [=, this](int from, int to, int) { read(what, first, from, to); });
-            for (int i = 0; i < what.layer_count; i++)
-                std::visit([&](auto& layer) { add_layer(stages, layer, what, first, count); }, layers[what.layers[i]]);
-            if (what.result_count)
+            const int rows = count * maps[request.input_map].height;
+            add_ranges(stages, rows, 20.0 * maps[request.input_map].row(),
+                       [=, this](int from, int to, int) { read(request, first, from, to); });
+            for (int i = 0; i < request.layer_count; i++)
+                std::visit([&](auto& layer) { add_layer(stages, layer, request, first, count); },
+                           layers[request.layers[i]]);
+            if (request.result_count)
                 add(stages, 1, [=, this](int, int) {
-                    for (int r = 0; r < what.result_count; r++) {
-                        Map& map = maps[what.results[r]];
+                    for (int r = 0; r < request.result_count; r++) {
+                        Map& map = maps[request.results[r]];
                         for (int b = 0; b < count; b++)
-                            std::memcpy(what.vectors[r] + size_t(first + b) * map.channels, map.at(b, 0, 0),
+                            std::memcpy(request.vectors[r] + size_t(first + b) * map.channels, map.at(b, 0, 0),
                                         sizeof(float) * map.channels);
                     }
                 });
             auto start = std::chrono::steady_clock::now();
             pool_.run(stages);
-            for (int i = 0; what.seconds && i <= what.layer_count; start = stages[i++]->ended)
-                what.seconds[i] += std::chrono::duration<double>(stages[i]->ended - start).count();
+            for (int i = 0; request.seconds && i <= request.layer_count; start = stages[i++]->ended)
+                request.seconds[i] += std::chrono::duration<double>(stages[i]->ended - start).count();
         }
     }
 
@@ -79,14 +80,14 @@ class Engine {
         stages.push_back(std::make_unique<Stage>(tasks, pool_.threads(), std::move(run)));
     }
 
-    // How many of so many alike pieces of work make a task: enough to last, as few as keep every thread busy.
+    // How many equal pieces of work make a task: enough to be worth scheduling, few enough to keep all threads busy.
     int pieces_per_task(int pieces, double multiplications_each) const {
         const int wanted = TASKS_PER_THREAD * pool_.threads();
         const int each = std::max((pieces + wanted - 1) / wanted, int(std::ceil(SMALLEST_TASK / multiplications_each)));
         return std::min(each, pieces);
     }
 
-    // Calls run(first, last) for ranges of all pieces.
+    // Adds a stage that calls run(first, last, thread) for ranges that cover all pieces.
     void add_ranges(Stages& stages, int pieces, double multiplications_each, std::function<void(int, int, int)> run) {
         const int each = pieces_per_task(pieces, multiplications_each);
         add(stages, (pieces + each - 1) / each, [=](int task, int thread) {
@@ -94,8 +95,8 @@ class Engine {
         });
     }
 
-    // Pieces are some of the pixels for one block of outputs. Where the maps are larger than the filters, a thread's are
-    // all blocks of its own pixels; else all pixels of its own blocks, whose filters then come into one cache alone.
+    // A piece is some pixels of one block of outputs. If the maps are larger than the filters, a thread computes all
+    // blocks of its pixels; otherwise all pixels of its blocks, so that each filter is read into one cache only.
     void add_layer(Stages& stages, Direct& layer, const Run&, int, int count) {
         const int pixels = count * layer.height * layer.width, tiles = (pixels + PIXELS - 1) / PIXELS;
         const int parts = layer.blocks() * int(layer.filters.size()), wanted = TASKS_PER_THREAD * pool_.threads();
@@ -113,13 +114,13 @@ class Engine {
         });
     }
 
-    // Tasks are some of the tiles and, where these are too few to go round, some of the outputs: then every thread
-    // transforms the inputs for itself, which takes it less time than to fetch them from another one.
+    // A task is some of the tiles and, if there are too few tiles for all threads, some of the outputs. Then each
+    // thread transforms the inputs itself, which is faster than fetching them from another core.
     template <int T>
     void add_layer(Stages& stages, Winograd<T>& layer, const Run&, int, int count) {
-        const int tiles = count * layer.tiles_per_image(), most = Winograd<T>::TILES, wanted = 2 * pool_.threads();
+        const int tiles = count * layer.tiles_per_image(), limit = Winograd<T>::TILES, wanted = 2 * pool_.threads();
         const bool by_tiles = tiles >= wanted * 2 * PIXELS;
-        const int groups = std::max((tiles + most - 1) / most, by_tiles ? wanted : 1);
+        const int groups = std::max((tiles + limit - 1) / limit, by_tiles ? wanted : 1);
         const int parts = by_tiles ? 1 : std::clamp((pool_.threads() + groups - 1) / groups, 1, layer.blocks());
         const int each = (tiles + groups - 1) / groups;
         add(stages, groups * parts, [=, this, &layer](int task, int thread) {
@@ -131,8 +132,8 @@ class Engine {
         });
     }
 
-    void add_layer(Stages& stages, ToImage& layer, const Run& what, int first, int count) {
-        float* images = what.images + size_t(first) * layer.outputs() * layer.in->height * layer.in->width;
+    void add_layer(Stages& stages, ToImage& layer, const Run& request, int first, int count) {
+        float* images = request.images + size_t(first) * layer.outputs() * layer.in->height * layer.in->width;
         const int windows = count * layer.windows(), tiles = (windows + PIXELS - 1) / PIXELS;
         const double multiplications = 4.0 * layer.in->channels * OUTPUTS * layer.blocks() * PIXELS;
         add_ranges(stages, tiles, multiplications, [=, &layer](int from, int to, int) {
@@ -140,10 +141,10 @@ class Engine {
         });
     }
 
-    // Rows [from, to) of a piece of the batch, counted through its images.
-    void read(const Run& what, int first, int from, int to) {
-        Map& map = maps[what.input_map];
-        const Input& in = what.input;
+    // Reads rows [from, to) of the input, counted through the images of this piece of the batch.
+    void read(const Run& request, int first, int from, int to) {
+        Map& map = maps[request.input_map];
+        const Input& in = request.input;
         for (int row = from; row < to; row++) {
             const int image = row / map.height, y = row % map.height;
             const int64_t start = (first + image) * in.strides[0] + y * in.strides[2];
@@ -157,7 +158,7 @@ class Engine {
         }
     }
 
-    // Room for so many images; borders are zeroed once, as nobody writes into those that are not to repeat pixels.
+    // Allocates maps for this many images. Zero borders are set here only: nothing ever writes to them.
     void reserve(int images) {
         for (Map& map : maps)
             if (map.values.size() < images * map.image()) map.values.assign(images * map.image(), 0.0f);
@@ -193,14 +194,14 @@ Engine* fastvae_new(int threads, int images_at_a_time) { return new Engine(threa
 
 void fastvae_delete(Engine* engine) { delete engine; }
 
-// Each of these returns the index of what it added.
+// Each of these returns the index of the map or layer that it adds.
 
 int fastvae_map(Engine* e, int height, int width, int channels, int replicate) {
     e->maps.push_back(Map{height, width, channels, replicate != 0, {}});
     return int(e->maps.size()) - 1;
 }
 
-// Positions height x width, of which neighbours are `step` apart in the output. Filters follow.
+// height x width positions, `step` apart in the output. Filters are added by fastvae_filters.
 int fastvae_direct(Engine* e, int in, int out, int residual, int rows, int columns, int stride, int height, int width,
                    int step, int outputs, int activation, float slope) {
     e->layers.push_back(Direct{&e->maps[in], &e->maps[out], residual < 0 ? nullptr : &e->maps[residual], rows, columns,

@@ -1,4 +1,4 @@
-"""The engine from Python: a network built layer by layer, and runs of it."""
+"""The Python interface of the engine: builds a network layer by layer and runs it."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvae.inference.native.library import library
 
-# The filters' transform G of F(tile x tile, 3x3). Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
+# The filter transform G of F(tile x tile, 3x3). Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
 _G = {
     2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
     4: [
@@ -26,7 +26,7 @@ _G = {
 
 
 class Activation(IntEnum):
-    """Of a layer's result."""
+    """Activation applied to a layer's result."""
 
     NONE = 0
     LEAKY_RELU = 1
@@ -35,7 +35,7 @@ class Activation(IntEnum):
 
 @dataclass(frozen=True)
 class Map:
-    """A feature map of the engine's: [B, height, width, channels] and a border of one pixel."""
+    """A feature map in the engine: [B, height, width, channels] with a border of one pixel."""
 
     index: int
     height: int
@@ -45,11 +45,11 @@ class Map:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the engine's, and what it costs an image.
+    """A layer in the engine, and its cost per image.
 
     Attributes:
-        flops: multiplications and additions of its products, as they are done: Winograd's, not the definition's.
-        filter_bytes: of its filters, once for up to `images_at_a_time` images.
+        flops: multiplications and additions that are done; with Winograd's algorithm fewer than the definition has.
+        filter_bytes: of its filters, read once for up to `images_at_a_time` images.
         map_bytes: of the maps that it reads and writes.
     """
 
@@ -61,14 +61,14 @@ class Layer:
 
 
 class Engine:
-    """A network on feature maps, and threads that run it.
+    """A network on feature maps, and the threads that run it.
 
-    Runs may be asked for from any thread; they take turns. The lock of the interpreter is not held meanwhile.
+    Runs may be started from any thread; they take turns, and release the GIL.
 
     Args:
-        threads: how many, the caller's included.
-        images_at_a_time: larger batches are run in pieces of so many, whose maps stay in the processor's caches.
-        flags: for the compiler, as tests use them.
+        threads: number of threads, including the caller's.
+        images_at_a_time: larger batches are split into pieces of this size, whose maps fit into the processor's caches.
+        flags: extra compiler flags, for tests.
 
     Raises:
         FastvaeError: the engine cannot be compiled here.
@@ -79,12 +79,12 @@ class Engine:
         self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
 
     def __del__(self):
-        # In a forked process the threads that it would wait for do not exist.
+        # Not in a forked process, where the threads that it would wait for do not exist.
         if getattr(self, "_engine", None) and os.getpid() == self._process:
             self._library.fastvae_delete(self._engine)
 
     def add_map(self, height: int, width: int, channels: int, *, replicate: bool = False) -> Map:
-        """A map whose border is zero or, with `replicate`, repeats the outermost pixels."""
+        """Adds a map whose border is zero or, with `replicate`, repeats the outermost pixels."""
         index = self._library.fastvae_map(self._engine, height, width, channels, replicate)
         return Map(index, height, width, channels)
 
@@ -102,16 +102,17 @@ class Engine:
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
     ) -> Layer:
-        """Convolutions, computed as they are defined.
+        """Adds convolutions that are computed directly, as they are defined.
 
         Args:
-            name: for people.
-            source, to: where from and where to.
-            filters: each weight [O, kh, kw, C], bias [O], where its first window begins in `source` (-1 is the border)
-                and where its first result goes in `to`.
-            positions: windows in each direction, `stride` apart in `source`; their results are `step` apart in `to`.
-            residual: a map as `to`, which is added before the activation.
-            activation, slope: of the results.
+            name: human-readable.
+            source, to: input and output map.
+            filters: for each filter its weight [O, kh, kw, C], its bias [O], the position of its first window in
+                `source` (-1 is the border) and the position of its first result in `to`.
+            positions: number of windows in each direction, `stride` apart in `source`; the results are `step` apart in
+                `to`.
+            residual: a map of the shape of `to` that is added before the activation.
+            activation, slope: applied to the results.
 
         Returns:
             The layer, for `run`.
@@ -138,7 +139,7 @@ class Engine:
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
     ) -> Layer:
-        """A 3x3 convolution of stride 1 by Winograd's algorithm, weight [O, 3, 3, C], for which `takes_winograd` holds.
+        """Adds a 3x3 convolution of stride 1, weight [O, 3, 3, C], by Winograd's algorithm; see `takes_winograd`.
 
         Args:
             tile: 2 for F(2x2, 3x3), 4 for F(4x4, 3x3).
@@ -152,12 +153,12 @@ class Engine:
         return Layer(layer, name, 2 * w.numel() * tiles, 4 * w.numel(), _bytes(source, to, residual))
 
     def takes_winograd(self, source: Map, to: Map, tile: int) -> bool:
-        """Whether a 3x3 convolution of these maps can be done that way: whole tiles, channels that fill vectors."""
+        """Whether `add_winograd` supports these maps: sizes divisible by the tile, channels that fill vectors."""
         lanes = self._library.fastvae_lanes()
         return not (to.height % tile or to.width % tile or source.channels % lanes or to.channels % (2 * lanes))
 
     def add_to_image(self, name: str, source: Map, weight: Tensor, bias: Tensor) -> Layer:
-        """The last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
+        """Adds the last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
         w, b = _floats(weight), _floats(bias.repeat(4))
         colours, windows = weight.shape[2], (source.height + 1) * (source.width + 1)
         layer = self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr())
@@ -177,13 +178,13 @@ class Engine:
         """Runs layers, one after the other.
 
         Args:
-            layers: as the functions above returned them.
-            source: the map that takes x; its border is zero.
-            x: [B, channels, height, width] of `source`, any strides, in memory as it is (no lazily negated view):
-                float32 as it is, or uint8, whose 0..255 become -1..1.
-            images: contiguous float32, what a last layer `add_to_image` writes.
-            vectors: maps of one pixel and where their values go, contiguous float32 [B, channels].
-            seconds: float64 [1 + layers], to which the times of reading x in and of each layer are added.
+            layers: as returned by the methods above.
+            source: the map that x is read into; its border is zero.
+            x: [B, channels, height, width] of `source`, any strides, no lazily negated view; float32, or uint8 whose
+                0..255 become -1..1.
+            images: contiguous float32, the output of a last layer by `add_to_image`.
+            vectors: maps of one pixel, and tensors for their values, contiguous float32 [B, channels].
+            seconds: float64 [1 + layers], to which the times of reading x and of each layer are added.
         """
         chosen, strides = (
             (ctypes.c_int * len(layers))(*(layer.index for layer in layers)),
@@ -217,5 +218,5 @@ def _bytes(*maps: Map | None) -> int:
 
 
 def _floats(values: Tensor) -> Tensor:
-    """As the engine reads them from memory, in which a lazily negated view is not negated."""
+    """Contiguous float32 on the CPU, with lazy negation resolved, since the engine reads memory."""
     return values.to("cpu", torch.float32).resolve_neg().contiguous()

@@ -1,4 +1,4 @@
-// Vectors of floats as wide as this processor has them, by the vector extension of GCC and Clang.
+// Float vectors of the processor's width, with the vector extension of GCC and Clang.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@
 namespace fastvae {
 
 constexpr int LANES = FASTVAE_LANES;
-// A tile of outputs lives in registers: PIXELS x OUTPUTS, of which there are two vectors a pixel. With 16 registers
-// (AVX2) 12 hold the tile, two the filters and one a pixel; with 32 there is room for twice the pixels.
+// A tile of PIXELS x OUTPUTS sums is kept in registers, two vectors per pixel. Of 16 registers (AVX2) 12 hold the tile,
+// two the filters and one a pixel; with 32 registers the tile has twice the pixels.
 constexpr int OUTPUTS = 2 * LANES;
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int PIXELS = 12;
@@ -37,11 +37,11 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes v) { std::memcpy(to, &v, sizeof v); }
 
-// The second where either is NaN: callers put their values there, so that a NaN stays one.
+// Return the second argument if either is NaN: callers pass their value second, so that NaN stays NaN.
 inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }
 inline Lanes minimum(Lanes a, Lanes b) { return a < b ? a : b; }
 
-// tanh x = 1 - 2 / (e^{2x} + 1), to 2e-7: 2x = n ln 2 + r, e^r by its series, 2^n by its bits.
+// tanh x = 1 - 2 / (e^{2x} + 1), with an error below 2e-7: 2x = n ln 2 + r, e^r by its series, 2^n by its bits.
 inline Lanes hyperbolic_tangent(Lanes x) {
     const Lanes y = 2.0f * minimum(Lanes{} + 10.0f, maximum(Lanes{} - 10.0f, x));
     const Lanes shifted = y * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the fraction is rounded away

@@ -1,4 +1,4 @@
-"""The engine's C++, compiled by the machine's own compiler for its own processor, once."""
+"""Compiles the C++ engine once, with the machine's compiler for its processor, and loads it."""
 
 import contextlib
 import ctypes
@@ -20,50 +20,50 @@ from fastvae.files.cache import cache_folder, temporary_cache
 from fastvae.machine import host_compiler
 
 _SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
-# Clang says -mcpu where GCC says -march, but on x86.
+# Clang on Arm uses -mcpu for what is -march elsewhere.
 _FOR_THIS_CPU = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
-# It takes ten seconds to a minute; a compiler that has not ended by then waits for something that will not come.
-_LONGEST_S = 300.0
+# Compiling takes ten seconds to a minute; after this time the compiler is taken to hang.
+_TIMEOUT_S = 300.0
 _logger = logging.getLogger("fastvae")
 
 
-class _Refused(FastvaeError):
-    """The compiler ended with an error."""
+class _CompilerFailed(FastvaeError):
+    """The compiler failed."""
 
 
 def library(extra_flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """The compiled engine: from the cache, or compiled now and kept there.
+    """The compiled engine, from the cache or compiled now and cached.
 
-    What is kept has a digest of its bytes in its name, and is loaded only if that is right: what was cut short, or is
-    another file, is removed and compiled again. Where the cache cannot be written, or nothing in it may be run, a
-    private folder in the system's temporary one takes its place.
+    A cached engine has a digest of its bytes in its name and is only loaded if that matches; otherwise it is removed
+    and compiled again. If the cache cannot be written, or nothing in it may be executed, a private folder in the
+    system's temporary folder is used.
 
     Args:
-        extra_flags: for the compiler, as tests use them.
+        extra_flags: compiler flags, for tests.
 
     Raises:
-        FastvaeError: there is no compiler, it failed or did not end, or what it made can be loaded from neither place.
-            The same again at the next call, without another try.
+        FastvaeError: there is no compiler, it failed or timed out, or the engine can be loaded from neither folder.
+            Later calls raise the same without trying again.
     """
-    found = _loaded(extra_flags)
-    if isinstance(found, str):
-        raise FastvaeError(found)
-    return found
+    loaded = _loaded(extra_flags)
+    if isinstance(loaded, str):
+        raise FastvaeError(loaded)
+    return loaded
 
 
 @cache
 def _loaded(extra_flags: tuple[str, ...]) -> ctypes.CDLL | str:
-    """The engine, or why there is none."""
+    """The engine, or an error message."""
     cxx = host_compiler()
     if cxx is None:
         return "there is no C++ compiler (g++ or clang++)"
     refusals = []
-    # A compiler may not know its machine's processor, or its assembler not that one's instructions.
+    # Tried without it too: a compiler may not know the processor, or its assembler the processor's instructions.
     for for_this_cpu in ((_FOR_THIS_CPU,), ()):
         try:
             return _kept_or_compiled([cxx, *_FLAGS, *for_this_cpu, *extra_flags])
-        except _Refused as error:
+        except _CompilerFailed as error:
             refusals.append(str(error))
         except FastvaeError as error:
             return str(error)
@@ -94,11 +94,11 @@ def _kept_or_compiled(command: list[str]) -> ctypes.CDLL:
         if is_new:
             _logger.info("compiled the CPU engine with %s in %.1f s: %s", command[0], time.perf_counter() - start, path)
         return opened
-    raise FastvaeError(f"the compiled engine can be loaded from nowhere ({'; '.join(obstacles)})")
+    raise FastvaeError(f"the compiled engine cannot be loaded ({'; '.join(obstacles)})")
 
 
 def _kept(folder: Path, key: str) -> Path | None:
-    """An engine that is complete and ours; what is not complete is removed."""
+    """The path of a cached engine that is intact; damaged ones are removed."""
     for path in sorted(folder.glob(f"engine-{key}-*.so")):
         with contextlib.suppress(OSError):
             if not _may_be_run(path):
@@ -110,7 +110,7 @@ def _kept(folder: Path, key: str) -> Path | None:
 
 
 def _may_be_run(path: Path) -> bool:
-    """Whether nobody but this user and the administrator can have put it there."""
+    """Whether only this user or the administrator can have written it."""
     if not hasattr(os, "geteuid"):
         return True
     states = (path.stat(), path.parent.stat())
@@ -125,7 +125,7 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 
 def _digest(command: list[str]) -> str:
-    """Of all that the result depends on: sources, flags, and what the compiler says of itself and the processor."""
+    """Digest of all that the engine depends on: sources, flags, the compiler's macros (its version, the processor)."""
     macros = _run([*command, "-dM", "-E", "-x", "c++", os.devnull])
     sources = b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
     return _digest_of(sources + macros.encode() + repr(command).encode())
@@ -140,22 +140,22 @@ def _compiled(command: list[str]) -> bytes:
     try:
         with tempfile.TemporaryDirectory(prefix="fastvae-engine-") as folder:
             made = Path(folder) / "engine.so"
-            # What it leaves, if it is killed, goes with the folder.
+            # The compiler's temporary files are removed with the folder, even if it is killed.
             _run([*command, "-o", str(made), str(Path(__file__).parent / "engine.cpp")], {"TMPDIR": folder})
             return made.read_bytes()
     except OSError as error:
-        raise FastvaeError(f"{command[0]} made no engine ({error})") from error
+        raise FastvaeError(f"{command[0]} did not produce an engine ({error})") from error
 
 
 def _run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
-    """What a command prints, with these variables beside those of this process.
+    """Runs a command, with extra environment variables, and returns its standard output.
 
     Raises:
-        FastvaeError: it cannot be started or does not end.
-        _Refused: it fails.
+        FastvaeError: it cannot be started or times out.
+        _CompilerFailed: it fails.
     """
     try:
-        # In a group of its own: a compiler starts others, which hold its output open and would outlive it.
+        # In a process group of its own: a compiler starts others, which keep its output open and would outlive it.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -170,17 +170,17 @@ def _run(command: list[str], environment: Mapping[str, str] | None = None) -> st
         raise FastvaeError(f"{command[0]} cannot be started ({error.strerror or error})") from error
     with process:
         try:
-            printed, complaints = process.communicate(timeout=_LONGEST_S)
+            stdout, stderr = process.communicate(timeout=_TIMEOUT_S)
         except BaseException as error:
             _kill(process)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise FastvaeError(f"{command[0]} had not compiled the engine after {_LONGEST_S:g} s") from error
+                raise FastvaeError(f"{command[0]} did not compile the engine within {_TIMEOUT_S:g} s") from error
             raise
     if process.returncode:
-        lines = complaints.strip().splitlines() or [f"status {process.returncode}"]
-        said = next((line for line in lines if "error" in line), lines[0])
-        raise _Refused(f"{command[0]} could not compile the engine: {said.strip()}")
-    return printed
+        lines = stderr.strip().splitlines() or [f"status {process.returncode}"]
+        message = next((line for line in lines if "error" in line), lines[0])
+        raise _CompilerFailed(f"{command[0]} could not compile the engine: {message.strip()}")
+    return stdout
 
 
 def _kill(process: subprocess.Popen) -> None:

@@ -1,4 +1,4 @@
-// Feature maps with a border of one pixel, [image, row, column, channel], and where results go in them.
+// Feature maps [image, row, column, channel] with a border of one pixel, and reading and writing their pixels.
 #pragma once
 
 #include "lanes.h"
@@ -28,7 +28,7 @@ inline Lanes activated(Lanes v, Activation activation, float slope) {
     return maximum(activation == RELU ? Lanes{} : v * slope, v);
 }
 
-// Up to OUTPUTS channels of one pixel, and of the border pixels that repeat it.
+// Writes up to OUTPUTS channels of one pixel, and of the border pixels that repeat it.
 inline void put(Map& map, int image, int y, int x, int channel, int count, const Lanes (&v)[2]) {
     const int up = map.replicate && y == 0, down = map.replicate && y == map.height - 1;
     const int left = map.replicate && x == 0, right = map.replicate && x == map.width - 1;

@@ -1,4 +1,4 @@
-// Threads that share one job at a time, stage by stage, without being needed: whoever is awake takes the next task.
+// A pool of threads that runs one job at a time, stage by stage. No thread is required: any that is awake takes tasks.
 #pragma once
 
 #include <atomic>
@@ -20,9 +20,9 @@ inline void pause_briefly() {
 #endif
 }
 
-// Tasks that may run in any order; the next stage starts when all of them are done. Each thread begins with a share of
-// its own, the same one in every stage: what it wrote in the last stage is in its cache, and what another one wrote has
-// to be fetched from that one's. Then it helps the others.
+// Tasks that may run in any order; the next stage starts when all are done. Each thread starts with its own share, the
+// same in every stage, since what it wrote in the last stage is in its cache, and what others wrote is in theirs. Then
+// it helps the others.
 class Stage {
   public:
     Stage(int tasks, int threads, std::function<void(int, int)> run)
@@ -43,10 +43,10 @@ class Stage {
 
     bool is_done() const { return done_.value >= tasks_; }
 
-    std::chrono::steady_clock::time_point ended;  // as the caller's thread saw it
+    std::chrono::steady_clock::time_point ended;  // measured by the caller's thread
 
   private:
-    // In a cache line of its own: neighbours would be fetched back and forth with it.
+    // Each in a cache line of its own, to avoid false sharing.
     struct alignas(64) Counter {
         std::atomic<int> value{0};
     };
@@ -76,8 +76,8 @@ class Pool {
 
     int threads() const { return threads_; }
 
-    // Runs all stages; one caller at a time. The caller does what no worker has taken, so that one that wakes late (or
-    // did not survive a fork) costs time and nothing else.
+    // Runs all stages; one caller at a time. The caller does what no worker takes, so a worker that wakes up late (or
+    // did not survive a fork) only costs time.
     void run(std::vector<std::unique_ptr<Stage>>& stages) {
         stages_ = &stages;
         open_ = true;
@@ -104,7 +104,7 @@ class Pool {
     void work(int id) {
         uint64_t seen = 0;
         for (;;) {
-            // A caller's next call often comes soon, and waking a sleeping thread takes as long as a layer.
+            // Spin for a while: the next call often comes soon, and waking a thread takes as long as a layer.
             const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(1);
             while (generation_ == seen && !ending_ && std::chrono::steady_clock::now() < until)
                 for (int i = 0; i < 32; i++) pause_briefly();
@@ -116,7 +116,7 @@ class Pool {
             }
             if (ending_) return;
             seen = generation_;
-            inside_++;  // before looking whether there is work left: `run` looks in the other order
+            inside_++;  // before checking `open_`: `run` does these in the opposite order
             if (open_) do_stages(id);
             inside_--;
         }

@@ -5,8 +5,8 @@
 
 namespace fastvae {
 
-// As one 2x2 convolution of the padded low-resolution map: the window at (i, j) gives row 2i and column 2j, and for odd
-// rows and columns those before them.
+// Computed as one 2x2 convolution of the padded low-resolution map: the window at (i, j) gives row 2i and column 2j,
+// and the odd row and column before them.
 struct ToImage {
     Map* in;
     int colours;
@@ -22,7 +22,8 @@ struct ToImage {
         packed = as_direct.filters[0].packed, bias = as_direct.filters[0].bias;
     }
 
-    // Windows [first, last), counted through rows and images, into images [B, colours, 2 height, 2 width].
+    // Computes windows [first, last), counted through rows and images, and writes images [B, colours, 2 height, 2
+    // width].
     void run_windows(int first, int last, float* images) const {
         const int across = in->width + 1, run = 2 * in->channels;
         for (int block = 0; block < blocks(); block++)

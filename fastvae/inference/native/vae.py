@@ -1,4 +1,4 @@
-"""A VAE on the engine: its layers folded (see `fastvae.inference.fold`) and laid out, and its verbs."""
+"""A VAE in the engine: its folded layers (see `fastvae.inference.fold`) and its methods."""
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +8,17 @@ from fastvae.inference.native.engine import Activation, Engine, Layer, Map
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 
-# Tile and smallest map: with fewer tiles it does not pay to read 36 or 16 numbers a filter in place of nine.
+# Tile, and the smallest map that it is used for: with few tiles it does not pay to read 36 or 16 numbers per filter
+# instead of nine.
 _WINOGRAD = ((4, 16), (2, 8))
 
 
 class NativeVAE:
-    """The verbs of `VAE` in float32 on the CPU, on images and z that have been checked.
+    """The methods of `VAE` in float32 on the CPU, for checked images and z.
 
     Args:
-        vae: in eval mode; what it holds is copied.
-        threads: how many run one call.
+        vae: in eval mode; its weights are copied.
+        threads: number of threads per call.
 
     Raises:
         FastvaeError: the engine cannot be compiled here.
@@ -65,7 +66,7 @@ class NativeVAE:
         return made
 
     def layer_seconds(self, images: Tensor) -> list[tuple[Layer | None, float]]:
-        """What `reconstruct` takes for each layer, in seconds; without a layer, to read the images in."""
+        """Seconds that `reconstruct` takes for each layer; the first entry, None, is reading the images."""
         seconds = torch.zeros(1 + len(self._reconstruction), dtype=torch.float64)
         made = self._empty(len(images))
         self._engine.run(self._reconstruction, self._pixels, images, images=made, seconds=seconds)
@@ -75,7 +76,7 @@ class NativeVAE:
         return torch.empty(batch, 3, self.image_size, self.image_size)
 
     def _stage(self, x: Map, stage: nn.Sequential, *, upsample: bool) -> tuple[Map, list[Layer]]:
-        """Convolution and residual block: the map that they end in, and their layers."""
+        """Adds a convolution and a residual block; returns the output map and the layers."""
         engine, (conv, norm, _, block) = self._engine, stage
         weight, bias = folded(conv, norm)
         size = 2 * x.height if upsample else x.height // 2
@@ -109,13 +110,13 @@ class NativeVAE:
         return self._engine.add_direct(name, source, to, filters, positions=(to.height, to.width), **options)
 
     def _head(self, name: str, features: Map, head: nn.Linear, to: Map) -> Layer:
-        """A linear layer of a whole map is a convolution with one window."""
+        """Adds a linear layer on a map, as a convolution with a single window."""
         weight = head.weight.detach().unflatten(1, (features.channels, features.height, features.width))
         filters = [(weight.permute(0, 2, 3, 1), head.bias.detach(), (0, 0), (0, 0))]
         return self._engine.add_direct(name, features, to, filters, positions=(1, 1))
 
     def _linear(self, vae: VAE) -> tuple[Map, Layer]:
-        """The decoder's linear layer: for every pixel of the map that it makes, filters of its own."""
+        """Adds the decoder's linear layer, with separate filters for each pixel of its output map."""
         channels, height, width = vae.decoder.map_shape
         to = self._engine.add_map(height, width, channels, replicate=True)
         weight = vae.decoder.linear.weight.detach().unflatten(0, vae.decoder.map_shape)
@@ -128,7 +129,7 @@ class NativeVAE:
 
 
 def parity_filters(weight: Tensor) -> list[list[Tensor]]:
-    """[O, C, 3, 3] -> for each parity of output row and column the 2x2 filter [O, 2, 2, C] of the low-resolution map.
+    """[O, C, 3, 3] -> for each parity of output row and column the 2x2 filter [O, 2, 2, C] on the low-resolution map.
 
     Along one axis even outputs use taps (w0, w1 + w2), odd ones (w0 + w1, w2); see kernels/replicate_conv.py.
     """

@@ -1,5 +1,5 @@
-// 3x3 convolutions by Winograd's minimal filtering: a tile of T x T outputs, of which each needs 9 products, comes from
-// (T + 2)^2 products of a transformed tile of inputs with transformed filters: 4 for each output with T = 2, 2.25 with 4.
+// 3x3 convolutions by Winograd's minimal filtering. A tile of T x T outputs takes (T + 2)^2 products of transformed
+// inputs and filters: 4 per output for T = 2 and 2.25 for T = 4, instead of 9.
 //     Y = A^T [(G g G^T) * (B^T d B)] A
 // Source: Lavin and Gray 2016, arXiv:1509.09308, section 4. The products of all tiles are matrix products, one for each
 // of the (T + 2)^2 places, with the channels as the inner dimension.
@@ -46,7 +46,7 @@ inline void transform_outputs(Lanes* v, int stride) {
 template <int T>
 struct Winograd {
     static constexpr int SIDE = T + 2, PLACES = SIDE * SIDE, LINE = 16;
-    // At a time: what belongs to them stays in the second-level cache.
+    // Tiles at a time, whose data fits into the second-level cache.
     static constexpr int TILES = 4 * PIXELS;
 
     Map *in, *out, *residual;  // residual may be null
@@ -57,8 +57,8 @@ struct Winograd {
 
     int blocks() const { return out->channels / OUTPUTS; }
     int tiles_per_image() const { return out->height / T * (out->width / T); }
-    // From one place to the next. A cache line more than needed: a power of two would put all places of a tile into the
-    // same few sets of the first-level cache.
+    // Distance from one place to the next, with one extra cache line: with a power of two all places of a tile would
+    // fall into the same few sets of the first-level cache.
     size_t input_stride() const { return size_t(TILES) * in->channels + LINE; }
     static constexpr size_t PRODUCT_STRIDE = size_t(TILES) * OUTPUTS + LINE;
     size_t inputs_size() const { return PLACES * input_stride(); }
@@ -76,7 +76,7 @@ struct Winograd {
                         filters[(size_t(place) * outputs + o) * inputs + i];
     }
 
-    // B^T d B of up to TILES tiles, into inputs [PLACES][tile][in channels].
+    // Computes B^T d B of up to TILES tiles and writes it to inputs [PLACES][tile][in channels].
     void transform(int first, int count, float* inputs) const {
         for (int t = 0; t < count; t++) {
             const Corner c = corner(first + t);
@@ -94,7 +94,7 @@ struct Winograd {
         }
     }
 
-    // The rest for one block of output channels; `products` is room for [PLACES][tile][OUTPUTS].
+    // Computes the outputs of one block of channels; `products` is scratch space [PLACES][tile][OUTPUTS].
     void finish(int first, int count, int block, const float* inputs, float* products) const {
         const int channels = in->channels;
         for (int place = 0; place < PLACES; place++) {

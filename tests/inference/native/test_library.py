@@ -181,7 +181,9 @@ def test_a_cache_that_cannot_be_written(cache, broken):
 def test_no_place_at_all(cache, tmp_path, compilations, monkeypatch):
     refuse_from(tmp_path, monkeypatch)
     for _ in range(2):
-        with pytest.raises(FastvaeError, match=r"loaded from nowhere \(.*failed to map.*; .*failed to map") as caught:
+        with pytest.raises(
+            FastvaeError, match=r"engine cannot be loaded \(.*failed to map.*; .*failed to map"
+        ) as caught:
             library.library(FLAGS)
         assert "\n" not in str(caught.value)
     assert len(compilations) == 1  # what failed is not tried again
@@ -199,9 +201,9 @@ FAKES = {
     "says nothing": ("exit 3", "could not compile the engine: status 3"),
     "is killed": ("kill -9 $$", "could not compile the engine: status -9"),
     "is no text": ("printf '\\377\\376' >&2; exit 1", "could not compile the engine"),
-    "makes nothing": ("exit 0", "made no engine"),
-    "makes an empty file": ('while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done', "loaded from nowhere"),
-    "hangs": ("cat /dev/zero > /dev/null & wait", "had not compiled the engine after 0.5 s"),
+    "makes nothing": ("exit 0", "did not produce an engine"),
+    "makes an empty file": ('while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done', "engine cannot be loaded"),
+    "hangs": ("cat /dev/zero > /dev/null & wait", "did not compile the engine within 0.5 s"),
 }
 
 
@@ -209,7 +211,7 @@ FAKES = {
 def test_broken_compilers(cache, monkeypatch, tmp_path, script, words):
     monkeypatch.setenv("CXX", fake_compiler(tmp_path / "cxx", script))
     if "after" in words:
-        monkeypatch.setattr(library, "_LONGEST_S", 0.5)
+        monkeypatch.setattr(library, "_TIMEOUT_S", 0.5)
     with pytest.raises(FastvaeError, match=words):
         library.library()
 
