@@ -94,7 +94,7 @@ def measure(
     with all_ended(started):
         for name in tqdm(names, desc=f"building, batch {batch}", file=sys.stderr, disable=None):
             try:
-                contender = Contender(name, batch, width, threads)
+                contender = Contender(name, batch, width, threads, fresh_caches=not tiny)
                 started.append(contender)
                 first[name] = contender.prepare()
             except RuntimeError as error:

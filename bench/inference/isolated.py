@@ -34,14 +34,14 @@ class Contender:
         batch: images a call.
         width: of the networks.
         threads: of the process.
+        fresh_caches: whether it starts with empty caches, so that what it compiles is in its first call's time.
     """
 
-    def __init__(self, name: str, batch: int, width: int, threads: int):
+    def __init__(self, name: str, batch: int, width: int, threads: int, *, fresh_caches: bool = True):
         self.name = name
         command = [sys.executable, "-m", "bench.inference.isolated", name, *map(str, (batch, width, threads))]
-        # Caches of its own, so that what it compiles is in its first call's time.
         self._caches = tempfile.TemporaryDirectory(prefix="fastvae-bench-", ignore_cleanup_errors=True)
-        places = ("FASTVAE_CACHE", "TORCHINDUCTOR_CACHE_DIR")
+        places = ("FASTVAE_CACHE", "TORCHINDUCTOR_CACHE_DIR") if fresh_caches else ()
         env = {**os.environ, **{place: str(Path(self._caches.name) / place) for place in places}}
         # Its own group, so that a compiler's workers stop and end with it.
         self._process = subprocess.Popen(

@@ -12,6 +12,7 @@ from bench.inference.bench_accelerate import main, verdicts
 from bench.inference.engine_layers import LayerRow
 from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
+from bench.measuring.ceilings import Ceilings
 from bench.measuring.row import Row
 from fastvae.machine import host_compiler
 
@@ -30,7 +31,8 @@ def children() -> list[str]:
 
 
 @needs_compiler
-def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys):
+def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_accelerate, "measure_ceilings", lambda *_, **__: Ceilings(10.0, {"float32": 0.1}))
     out = tmp_path / "accelerate.json"
     names = ["plain eager", "fastvae accelerate"]
     assert main(["--tiny", "--batch", "1", "--contenders", *names, "--out", str(out)]) == 0
@@ -52,7 +54,7 @@ def test_a_contender_that_cannot_run_is_left_out_and_ended(monkeypatch):
 
 def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
     class Fragile:
-        def __init__(self, name, *_):
+        def __init__(self, name, *_, **__):
             self.name, self.turns = name, 0
 
         def prepare(self):

@@ -9,6 +9,12 @@ from PIL import Image
 from bench.step.curve import SYSTEMS, TERMS, distances, main
 
 
+@pytest.fixture(autouse=True)
+def _few_faces(monkeypatch):
+    """Drawing all takes a second."""
+    monkeypatch.setattr("bench.step.curve.FACES", 16)
+
+
 def test_it_leaves_a_record_and_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     record = tmp_path / "curve.json"
@@ -39,6 +45,7 @@ def test_distance_is_in_units_of_the_spread(shift):
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_distance_of_nan_is_no_agreement(term, monkeypatch, capsys):
+    monkeypatch.setattr("bench.step.curve.train", lambda *_: iter([dict.fromkeys(TERMS, 1.0)] * 2))
     monkeypatch.setattr("bench.step.curve.distances", lambda _: {**dict.fromkeys(TERMS, 0.0), term: float("nan")})
     assert main(["--steps", "2", "--seeds", "2"]) == 1
     assert "FAIL" in capsys.readouterr().out
