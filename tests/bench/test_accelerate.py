@@ -77,6 +77,38 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
     assert rows[0].details["p99_ms"] is None and "4 calls" in bench_accelerate.table(rows)
 
 
+def test_a_time_limit_while_a_contender_is_built_leaves_the_calls_of_those_that_are_ready(monkeypatch):
+    built, ended = [], []
+
+    class Slow:
+        def __init__(self, name, *_, **__):
+            self.name = name
+
+        def prepare(self):
+            built.append(self.name)
+            if self.name == "plain compiled":
+                raise SystemExit(143)
+            return {"first_call_s": 0.0, "error": 0.0}
+
+        def turn(self, calls, untimed):
+            assert "plain compiled" in ended  # or it would go on compiling meanwhile
+            return [0.001] * calls
+
+        def end(self):
+            ended.append(self.name)
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Slow)
+    monkeypatch.setattr(bench_accelerate, "LAST_S", 0.0)
+    names = ("plain eager", "plain compiled", "fastvae accelerate", "folded compiled")
+    rows, notes = [], []
+    with pytest.raises(SystemExit, match="143"):
+        bench_accelerate.measure(names, 1, 2, notes.append, rows, tiny=False)
+    assert built == ["fastvae accelerate", "plain eager", "plain compiled"]
+    assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 10), ("fastvae accelerate", 10)]
+    expected = "left out at batch 1, since the time was over before they were ready: plain compiled, folded compiled"
+    assert notes == [expected] and {"plain eager", "fastvae accelerate"} <= set(ended)
+
+
 def test_peers_are_no_engine_of_fastvae():
     assert all(name.startswith(("plain", "exported")) for name in accelerate_contenders.PEERS)
     assert set(accelerate_contenders.PEERS) < set(accelerate_contenders.CONTENDERS)
