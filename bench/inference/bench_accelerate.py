@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
 def measure(
     names: Sequence[str], batch: int, width: int, note: Callable[[str], None], rows: list[Row], *, tiny: bool
 ) -> None:
-    """Adds every contender's row for one batch size to `rows`, whatever ends it.
+    """Adds every contender's row for one batch size to `rows`, even if it is interrupted.
 
     Raises:
         AssertionError: a result of fastvae's own is wrong.

@@ -1,6 +1,6 @@
 """Contenders in processes of their own, which take turns.
 
-In one process the threads of torch, of onnxruntime and of fastvae's engine spin beside each other, and all of them
+In one process the threads of torch, of onnxruntime and of fastvae's engine would compete for the cores, and all of them
 become two to four times slower. Here the processes that are not having their turn are stopped.
 
     python -m bench.inference.isolated NAME BATCH WIDTH THREADS    one contender, for the class below; JSON both ways

@@ -20,14 +20,14 @@ needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++
 
 
 def children() -> list[str]:
-    """This process's contenders that are left; told by Linux alone."""
-    found = []
+    """The contenders' processes that are left; known on Linux only."""
+    left = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has just ended
             parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == os.getpid() and b"bench.inference.isolated" in file.read_bytes():
-                found.append(file.parent.name)
-    return found
+                left.append(file.parent.name)
+    return left
 
 
 @needs_compiler

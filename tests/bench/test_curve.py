@@ -20,14 +20,14 @@ def test_it_leaves_a_record_and_a_picture(tmp_path, capsys):
     record = tmp_path / "curve.json"
     code = main(["--steps", "2", "--seeds", "2", "--out", str(record)])
     assert ("PASS" if code == 0 else "FAIL") in capsys.readouterr().out
-    found = json.loads(record.read_text())
-    assert found["agree"] == (code == 0)
+    read = json.loads(record.read_text())
+    assert read["agree"] == (code == 0)
     for system in SYSTEMS:
         for term in TERMS:
-            curves = np.array(found["curves"][system][term])
+            curves = np.array(read["curves"][system][term])
             assert curves.shape == (2, 2) and np.isfinite(curves).all()
     # Same weights and batches: before the first update only rounding differs.
-    first = [[run[0] for run in found["curves"][system]["rec"]] for system in SYSTEMS]
+    first = [[run[0] for run in read["curves"][system]["rec"]] for system in SYSTEMS]
     assert first[0] == pytest.approx(first[1], rel=1e-4)
     with Image.open(record.with_suffix(".png")) as picture:
         assert min(picture.size) > 300
