@@ -2,7 +2,7 @@
 
 Encode, decode and reconstruct, batches of 1, 8, 64 and 512, of tensors on the device and from 8-bit pixels in host
 memory to results in host memory; ours as `fastvae.load` gives it against the same VAE of torch's own modules, each
-eager, captured in a CUDA graph and compiled. Every result is held to float64 before it is timed. A latency is the time
+eager, captured in a CUDA graph and compiled. Every result is compared with float64 before timing. A latency is the time
 from the call until the results are there. Writes a record (JSON) and the latency curves (PNG) beside it.
 """
 
@@ -41,7 +41,7 @@ from fastvae.models import VAE
 # Calls of each contender by batch; 200 and more give a 99th percentile that means something.
 GPU_CALLS = {1: 500, 8: 500, 64: 200, 512: 100}
 CPU_CALLS = {1: 200, 8: 40, 64: 8}
-# Images whose results are held to float64.
+# Images whose results are compared with float64.
 CHECKED = 8
 
 

@@ -1,6 +1,6 @@
 """Contenders in processes of their own, which take turns.
 
-In one process the threads of torch, of onnxruntime and of fastvae's engine spin beside each other, and all of them
+In one process the threads of torch, of onnxruntime and of fastvae's engine would compete for the cores, and all of them
 become two to four times slower. Here the processes that are not having their turn are stopped.
 
     python -m bench.inference.isolated NAME BATCH WIDTH THREADS    one contender, for the class below; JSON both ways
@@ -34,14 +34,14 @@ class Contender:
         batch: images a call.
         width: of the networks.
         threads: of the process.
+        fresh_caches: whether it starts with empty caches, so that what it compiles is in its first call's time.
     """
 
-    def __init__(self, name: str, batch: int, width: int, threads: int):
+    def __init__(self, name: str, batch: int, width: int, threads: int, *, fresh_caches: bool = True):
         self.name = name
         command = [sys.executable, "-m", "bench.inference.isolated", name, *map(str, (batch, width, threads))]
-        # Caches of its own, so that what it compiles is in its first call's time.
         self._caches = tempfile.TemporaryDirectory(prefix="fastvae-bench-", ignore_cleanup_errors=True)
-        places = ("FASTVAE_CACHE", "TORCHINDUCTOR_CACHE_DIR")
+        places = ("FASTVAE_CACHE", "TORCHINDUCTOR_CACHE_DIR") if fresh_caches else ()
         env = {**os.environ, **{place: str(Path(self._caches.name) / place) for place in places}}
         # Its own group, so that a compiler's workers stop and end with it.
         self._process = subprocess.Popen(

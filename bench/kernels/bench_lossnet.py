@@ -2,7 +2,7 @@
 
 Features of real and generated images, and these with the feature loss and its gradient at the generated images, which
 is all that training asks of the network. Each form is timed eager and compiled; on a GPU the batch of both also with
-cuDNN's and with separate kernels for convolution, bias and ReLU. All are held to float64 before they are timed. With
+cuDNN's and with separate kernels for convolution, bias and ReLU. All are compared with float64 before timing. With
 --fp8 it also writes what 8-bit numbers would do (bench/kernels/fp8.py). Writes a record (JSON) and a roofline (PNG)
 beside it.
 """

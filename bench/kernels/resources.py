@@ -197,7 +197,7 @@ def main() -> int:
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         results = tqdm(pool.map(_resources_of, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None)
         for ((major, minor), dtype, _), of_job in zip(jobs, results, strict=True):
-            for name, used in dict.fromkeys(of_job):  # variants that differ in what is left out look alike
+            for name, used in dict.fromkeys(of_job):  # variants may differ only in what the name leaves out
                 figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
                 tqdm.write(f"{major}.{minor:<3} {dtype:<9} {figures}  {name}", file=sys.stdout)
             everything += [used for _, used in of_job]

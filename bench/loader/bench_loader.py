@@ -38,7 +38,7 @@ CLAIMS = {
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit status: 0, or 1 if one of our loaders brings wrong pixels."""
+    """The command; returns its exit status: 0, or 1 if one of our loaders returns wrong pixels."""
     parser = suite.parser("loader", __doc__)
     parser.add_argument("--batch", type=int, help="images of a batch; 64")
     parser.add_argument("--images", type=int, help="JPEGs to make; 2000")
@@ -93,7 +93,7 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> N
     Args:
         chosen: what is loaded.
         note: called with a message about what is left out and why.
-        rows: gets one for each contender that is right, whatever ends the run.
+        rows: gets one for each contender that is right, even if the run is interrupted.
 
     Raises:
         AssertionError: one of ours returns other pixels than it should.

@@ -1,4 +1,4 @@
-"""Times contenders in turns, so that disturbances of the machine hit all of them alike.
+"""Times contenders in turns, so that disturbances of the machine hit all of them equally.
 
 On a GPU each contender is captured in a CUDA graph first: what is timed is the device's work, as in a captured
 training step, and not how fast Python launches it. Its memory is cold: the L2 cache is overwritten before every call,
@@ -34,7 +34,7 @@ def interleaved(
         device: "cuda" or "cpu", where the contenders work.
         note: called with a message about what was left out and why.
         captured: whether a GPU's contenders are captured and start with a cold cache. False for what is much longer
-            than a launch or brings CUDA graphs of its own: it starts on an idle device and its launches count.
+            than a launch or has CUDA graphs of its own: it starts on an idle device and its launches count.
 
     Returns:
         The samples by name, in the order of the contenders.

@@ -15,7 +15,7 @@ from bench.reporting import record
 
 @dataclass
 class Report:
-    """What a suite has measured so far. It grows during the run, so that it can be written whatever ends the run.
+    """What a suite has measured so far. It grows during the run, so that it can be written if the run is interrupted.
 
     Attributes:
         what: one sentence for the reader of the record.
@@ -100,7 +100,7 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str], **at_least: int
 
 
 def run(report: Report, out: Path, measure: Callable[[], None], draw: Callable[[Path], None] | None = None) -> int:
-    """Measures, and writes the record and its picture whatever ends the measuring, a time limit (SIGTERM) included.
+    """Measures, then writes the record and its picture, also after an error or a time limit (SIGTERM).
 
     Args:
         report: filled in by `measure`.

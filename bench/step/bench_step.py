@@ -74,7 +74,7 @@ def measure(chosen: Settings, report: suite.Report) -> None:
 
     Args:
         chosen: what is run.
-        report: gets a row for each contender that runs on this machine, whatever ends the run, and a failure for each
+        report: gets a row for each contender that runs on this machine, even if interrupted, and a failure for each
             of ours that does not run; the others are timed all the same.
 
     Raises:

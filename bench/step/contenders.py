@@ -116,7 +116,7 @@ def _all_of_ours(chosen: Settings, best: str, compiles: bool) -> dict[str, Conte
 
 
 def reference(chosen: Settings) -> Contender:
-    """Our step in its simplest form, eager and in float32: the first steps of all of ours are held to it."""
+    """Our step in its simplest form, eager and in float32: the first steps of all of ours are compared with it."""
     return Contender("eager", "fp32", _ours(chosen, "fp32", False, capture=False))
 
 

@@ -12,6 +12,7 @@ from bench.inference.bench_accelerate import main, verdicts
 from bench.inference.engine_layers import LayerRow
 from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
+from bench.measuring.ceilings import Ceilings
 from bench.measuring.row import Row
 from fastvae.machine import host_compiler
 
@@ -19,18 +20,19 @@ needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++
 
 
 def children() -> list[str]:
-    """This process's contenders that are left; told by Linux alone."""
-    found = []
+    """The contenders' processes that are left; known on Linux only."""
+    left = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has just ended
             parent = int((file.parent / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == os.getpid() and b"bench.inference.isolated" in file.read_bytes():
-                found.append(file.parent.name)
-    return found
+                left.append(file.parent.name)
+    return left
 
 
 @needs_compiler
-def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys):
+def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_accelerate, "measure_ceilings", lambda *_, **__: Ceilings(10.0, {"float32": 0.1}))
     out = tmp_path / "accelerate.json"
     names = ["plain eager", "fastvae accelerate"]
     assert main(["--tiny", "--batch", "1", "--contenders", *names, "--out", str(out)]) == 0
@@ -52,7 +54,7 @@ def test_a_contender_that_cannot_run_is_left_out_and_ended(monkeypatch):
 
 def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
     class Fragile:
-        def __init__(self, name, *_):
+        def __init__(self, name, *_, **__):
             self.name, self.turns = name, 0
 
         def prepare(self):
@@ -73,6 +75,38 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
     assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
     assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
     assert rows[0].details["p99_ms"] is None and "4 calls" in bench_accelerate.table(rows)
+
+
+def test_a_time_limit_while_a_contender_is_built_leaves_the_calls_of_those_that_are_ready(monkeypatch):
+    built, ended = [], []
+
+    class Slow:
+        def __init__(self, name, *_, **__):
+            self.name = name
+
+        def prepare(self):
+            built.append(self.name)
+            if self.name == "plain compiled":
+                raise SystemExit(143)
+            return {"first_call_s": 0.0, "error": 0.0}
+
+        def turn(self, calls, untimed):
+            assert "plain compiled" in ended  # or it would go on compiling meanwhile
+            return [0.001] * calls
+
+        def end(self):
+            ended.append(self.name)
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Slow)
+    monkeypatch.setattr(bench_accelerate, "LAST_S", 0.0)
+    names = ("plain eager", "plain compiled", "fastvae accelerate", "folded compiled")
+    rows, notes = [], []
+    with pytest.raises(SystemExit, match="143"):
+        bench_accelerate.measure(names, 1, 2, notes.append, rows, tiny=False)
+    assert built == ["fastvae accelerate", "plain eager", "plain compiled"]
+    assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 10), ("fastvae accelerate", 10)]
+    expected = "left out at batch 1, since the time was over before they were ready: plain compiled, folded compiled"
+    assert notes == [expected] and {"plain eager", "fastvae accelerate"} <= set(ended)
 
 
 def test_peers_are_no_engine_of_fastvae():

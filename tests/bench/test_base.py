@@ -148,15 +148,15 @@ def test_home_is_expanded_in_a_record_s_place(monkeypatch):
 
 def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):
     pytest.importorskip("pytest_benchmark")
-    found = tmp_path / "found.json"
-    command = [sys.executable, "-m", "pytest", "bench/step/bench_step.py", "--tiny", "-q", f"--benchmark-json={found}"]
+    out = tmp_path / "benchmarks.json"
+    command = [sys.executable, "-m", "pytest", "bench/step/bench_step.py", "--tiny", "-q", f"--benchmark-json={out}"]
     # Whatever the processor has, in float32: without AVX512 it is the best precision there is.
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     # A worker's own variable: pytest-benchmark measures nothing where it finds it.
     environment.pop("PYTEST_XDIST_WORKER", None)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout
-    benchmarks = json.loads(found.read_text())["benchmarks"]
+    benchmarks = json.loads(out.read_text())["benchmarks"]
     names = {b["name"] for b in benchmarks}
     assert "test_step[plain eager fp32]" in names and any("fastvae" in name for name in names)
     assert all(len(b["stats"]["data"]) == 2 and b["stats"]["min"] > 0 for b in benchmarks)

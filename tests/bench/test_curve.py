@@ -9,19 +9,25 @@ from PIL import Image
 from bench.step.curve import SYSTEMS, TERMS, distances, main
 
 
+@pytest.fixture(autouse=True)
+def _few_faces(monkeypatch):
+    """Drawing all takes a second."""
+    monkeypatch.setattr("bench.step.curve.FACES", 16)
+
+
 def test_it_leaves_a_record_and_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     record = tmp_path / "curve.json"
     code = main(["--steps", "2", "--seeds", "2", "--out", str(record)])
     assert ("PASS" if code == 0 else "FAIL") in capsys.readouterr().out
-    found = json.loads(record.read_text())
-    assert found["agree"] == (code == 0)
+    read = json.loads(record.read_text())
+    assert read["agree"] == (code == 0)
     for system in SYSTEMS:
         for term in TERMS:
-            curves = np.array(found["curves"][system][term])
+            curves = np.array(read["curves"][system][term])
             assert curves.shape == (2, 2) and np.isfinite(curves).all()
     # Same weights and batches: before the first update only rounding differs.
-    first = [[run[0] for run in found["curves"][system]["rec"]] for system in SYSTEMS]
+    first = [[run[0] for run in read["curves"][system]["rec"]] for system in SYSTEMS]
     assert first[0] == pytest.approx(first[1], rel=1e-4)
     with Image.open(record.with_suffix(".png")) as picture:
         assert min(picture.size) > 300
@@ -39,6 +45,7 @@ def test_distance_is_in_units_of_the_spread(shift):
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_distance_of_nan_is_no_agreement(term, monkeypatch, capsys):
+    monkeypatch.setattr("bench.step.curve.train", lambda *_: iter([dict.fromkeys(TERMS, 1.0)] * 2))
     monkeypatch.setattr("bench.step.curve.distances", lambda _: {**dict.fromkeys(TERMS, 0.0), term: float("nan")})
     assert main(["--steps", "2", "--seeds", "2"]) == 1
     assert "FAIL" in capsys.readouterr().out

@@ -40,12 +40,12 @@ def test_the_plain_vae_is_the_same(vae):
 def test_host_copies_go_from_pixels_to_pixels(vae):
     job = Job("reconstruct", 2, True)
     pixels = inputs_of(job, vae.latent, "cpu")
-    (found,) = caller(BASE, model_of(BASE, vae, "cpu"), job, pixels, "cpu")()
-    assert pixels.dtype == found.dtype == torch.uint8 and pixels.shape == found.shape == (2, 64, 64, 3)
+    (pixels_out,) = caller(BASE, model_of(BASE, vae, "cpu"), job, pixels, "cpu")()
+    assert pixels.dtype == pixels_out.dtype == torch.uint8 and pixels.shape == pixels_out.shape == (2, 64, 64, 3)
     with torch.inference_mode():
         images = vae.reconstruct(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
     # Half a grey level.
-    assert (found.permute(0, 3, 1, 2) / 127.5 - 1 - images).abs().max() <= 0.51 / 127.5
+    assert (pixels_out.permute(0, 3, 1, 2) / 127.5 - 1 - images).abs().max() <= 0.51 / 127.5
 
 
 def test_a_run_leaves_a_record_and_a_picture(tmp_path, capsys):
@@ -116,13 +116,13 @@ def test_a_wrong_peer_is_left_out_and_noted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("host_copies", [False, True])
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_accelerated_form_does_the_same_job(verb, host_copies):
-    """On a GPU it takes part; here its results are the plain form's."""
+    """It is timed on a GPU only; here its results are the plain form's."""
     vae, job = trained_vae(2), Job(verb, 2, host_copies)
     x = inputs_of(job, vae.latent, "cpu")
-    found, expected = (
+    results, expected = (
         caller(form, model_of(form, vae, "cpu"), job, x, "cpu")()
         for form in (Form(True, "fp32", True, "accelerated"), BASE)
     )
-    for y, exact in zip(found, expected, strict=True):
+    for y, exact in zip(results, expected, strict=True):
         assert y.dtype == exact.dtype and y.shape == exact.shape
         assert (y.double() - exact.double()).abs().max() <= (1 if y.dtype == torch.uint8 else 1e-4)

@@ -8,11 +8,18 @@ import torch
 from bench.anatomy import flops
 from bench.kernels import bench_lossnet, fp8
 from bench.kernels.bench_lossnet import WORK, least, main, measurements
+from bench.measuring.ceilings import Ceilings
 from fastvae.lossnet import LossNetwork
 
 
-def test_every_form_passes_the_gate_and_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # the compiler is tried elsewhere
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Without the seconds that ceilings and the compiler take, which are tried elsewhere."""
+    monkeypatch.setattr(bench_lossnet.ceilings, "measure", lambda *_: Ceilings(10.0, {"float32": 0.1, "bfloat16": 0.1}))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+def test_every_form_passes_the_gate_and_is_recorded(tmp_path):
     out = tmp_path / "lossnet.json"
     assert main(["--tiny", "--fp8", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
@@ -23,7 +30,6 @@ def test_every_form_passes_the_gate_and_is_recorded(tmp_path, monkeypatch):
 
 
 def test_a_wrong_gradient_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     right = LossNetwork.forward_pair
 
     def wrong(network, images, fakes):

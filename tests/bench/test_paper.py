@@ -53,11 +53,11 @@ def test_flops_and_bytes_of_a_small_net():
 def test_our_convolution_is_counted_by_its_identity(upsample, taps):
     with FakeTensorMode():
         x, weight = torch.empty(2, 5, 4, 4, requires_grad=True), torch.empty(7, 5, 3, 3, requires_grad=True)
-        found = flops.count(lambda: replicate_conv2d(x, weight, upsample=upsample).sum().backward(), torch.float32)
+        counted = flops.count(lambda: replicate_conv2d(x, weight, upsample=upsample).sum().backward(), torch.float32)
     outputs = 2 * 7 * 16 * upsample**2
-    assert found.flops == 3 * 2 * taps * 5 * outputs
+    assert counted.flops == 3 * 2 * taps * 5 * outputs
     # x and weight and y; then y's gradient, weight and x in, two gradients out.
-    assert found.bytes == 4 * (x.numel() + weight.numel() + outputs + outputs + 2 * (x.numel() + weight.numel()))
+    assert counted.bytes == 4 * (x.numel() + weight.numel() + outputs + outputs + 2 * (x.numel() + weight.numel()))
 
 
 def test_the_paper_size_step():
@@ -111,11 +111,11 @@ def test_a_bf16_part_has_the_steps_gradients(tmp_path):
 
 def test_parts_that_are_differences():
     amounts = {"encoder": 1, "loss network, real": 2, "real and generated": 5, "forward and backward": 9, "critic": 3}
-    found = apart(amounts, lambda more, less: more - less)
+    separated = apart(amounts, lambda more, less: more - less)
     expected = {
         "encoder": 1, "loss network, real": 2, "loss network, generated": 3, "loss network, backward": 4, "critic": 3
     }  # fmt: skip
-    assert found == expected and list(found) == list(expected)
+    assert separated == expected and list(separated) == list(expected)
 
 
 def test_extrapolation():

@@ -1,19 +1,17 @@
 """bench.anatomy.profile_step: a run leaves trace and table."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("matplotlib")
 
+from bench.anatomy import profile_step
 from bench.anatomy.device_trace import idle_share
 from bench.anatomy.table import STEP, PartRow, largest_gaps
+from bench.measuring.ceilings import Ceilings
 
-ROOT = Path(__file__).parents[2]
 PARTS = (
     "loss network, real", "loss network, generated", "loss network, backward", "encoder", "decoder", "critic",
     "feature loss", "optimiser, vae", "optimiser, critic", "loader wait", "gaps and the rest",
@@ -21,18 +19,14 @@ PARTS = (
 WRONG = (["--steps", "0"], ["--recipe", "celeba"], ["--data", "/nowhere"], ["--batch-size", "1"])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True)
-
-
-def test_it_leaves_a_trace_and_a_table(tmp_path):
+def test_it_leaves_a_trace_and_a_table(tmp_path, capsys, monkeypatch, processor):
+    processor()
+    limits = Ceilings(10.0, {"float32": 0.1, "bfloat16": 0.1})  # measuring them takes seconds
+    monkeypatch.setattr(profile_step.ceilings, "measure", lambda *_, **__: limits)
     out = tmp_path / "profile"
-    done = run("-m", "bench.anatomy.profile_step", "--tiny", "--steps", "2", "--rounds", "1", "--out", str(out))
-    assert done.returncode == 0, done.stderr
+    assert profile_step.main(["--tiny", "--steps", "2", "--rounds", "1", "--out", str(out)]) == 0
     table = (out / "step.txt").read_text()
-    assert table.strip() in done.stdout and "largest gaps between time and floor: " in table
+    assert table.strip() in capsys.readouterr().out and "largest gaps between time and floor: " in table
     names = {event.get("name") for event in json.loads((out / "trace.json").read_text())["traceEvents"]}
     assert "aten::convolution_backward" in names
     record = json.loads((out / "step.json").read_text())
@@ -46,12 +40,10 @@ def test_it_leaves_a_trace_and_a_table(tmp_path):
 
 @pytest.mark.parametrize("flags", WRONG, ids=lambda flags: flags[0])
 def test_wrong_flags_are_explained(flags, tmp_path, capsys, monkeypatch, processor):
-    from bench.anatomy.profile_step import main
-
     processor()
     monkeypatch.chdir(tmp_path)
     try:
-        code = main(flags)
+        code = profile_step.main(flags)
     except SystemExit as stopped:
         code = stopped.code
     message = capsys.readouterr().err

@@ -87,6 +87,20 @@ def test_a_soak_that_fails_is_recorded_and_ends_with_1(tmp_path, monkeypatch, ca
     assert "wrong answers to 8 threads <= 0: FAIL, 3" in capsys.readouterr().out
 
 
+def test_a_time_limit_leaves_verdicts_on_the_calls_until_then(tmp_path, monkeypatch):
+    def until(fast, calls, rows):
+        rows += [Reading(i, float(i), 300.0, 0) for i in range(1, 11)]
+        raise SystemExit(143)
+
+    monkeypatch.setattr(bench_soak, "serve", until)
+    out = tmp_path / "soak.json"
+    with pytest.raises(SystemExit, match="143"):
+        main(["--tiny", "--out", str(out)])
+    names = [verdict["name"] for verdict in json.loads(out.read_text())["verdicts"]]
+    assert names == ["memory grown over 10 calls", "results that changed in 10 calls", "wrong answers to 8 threads"]
+    assert verdicts([]) == [] and len(verdicts([Reading(1, 1.0, 300.0, 0)])) == 1  # too few to judge memory
+
+
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_soak, "serve", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").write_text("")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,6 +30,10 @@ def run(tmp_path, *flags) -> tuple[int, dict]:
     out = tmp_path / "step.json"
     status = bench_step.main(["--tiny", "--out", str(out), *flags])
     return status, json.loads(out.read_text())
+
+
+# In float32, as in most of these tests, a right step has the right direction at any size.
+SMALL = ("--batch", "2", "--width", "2", "--rounds", "1")
 
 
 def test_the_plain_step_is_the_same_step(batch):
@@ -96,7 +101,7 @@ def test_another_step_is_not_timed(tmp_path, monkeypatch, capsys):
         return loss + kl, kl, rec
 
     monkeypatch.setattr(PlainStep, "vae_loss", wrong)
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     assert status == 1 and record["rows"] == []
     assert "WRONG, not timed: the gradient of encoder" in capsys.readouterr().out
 
@@ -106,13 +111,17 @@ def with_contender(monkeypatch, name: str, build) -> None:
     monkeypatch.setattr(bench_step, "contenders", lambda *a: {**right(*a), name: Contender("a fake", "fp32", build)})
 
 
+def small_settings():
+    return replace(bench_step.settings(tiny=True), batch=2, width=2)
+
+
 def losses_of(kl: float):
     return lambda pixels, noise: Built(lambda: None, lambda: {"kl": kl, "rec": 1.0})
 
 
 def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
     with_contender(monkeypatch, "fastvae fake", losses_of(1e3))
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     assert status == 1 and record["rows"] == []
     assert any("WRONG, not timed: fastvae fake: kl of the first step is 1000" in note for note in record["notes"])
 
@@ -120,7 +129,7 @@ def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["encoder", "decoder", "critic"])
 def test_ours_with_a_network_that_does_not_move_is_not_timed(name, tmp_path, monkeypatch):
     def build(pixels, noise):
-        built = reference(bench_step.settings(tiny=True)).build(pixels, noise)
+        built = reference(small_settings()).build(pixels, noise)
         still = built.networks[name]
 
         def call():
@@ -134,7 +143,7 @@ def test_ours_with_a_network_that_does_not_move_is_not_timed(name, tmp_path, mon
         return built._replace(call=call)
 
     with_contender(monkeypatch, "fastvae fake", build)
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     assert status == 1 and record["rows"] == []
     assert any(f"fastvae fake: the first step moves the {name} elsewhere" in note for note in record["notes"])
 
@@ -147,7 +156,7 @@ def test_a_time_limit_while_a_peer_compiles_costs_the_others_nothing(tmp_path, m
     with_contender(monkeypatch, "plain compiled", stopped)
     monkeypatch.setattr(bench_step, "LAST_S", 0.0)
     with pytest.raises(SystemExit, match="143"):
-        run(tmp_path, "--rounds", "5")
+        run(tmp_path, *SMALL[:4], "--rounds", "5")
     record = json.loads((tmp_path / "step.json").read_text())
     names = {row["contender"] for row in record["rows"]}
     assert BASE in names and any(name.startswith("fastvae") for name in names)
@@ -157,7 +166,7 @@ def test_a_time_limit_while_a_peer_compiles_costs_the_others_nothing(tmp_path, m
 
 def test_a_time_limit_while_timing_leaves_the_rounds_that_are_whole(tmp_path, monkeypatch):
     def build(pixels, noise):
-        built = reference(bench_step.settings(tiny=True)).build(pixels, noise)
+        built = reference(small_settings()).build(pixels, noise)
         calls = itertools.count()
 
         def call():
@@ -172,7 +181,7 @@ def test_a_time_limit_while_timing_leaves_the_rounds_that_are_whole(tmp_path, mo
 
     with_contender(monkeypatch, "fastvae fake", build)
     with pytest.raises(SystemExit, match="143"):
-        run(tmp_path, "--rounds", "5")
+        run(tmp_path, *SMALL[:4], "--rounds", "5")
     record = json.loads((tmp_path / "step.json").read_text())
     assert len(record["rows"]) >= 3 and {len(row["samples_s"]) for row in record["rows"]} == {2}
 
@@ -182,7 +191,7 @@ def test_what_is_left_of_contenders_is_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         bench_step, "contenders", lambda *a: {name: c for name, c in right(*a).items() if name.startswith("fastvae")}
     )
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     assert status == 0 and record["rows"] and "nan x best peer" in capsys.readouterr().out
 
 
@@ -192,7 +201,7 @@ def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypat
 
     with_contender(monkeypatch, "plain broken", fails)
     with_contender(monkeypatch, "plain nan", losses_of(float("nan")))
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     assert status == 0
     assert not {"plain broken", "plain nan"} & {row["contender"] for row in record["rows"]}
     notes = "\n".join(record["notes"])
@@ -204,7 +213,7 @@ def test_one_of_ours_that_cannot_be_captured_costs_the_others_nothing(tmp_path, 
         raise FastvaeError("step 1 failed while it was being captured")
 
     with_contender(monkeypatch, "fastvae broken", fails)
-    status, record = run(tmp_path)
+    status, record = run(tmp_path, *SMALL)
     names = {row["contender"] for row in record["rows"]}
     assert status == 1 and BASE in names and any(name.startswith("fastvae") for name in names)
     assert "fastvae broken" not in names

@@ -146,7 +146,7 @@ def _splits(entries: Entries) -> bool:
 
 
 class _Elementwise:
-    """What the calls share whose kernels treat every element alike."""
+    """What is common to calls whose kernels do the same to every element."""
 
     sums_products = False
 

@@ -30,7 +30,7 @@ class Machine:
     Attributes:
         device: of the operands.
         capability: of the GPU.
-        clock: seconds of so many calls of each contender, in turns.
+        clock: seconds of each contender's calls, taken in turns, given the number of calls.
         compile_ahead: compiles what these calls would start.
     """
 
