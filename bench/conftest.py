@@ -7,7 +7,7 @@ from bench.measuring import replay
 
 
 def pytest_addoption(parser):
-    """--tiny, for trying a benchmark out; what it measures means nothing."""
+    """--tiny, to try a benchmark out; its figures mean nothing."""
     parser.addoption("--tiny", action="store_true", help="benchmarks scaled down to seconds")
 
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_setup(item):
-    """What is marked `gpu` is skipped where there is none."""
+    """Skips tests marked `gpu` where there is no GPU."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 

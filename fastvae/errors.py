@@ -1,22 +1,22 @@
-"""Errors meant for people: what was expected, what came, what to do."""
+"""Errors for users: what was expected, what came, what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class FastvaeError(Exception):
-    """A problem that its reader can solve. The command line prints the message alone and exits with 1."""
+    """A problem that the user can solve. The command line prints only the message and exits with 1."""
 
     exit_code = 1
 
 
 class UsageError(FastvaeError):
-    """The command, a flag or a name was wrong. The command line prints the message alone and exits with 2."""
+    """A wrong command, flag or name. The command line prints only the message and exits with 2."""
 
     exit_code = 2
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean ...?" with the nearest known name, or all of them where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+    """ ", did you mean ...?" with the closest known name, or "; choose from ..." with all of them if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

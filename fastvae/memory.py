@@ -1,10 +1,10 @@
-"""How much memory is free."""
+"""Free memory."""
 
 from pathlib import Path
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping, or None where the system does not say (other than Linux)."""
+    """Bytes available without swapping, or None if the system does not report it (only Linux does)."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)

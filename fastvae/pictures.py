@@ -1,4 +1,4 @@
-"""Grids of images, the form in which runs are looked at, and the picture files that hold them."""
+"""Conversions between images and pixels, grids of images, and writing them as picture files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,25 +11,25 @@ from PIL import Image
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.whole_file import check_writable, whole_file
+from fastvae.files.atomic_write import atomic_file, check_writable
 from fastvae.memory import free_memory
 
 _GAP = 2  # pixels between images
-# A sheet has 3 bytes a pixel, and Pillow's copy of it 4.
-_BYTES_A_PIXEL = 7
-_MOST_PIXELS = 2**30
+# A sheet takes 3 bytes a pixel, and Pillow's copy of it 4.
+_BYTES_PER_PIXEL = 7
+_MAX_PIXELS = 2**30
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How Pillow writes it, and the most pixels a side."""
+    """Pillow's name and options for a format, and its largest side in pixels."""
 
     name: str
     largest_side: int
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# libpng, by which most programs read PNG, takes sides up to a million; the other limits are the formats' own.
+# libpng, with which most programs read PNG, accepts sides up to a million; the other limits are the formats' own.
 _PNG = _Format("PNG", 1_000_000)
 _JPEG = _Format("JPEG", 65_500, {"quality": 95, "subsampling": 0})
 _FORMATS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _Format("WEBP", 16_383, {"quality": 95})}
@@ -39,34 +39,34 @@ def check_picture(path: Path, flag: str = "--out") -> None:
     """Call before starting the work.
 
     Raises:
-        UsageError: a picture cannot be written there, or the name does not end as one of a picture that is known.
+        UsageError: the path cannot be written, or its suffix is not a known picture format.
     """
     check_writable(path, flag)
     if path.suffix.lower() not in _FORMATS:
-        raise UsageError(f"{flag} {path} should be a file that ends in {', '.join(_FORMATS)}")
+        raise UsageError(f"{flag} must end in {', '.join(_FORMATS)}; got {path}")
 
 
 def check_size(path: Path, height: int, width: int, advice: str) -> None:
     """Call before starting the work.
 
     Raises:
-        UsageError: a picture of that many pixels does not go into such a file, or not into this machine's memory.
+        UsageError: the format or this machine's memory cannot hold so many pixels.
     """
     _check_sides(path, height, width, advice)
     size = f"the picture would have {width:,}x{height:,} pixels"
-    if height * width > _MOST_PIXELS:
-        raise UsageError(f"{size}, and {_MOST_PIXELS:,} in all are the most: {advice}")
-    needed, free = height * width * _BYTES_A_PIXEL, free_memory()
+    if height * width > _MAX_PIXELS:
+        raise UsageError(f"{size}, and the limit is {_MAX_PIXELS:,} in total: {advice}")
+    needed, free = height * width * _BYTES_PER_PIXEL, free_memory()
     if free is not None and needed > free:
-        raise UsageError(f"{size}, which take {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free: {advice}")
+        raise UsageError(f"{size}, which need {needed / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free: {advice}")
 
 
 def _check_sides(path: Path, height: int, width: int, advice: str) -> None:
     kind = _FORMATS[path.suffix.lower()]
     if max(height, width) > kind.largest_side:
         raise UsageError(
-            f"the picture would have {width:,}x{height:,} pixels, and {kind.name} takes {kind.largest_side:,} a side: "
-            f"{advice}"
+            f"the picture would have {width:,}x{height:,} pixels, and {kind.name} is limited to {kind.largest_side:,} "
+            f"a side: {advice}"
         )
 
 
@@ -82,37 +82,37 @@ def to_pixels(images: Tensor) -> np.ndarray:
 
 
 def finite_pixels(images: Tensor) -> np.ndarray:
-    """`to_pixels` of what a model made.
+    """`to_pixels` for a model's output.
 
     Raises:
-        FastvaeError: a value is NaN or infinite, which would look like a colour.
+        FastvaeError: a value is NaN or infinite, which `to_pixels` would turn into a colour.
     """
     if not torch.isfinite(images).all():
-        raise FastvaeError("the model's images hold NaN or infinity: did its training diverge? Take another checkpoint")
+        raise FastvaeError("the model's images contain NaN or infinity: did training diverge? Use another checkpoint")
     return to_pixels(images)
 
 
 def psnr_db(images: Tensor, fakes: Tensor) -> Tensor:
-    """10 log10(255^2 / mean squared error of its pixels) of each image in dB, [B]; both [B, 3, H, W] in [-1, 1]."""
+    """10 log10(255^2 / mean squared error of the pixels) of each image in dB, [B]; both [B, 3, H, W] in [-1, 1]."""
     error = ((fakes - images) * 127.5).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error.clamp_min(1e-12))
 
 
 class Sheet:
-    """A white sheet with a place for each image, filled little by little: more than the sheet need not be in memory.
+    """A white sheet with a cell for each image, filled in parts, so that only the sheet must fit into memory.
 
     Args:
-        count: of places, at least 1.
-        columns: places in a row; no more than `count` are made.
+        count: cells, at least 1.
+        columns: cells in a row; reduced to `count` if larger.
         image_size: height and width of the images in pixels.
         gap: pixels between images, and around them.
 
     Attributes:
-        columns: places in a row.
+        columns: cells in a row.
         pixels: uint8 [height, width, 3].
 
     Raises:
-        FastvaeError: there is not enough memory.
+        FastvaeError: not enough memory.
     """
 
     def __init__(self, count: int, columns: int, image_size: tuple[int, int], gap: int = _GAP):
@@ -120,13 +120,13 @@ class Sheet:
         try:
             self.pixels = np.full((*sheet_size(count, columns, image_size, gap), 3), 255, np.uint8)
         except MemoryError as error:
-            raise FastvaeError(f"there is not enough memory for a sheet of {count:,} images: make fewer") from error
+            raise FastvaeError(f"not enough memory for a sheet of {count:,} images: make fewer") from error
 
-    def put(self, images: np.ndarray, places: Iterable[int]) -> None:
-        """Puts images uint8 [B, H, W, 3] into places, counted row by row from 0."""
+    def put(self, images: np.ndarray, cells: Iterable[int]) -> None:
+        """Puts images uint8 [B, H, W, 3] into cells, counted row by row from 0."""
         (height, width), gap = self._image_size, self._gap
-        for image, place in zip(images, places, strict=True):
-            row, column = divmod(place, self.columns)
+        for image, cell in zip(images, cells, strict=True):
+            row, column = divmod(cell, self.columns)
             top, left = gap + row * (height + gap), gap + column * (width + gap)
             self.pixels[top : top + height, left : left + width] = image
 
@@ -139,10 +139,10 @@ def sheet_size(count: int, columns: int, image_size: tuple[int, int], gap: int =
 
 
 class PairSheet:
-    """A sheet in which each row of originals has the row of its reconstructions right below it.
+    """A sheet with each row of originals directly above the row of their reconstructions.
 
     Args:
-        count: of originals, at least 1.
+        count: originals, at least 1.
         columns: images in a row.
         image_size: height and width of the images in pixels.
 
@@ -151,58 +151,53 @@ class PairSheet:
     """
 
     def __init__(self, count: int, columns: int, image_size: tuple[int, int]):
-        self._sheet = Sheet(pair_places(count, columns), min(columns, count), image_size)
+        self._sheet = Sheet(pair_cells(count, columns), min(columns, count), image_size)
         self.pixels = self._sheet.pixels
 
     def put(self, originals: np.ndarray, reconstructions: np.ndarray, first: int) -> None:
-        """Puts pairs uint8 [B, H, W, 3] each, of which the first is the pair number `first`, counted from 0."""
+        """Puts originals and reconstructions, each uint8 [B, H, W, 3], from pair number `first` on, counted from 0."""
         columns, numbers = self._sheet.columns, range(first, first + len(originals))
-        places = [number // columns * 2 * columns + number % columns for number in numbers]
-        self._sheet.put(originals, places)
-        self._sheet.put(reconstructions, (place + columns for place in places))
+        cells = [number // columns * 2 * columns + number % columns for number in numbers]
+        self._sheet.put(originals, cells)
+        self._sheet.put(reconstructions, (cell + columns for cell in cells))
 
 
-def pair_places(count: int, columns: int) -> int:
-    """Places in the sheet of that many pairs."""
+def pair_cells(count: int, columns: int) -> int:
+    """Cells in the sheet of that many pairs."""
     columns = min(columns, count)
     return 2 * columns * -(-count // columns)
 
 
 def grid(pixels: np.ndarray, columns: int, gap: int = _GAP) -> np.ndarray:
-    """uint8 [B, H, W, 3] -> one white-gapped sheet, uint8 [rows, width, 3], filled row by row."""
+    """uint8 [B, H, W, 3] -> one sheet with white gaps, uint8 [height, width, 3], filled row by row."""
     sheet = Sheet(len(pixels), columns, pixels.shape[1:3], gap)
     sheet.put(pixels, range(len(pixels)))
     return sheet.pixels
 
 
 def beside(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> np.ndarray:
-    """A sheet in which each row of originals has the row of its reconstructions right below it."""
+    """A `PairSheet` as one array, uint8 [height, width, 3]."""
     sheet = PairSheet(len(originals), columns, originals.shape[1:3])
     sheet.put(originals, reconstructions, 0)
     return sheet.pixels
 
 
 def save_picture(sheet: np.ndarray, path: Path) -> None:
-    """Writes a uint8 [H, W, 3] array as what the path's ending says, making the folder where needed.
+    """Writes a uint8 [H, W, 3] array in the format of the path's suffix; creates the folder if needed.
 
     Args:
         sheet: the pixels.
-        path: one that `check_picture` takes; PNG and WebP at their usual settings, JPEG at quality 95.
+        path: one that `check_picture` accepts. JPEG and WebP are written at quality 95.
 
     Raises:
-        UsageError: such a file does not hold that many pixels.
-        FastvaeError: it cannot be written; no half-written file is left.
+        UsageError: the format cannot hold so many pixels.
+        FastvaeError: it cannot be written; no incomplete file is left.
     """
-    _check_sides(path, *sheet.shape[:2], "make fewer images, or choose an --out that ends in .png")
+    _check_sides(path, *sheet.shape[:2], "make fewer images, or use an --out that ends in .png")
     kind = _FORMATS[path.suffix.lower()]
-    advice = "free some space, check the permissions, or choose another place"
+    advice = "free some space, check the permissions, or choose another path"
     try:
-        with whole_file(path, advice=advice) as temporary:
+        with atomic_file(path, advice=advice) as temporary:
             Image.fromarray(sheet).save(temporary, format=kind.name, **kind.options)
     except MemoryError as error:
-        raise FastvaeError(f"there is not enough memory to write {path}: make fewer images") from error
-
-
-def save_png(sheet: np.ndarray, path: Path) -> None:
-    """`save_picture`, for a path that ends in .png."""
-    save_picture(sheet, path)
+        raise FastvaeError(f"not enough memory to write {path}: make fewer images") from error

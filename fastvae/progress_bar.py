@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, a line now and then in a log file."""
+"""Progress of long work: a bar on a terminal, an occasional line in a log file."""
 
 import sys
 from collections.abc import Iterable
@@ -7,21 +7,21 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
-_LINE = "{desc}: {n_fmt} of {total_fmt}{unit}, {elapsed} gone, {remaining} left"
+_LINE = "{desc}: {n_fmt} of {total_fmt}{unit}, {elapsed} elapsed, {remaining} left"
 
 
 def progress_bar(
     items: Iterable | None = None, *, what: str, total: int | None, unit: str = "", show: bool | None = None, **options
 ) -> tqdm:
-    """A tqdm on standard error, in the form that suits where that leads.
+    """A tqdm on standard error; on a terminal a bar, elsewhere one line every 30 s.
 
     Args:
-        items: what to go through, if the bar should count them.
-        what: is done, in a word or two.
-        total: how many there are; None if that is not known.
-        unit: of what is counted, with a space before it, as " images".
-        show: False for nothing at all; True and None show it.
-        options: of `tqdm.tqdm`.
+        items: to iterate over; None if the caller updates the bar.
+        what: a short label.
+        total: number of items; None if unknown.
+        unit: of the count, with a leading space, " images".
+        show: False hides it; True and None show it.
+        options: for `tqdm.tqdm`.
     """
     stream = sys.stderr
     options |= {"desc": what, "total": total, "unit": unit, "disable": show is False or stream is None}
@@ -39,7 +39,7 @@ def progress_bar(
 
 
 class _Lines:
-    """Turns what tqdm rewrites in place into lines."""
+    """Turns text that tqdm rewrites in place into separate lines."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Ranges of options, and the error of one that is out of its range."""
+"""Ranges of options, and the error for a value out of range."""
 
 import math
 import reprlib
@@ -28,11 +28,11 @@ def up_to(high: float):
 
 
 def require(options: Any, **ranges) -> None:
-    """Raises UsageError unless every named field is None or in its range; not-a-number is in none."""
-    for name, (holds, words) in ranges.items():
+    """Raises UsageError unless every named field is None or in its range; NaN is in no range."""
+    for name, (holds, expected) in ranges.items():
         value = getattr(options, name)
-        # Not math.isfinite, which raises where an integer is too large for a float.
+        # Not math.isfinite, which raises for integers too large for a float.
         is_finite = value is None or abs(value) < math.inf
         if value is not None and not (is_finite and holds(value)):
-            words = words if is_finite else f"{words}, and a finite number"
-            raise UsageError(f"{name.replace('_', '-')} must be {words}; got {reprlib.repr(value)}")
+            expected = expected if is_finite else f"{expected}, and a finite number"
+            raise UsageError(f"{name.replace('_', '-')} must be {expected}; got {reprlib.repr(value)}")

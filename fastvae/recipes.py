@@ -60,6 +60,7 @@ DEMO = Recipe(
         model=ModelConfig(width=16),
         train=TrainConfig(
             epochs=5,
+            minutes=8.0,  # of training, on machines that do not get through the epochs sooner
             lr=1e-3,
             lr_decay=0.7,
             batch_size=32,

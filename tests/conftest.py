@@ -11,13 +11,37 @@ import torch
 from bench.measuring.exact_float32 import exact_float32
 from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
-from tests.strict_skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
+from tests import strict_skips
+from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
+
+MOST_WORKERS = 4  # each holds torch and what it compiles
+
+
+def pytest_addoption(parser):
+    """--strict-skips and --slow."""
+    strict_skips.pytest_addoption(parser)
+    parser.addoption("--slow", action="store_true", help="run what is marked slow, too, and fuzz tests at full length")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is marked `slow` repeats, in full, what another test shows of its essence: only --slow runs it."""
+    if not config.getoption("--slow"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 def pytest_runtest_setup(item):
     """What is marked `gpu` is skipped where there is none."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `-n auto`, and so `tools/dev test`, divides the tests among; 0 for none but pytest's own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shows_output = config.getoption("capture") == "no"  # workers have no terminal
+    return 0 if shows_output or cores == 1 else min(cores, MOST_WORKERS)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,6 +66,16 @@ def _own_compiled_code(tmp_path_factory):
 def _one_thread():
     """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):  # of processes that tests start; of Inductor
+            patch.setenv(name, "1")
+        yield
+
+
+@pytest.fixture
+def cases(request):
+    """cases(300) -> how many of 300 random cases a fuzz test tries: all with --slow, else the first sixth."""
+    return lambda count: count if request.config.getoption("--slow") else max(count // 6, 1)
 
 
 @pytest.fixture

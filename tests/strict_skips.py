@@ -39,7 +39,9 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def _is_strict(config) -> bool:
-    return config.getoption("--strict-skips") and not config.getoption("--collect-only")
+    # A worker of pytest-xdist runs a part of the tests and has nothing to report to: all reports meet in the controller.
+    is_worker = hasattr(config, "workerinput")
+    return config.getoption("--strict-skips") and not config.getoption("--collect-only") and not is_worker
 
 
 def _missing(reasons: Counter[str]) -> int:

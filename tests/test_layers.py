@@ -15,7 +15,7 @@ LAYERS = (
     "fastvae.errors",
     "fastvae.ranges  fastvae.memory  fastvae.progress_bar  fastvae.renamed",
     "fastvae.files",
-    "fastvae.machine  fastvae.pictures",
+    "fastvae.machine  fastvae.pictures  fastvae.charts",
     "fastvae.nn  fastvae.optim",
     "fastvae.data",
     "fastvae.models",

@@ -88,7 +88,7 @@ def test_without_a_compiler_the_step_runs_eager(monkeypatch):
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     choice = machine.choose_compile("auto", CPU)
     assert choice.value == "off" and "C++ compiler" in choice.reason
-    with pytest.raises(UsageError, match=r"--compile on, but there is no C\+\+ compiler"):
+    with pytest.raises(UsageError, match=r"--compile on requested, but there is no C\+\+ compiler"):
         machine.choose_compile("on", CPU)
 
 

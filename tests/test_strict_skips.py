@@ -48,6 +48,25 @@ def test_anything_else_fails_the_run(tmp_path, text, line):
     assert status == 1 and line in said and "FAILED: --strict-skips: " in said
 
 
+def test_skips_in_workers_count_once(tmp_path):
+    pytest.importorskip("xdist")
+    status, said = run(tmp_path, PASSES, GPU, MARKED, FILE, FIXTURE, flags=("--strict-skips", "-n", "2"))
+    told = said.partition("skips by reason")[2].splitlines()[1:6]
+    assert status == 1 and told[:2] == ["    3 needs a CUDA device", "    2 NOT ALLOWED: no disk"]
+    assert set(told[2:4]) == {
+        "    1 NOT ALLOWED: no compiler",
+        "    1 NOT ALLOWED: could not import 'a_library_that_is_not_there': No module named"
+        " 'a_library_that_is_not_there'",
+    }
+    assert told[4] == "FAILED: --strict-skips: 4 skipped that should have run: see above"
+
+
+def test_what_nobody_can_bring_may_be_skipped_in_workers(tmp_path):
+    pytest.importorskip("xdist")
+    status, said = run(tmp_path, PASSES, GPU, OURS, flags=("--strict-skips", "-n", "2"))
+    assert status == 0 and "\n    3 needs a CUDA device\n    1 FASTVAE_VGG19 does not" in said
+
+
 def test_nothing_but_skipped_files_fails_the_run_too(tmp_path):
     assert run(tmp_path, FILE)[0] != 0
 
@@ -90,7 +109,7 @@ MOUNTS = {"mount": "exit 0", "umount": "exit 0"}
 
 def test_a_build_with_a_browser_tests_strictly(build):
     status, said = build(chromium="", chromedriver="", **MOUNTS)
-    assert status == 0 and said.splitlines()[:1] == ["dev lint"] and "dev test --strict-skips" in said
+    assert status == 0 and said.splitlines()[:1] == ["dev lint"] and "dev test --strict-skips --slow" in said
 
 
 @pytest.mark.parametrize(

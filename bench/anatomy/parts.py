@@ -55,7 +55,7 @@ def passes(
     """All parts but the optimisers, on inputs of a step's shapes and layouts.
 
     Args:
-        objective: on its device, in training mode; batch statistics move.
+        objective: on its device, in training mode; batch statistics change.
         config: of the run, for its shapes.
         precision: the autocast of the forward passes.
         rounded: whether all weights of a part are rounded to bfloat16 at once, as the step does under autocast.
@@ -92,14 +92,14 @@ def passes(
     chosen = torch.arange(batch, device=device) * 2
     images, fakes = to_images(resident).split(batch)
     noise, z = (torch.randn(batch, objective.noise_size, device=device) for _ in range(2))
-    found = {
+    calls = {
         "input": part(lambda rows, indices: to_images(rows.index_select(0, indices)), (resident, chosen)),
         "encoder": part(encode, (images, noise), encoder),
         "decoder": part(lambda z: (decoder(z),), (z.requires_grad_(),), decoder),
     }
     if objective.loss_network is None:
-        return found
-    return found | _behind_the_loss_network(objective, images, fakes, part, precision)
+        return calls
+    return calls | _behind_the_loss_network(objective, images, fakes, part, precision)
 
 
 def _behind_the_loss_network(
@@ -125,7 +125,7 @@ def _behind_the_loss_network(
     def distance(*maps: Tensor) -> tuple[Tensor]:
         return (objective.feature_distance(maps[: len(features)], maps[len(features) :]),)
 
-    found = {
+    calls = {
         _REAL: part(of_real, (images,)),
         _PAIR: part(of_both, (images, fakes), backward=False),
         _BOTH_WAYS: part(of_both_summed, (images, fakes)),
@@ -136,12 +136,12 @@ def _behind_the_loss_network(
         def judge(real: Tensor, fake: Tensor) -> tuple[Tensor]:
             return (objective.critic_distance(real, reverse_gradient(fake)),)
 
-        found["critic"] = part(judge, (features[0], fake_features[0]), critic)
-    return found
+        calls["critic"] = part(judge, (features[0], fake_features[0]), critic)
+    return calls
 
 
 def apart(amounts: dict[str, _Amount], minus: Callable[[_Amount, _Amount], _Amount]) -> dict[str, _Amount]:
-    """The loss network's passes one by one.
+    """Replaces the loss network's combined passes by the single ones.
 
     Args:
         amounts: what was measured or counted of the parts of `passes`, by name; some may be missing.
@@ -151,21 +151,21 @@ def apart(amounts: dict[str, _Amount], minus: Callable[[_Amount, _Amount], _Amou
         The amounts in the same order, those of several passes replaced by what the last of them adds.
     """
     added = {more: (name, less) for name, (more, less) in _DIFFERENCES.items()}
-    found = {}
+    separated = {}
     for name, amount in amounts.items():
         if name not in added:
-            found[name] = amount
+            separated[name] = amount
         elif (less := added[name][1]) in amounts:
-            found[added[name][0]] = minus(amount, amounts[less])
-    return found
+            separated[added[name][0]] = minus(amount, amounts[less])
+    return separated
 
 
 def optimisers(objective: Objective, lr: float) -> dict[str, Call]:
-    """The updates of an objective's networks with gradients that are there already. Weights and state move."""
-    found = {}
+    """The updates of an objective's networks with gradients that are there already. Weights and state change."""
+    calls = {}
     for name, update in objective.updates(lr).items():
         for group in update.optimizer.param_groups:
             for p in group["params"]:
                 p.grad = torch.full_like(p, 1e-3)
-        found[f"optimiser, {name}"] = update.optimizer.step
-    return found
+        calls[f"optimiser, {name}"] = update.optimizer.step
+    return calls

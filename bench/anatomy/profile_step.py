@@ -9,14 +9,13 @@ below the table. The loss network's weights are random unless --vgg says else, w
 import argparse
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.anatomy import picture as breakdown
-from bench.anatomy import table as step_table
+from bench.anatomy import picture, table
 from bench.anatomy.device_trace import idle_share
 from bench.anatomy.real_steps import RealSteps
 from bench.measuring import ceilings
@@ -27,7 +26,7 @@ from fastvae.errors import FastvaeError
 from fastvae.recipes import RECIPES
 from fastvae.train.build import resolve
 
-# Windows of steps whose times make the whole step's median and quartiles.
+# Windows of steps whose times make the complete step's median and quartiles.
 _WINDOWS = 5
 
 
@@ -90,10 +89,10 @@ def _profile(config: Config, options: argparse.Namespace) -> None:
         traced.export_chrome_trace(str(out / "trace.json"))
         dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
         limits = ceilings.measure(device, list(dict.fromkeys([dtype, torch.float32])), rounds=1 if options.tiny else 10)
-        rows = step_table.measure(
+        rows = table.measure(
             real.trainer.step,
             config,
-            whole_s=[w.step_s for w in windows],
+            step_s=[w.step_s for w in windows],
             wait_s=[w.waited_s / w.steps for w in windows],
             ceilings=limits,
             rounds=options.rounds or (50 if on_gpu else 5),
@@ -101,28 +100,28 @@ def _profile(config: Config, options: argparse.Namespace) -> None:
         )
     idle = idle_share(out / "trace.json") if on_gpu else None
     if not on_gpu:
-        words = "idle share of the device: not defined, the step runs on the CPU"
+        of_device = "idle share of the device: not defined, the step runs on the CPU"
     elif idle is None:
-        words = "idle share of the device: not known, the trace holds no kernel"
+        of_device = "idle share of the device: not known, the trace holds no kernel"
     else:
-        words = f"the device was idle for {100 * idle:.1f} % of the traced steps"
+        of_device = f"the device was idle for {100 * idle:.1f} % of the traced steps"
     title = f"{config.recipe}, batch {config.train.batch_size}, {config.train.precision}, {record.machine()}"
-    text = "\n".join([title, step_table.text(rows), words, *(f"note: {note}" for note in notes)])
+    text = "\n".join([title, table.text(rows), of_device, *(f"note: {note}" for note in notes)])
     print(text)
     (out / "step.txt").write_text(text + "\n")
     record.write(
         out / "step.json",
         what=f"the training step by part: {title}",
-        rows=rows,
+        rows=[asdict(row) for row in rows],
         notes=notes,
         ceilings=limits,
         extra={
             "command": " ".join(["python -m bench.anatomy.profile_step", *sys.argv[1:]]),
             "idle_share": idle,
-            "largest_gaps": [row.part for row in step_table.largest_gaps(rows)],
+            "largest_gaps": [row.part for row in table.largest_gaps(rows)],
         },
     )
-    breakdown.draw(rows, title, out / "step.png")
+    picture.draw(rows, title, out / "step.png")
     print(f"{out}: trace.json, step.txt, step.json, step.png written")
 
 

@@ -120,9 +120,9 @@ class RealSteps:
             unread += 1
             if unread == train.log_every or index == steps - 1:  # waits for the device, as the log does
                 unread = 0
-                if found := trainer.meter.read().not_finite:
+                if broken := trainer.meter.read().not_finite:
                     raise FastvaeError(
-                        f"the loss term {found[1]!r} was {found[2]} near step {self._done}: nothing to time"
+                        f"the loss term {broken[1]!r} was {broken[2]} near step {self._done}: nothing to time"
                     )
         seconds = time.perf_counter() - start
         return Window(steps, steps * train.batch_size, seconds, waited_s)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.anatomy import flops
-from bench.anatomy import parts as step_parts
+from bench.anatomy import flops, parts
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, quartiles
 from fastvae.config import Config
@@ -16,7 +15,7 @@ from fastvae.kernels.critic_update import cost as update_cost
 from fastvae.optim import ClippedAdam
 from fastvae.train.step import Step
 
-WAIT, GAPS, WHOLE = "loader wait", "gaps and the rest", "whole step"
+WAIT, GAPS, STEP = "loader wait", "gaps and the rest", "whole step"
 _NOTHING = Cost(0, 0)
 
 
@@ -26,7 +25,7 @@ class PartRow:
 
     Attributes:
         of_floor: the floor over the time, 1 at the ceiling; 0 for what has no floor.
-        share: of the whole step's time.
+        share: of the complete step's time.
     """
 
     part: str
@@ -49,36 +48,36 @@ def measure(
     step: Step,
     config: Config,
     *,
-    whole_s: Sequence[float],
+    step_s: Sequence[float],
     wait_s: Sequence[float],
     ceilings: Ceilings,
     rounds: int,
     note: Callable[[str], None],
 ) -> list[PartRow]:
-    """Times the parts in turns and sets them beside whole steps.
+    """Times the parts in turns and sets them beside complete steps.
 
-    On a GPU each part is a CUDA graph that finds its memory cold. A step that fuses over the parts' borders, or finds
-    a map in the cache, takes less than their sum: what it takes beyond, "gaps and the rest", may be negative.
+    On a GPU each part is a CUDA graph whose memory is not in the cache. A step that fuses across parts, or finds a map
+    in the cache, takes less than their sum: then the difference, "gaps and the rest", is negative.
 
     Args:
         step: of the run; its objective is left as it is.
         config: resolved, of that run.
-        whole_s: seconds of whole steps, measured with the loader running.
+        step_s: seconds of complete steps, measured with the loader running.
         wait_s: seconds of those steps in which the host waited for the loader.
         ceilings: of this machine, of float32 products and of those in the run's precision.
         rounds: calls of each part.
-        note: told, in words, which part could not be timed.
+        note: called with a message about each part that could not be timed.
 
     Returns:
-        The parts in the order of the step, then the wait, the gaps and the whole step, whose floor is the parts' sum.
+        The parts in the order of the step, then the wait, the gaps and the complete step; its floor is the parts' sum.
     """
-    copied, dtype = step_parts.own_copy(step.objective), torch.bfloat16 if step.bf16 else torch.float32
-    calls = step_parts.passes(copied, config, precision=step.precision, rounded=step.bf16, compiled=step.compile_passes)
-    calls |= step_parts.optimisers(copied, config.train.lr)
+    copied, dtype = parts.own_copy(step.objective), torch.bfloat16 if step.bf16 else torch.float32
+    calls = parts.passes(copied, config, precision=step.precision, rounded=step.bf16, compiled=step.compile_passes)
+    calls |= parts.optimisers(copied, config.train.lr)
     samples = interleaved(calls, rounds=rounds, device=step.device.type, note=note)
-    samples = step_parts.apart(samples, _pairwise)
-    found = costs(config, dtype)
-    whole = quartiles(whole_s)[1]
+    samples = parts.apart(samples, _pairwise)
+    least = costs(config, dtype)
+    median_step_s = quartiles(step_s)[1]
 
     def row(part: str, values: Iterable[float], cost: Cost = _NOTHING, floor_s: float = 0.0) -> PartRow:
         low, median, high = quartiles(values)
@@ -90,7 +89,7 @@ def measure(
             cost.bytes,
             1e6 * floor_s,
             floor_s / median if median > 0 else 0.0,
-            median / whole,
+            median / median_step_s,
             [1e6 * s for s in values],
         )
 
@@ -98,12 +97,12 @@ def measure(
     for part, values in samples.items():
         # Parameters are float32 in every precision.
         own = torch.float32 if part.startswith("optimiser") else dtype
-        rows.append(row(part, values, found[part], ceilings.floor_s(found[part].flops, found[part].bytes, own)))
+        rows.append(row(part, values, least[part], ceilings.floor_s(least[part].flops, least[part].bytes, own)))
     rows.append(row(WAIT, wait_s))
     explained_s = sum(r.median_us for r in rows) / 1e6
     total = Cost(sum(r.flops for r in rows), sum(r.bytes for r in rows))
     floor_s = sum(r.floor_us for r in rows) / 1e6
-    return [*rows, row(GAPS, [s - explained_s for s in whole_s]), row(WHOLE, whole_s, total, floor_s)]
+    return [*rows, row(GAPS, [s - explained_s for s in step_s]), row(STEP, step_s, total, floor_s)]
 
 
 def costs(config: Config, dtype: torch.dtype) -> dict[str, Cost]:
@@ -115,17 +114,17 @@ def costs(config: Config, dtype: torch.dtype) -> dict[str, Cost]:
     """
     with FakeTensorMode():
         objective = flops.shapes_of(config)
-        calls = step_parts.passes(objective, config)
+        calls = parts.passes(objective, config)
         counted = {name: flops.count(call, dtype) for name, call in calls.items()}
-    found = step_parts.apart(counted, lambda more, less: Cost(more.flops - less.flops, more.bytes - less.bytes))
+    least = parts.apart(counted, lambda more, less: Cost(more.flops - less.flops, more.bytes - less.bytes))
     pixels = config.train.batch_size * 3 * config.model.image_size**2
     # A factor and a shift for each; read as uint8, written as the first convolution reads it.
-    found["input"] = Cost(flops=2 * pixels, bytes=pixels * (1 + dtype.itemsize))
+    least["input"] = Cost(flops=2 * pixels, bytes=pixels * (1 + dtype.itemsize))
     for name, update in objective.updates(config.train.lr).items():
         numel = sum(p.numel() for group in update.optimizer.param_groups for p in group["params"])
         kind = "adam" if isinstance(update.optimizer, ClippedAdam) else "rmsprop"
-        found[f"optimiser, {name}"] = update_cost(numel, optimizer=kind)
-    return found
+        least[f"optimiser, {name}"] = update_cost(numel, optimizer=kind)
+    return least
 
 
 def _pairwise(more: list[float], less: list[float]) -> list[float]:
@@ -134,11 +133,11 @@ def _pairwise(more: list[float], less: list[float]) -> list[float]:
 
 def largest_gaps(rows: Sequence[PartRow], count: int = 3) -> list[PartRow]:
     """The parts, wait and gaps among them, that take the most time beyond their floors."""
-    return sorted((row for row in rows if row.part != WHOLE), key=lambda row: -row.gap_us)[:count]
+    return sorted((row for row in rows if row.part != STEP), key=lambda row: -row.gap_us)[:count]
 
 
 def text(rows: Sequence[PartRow]) -> str:
-    """The table for people, with the three largest gaps below it."""
+    """The table, human-readable, with the three largest gaps below it."""
     titles = f"{'part':<26} {'us':>10} {'quartiles':>24} {'share':>7} {'GFLOP':>9} {'MB':>9}"
     lines = [f"{titles} {'floor us':>10} {'of floor':>9}"]
     for r in rows:

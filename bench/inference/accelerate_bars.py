@@ -1,7 +1,7 @@
 """Bars of latency by contender, one panel for each batch size."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -9,30 +9,29 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from bench.inference.accelerate_contenders import OURS, PEERS
+from bench.inference.accelerate_contenders import ACCELERATE, PEERS
+from bench.measuring.row import Row
 
 
-def draw(rows: list[Any], title: str, path: Path) -> None:
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     """Writes a PNG: medians as bars with their numbers, a mark at the 99th percentile; fastvae's in colour."""
-    batches = sorted({row.batch for row in rows})
+    batches = sorted({row.job["batch"] for row in rows})
     figure, axes = plt.subplots(
         1, len(batches), figsize=(6.5 * len(batches), 4.2), dpi=110, layout="constrained", squeeze=False, sharey=True
     )
     for panel, batch in zip(axes[0], batches, strict=True):
-        of_batch = [row for row in rows if row.batch == batch]
+        of_batch = [row for row in rows if row.job["batch"] == batch]
         for place, row in enumerate(of_batch):
             peer = row.contender in PEERS
-            colour = "tab:orange" if row.contender == OURS else "0.75" if peer else "navajowhite"
-            panel.barh(place, row.median_ms, color=colour)
-            if row.p99_ms:
-                panel.plot([row.p99_ms], [place], "|", color="0.3", markersize=11)
-            panel.annotate(
-                f" {row.median_ms:.3g}", (row.median_ms, place), va="center", ha="right", fontsize=8, color="0.1"
-            )
+            colour = "tab:orange" if row.contender == ACCELERATE else "0.75" if peer else "navajowhite"
+            panel.barh(place, row.median, color=colour)
+            if row.details["p99_ms"]:
+                panel.plot([row.details["p99_ms"]], [place], "|", color="0.3", markersize=11)
+            panel.annotate(f" {row.median:.3g}", (row.median, place), va="center", ha="right", fontsize=8, color="0.1")
         panel.set_yticks(range(len(of_batch)), [row.contender for row in of_batch])
         panel.set(
             title=f"{batch} image{'s' if batch > 1 else ''} a call",
-            xlabel="ms: median" + (", and a mark at p99" if any(r.p99_ms for r in of_batch) else ""),
+            xlabel="ms: median" + (", and a mark at p99" if any(r.details["p99_ms"] for r in of_batch) else ""),
         )
         panel.grid(alpha=0.3, axis="x", linewidth=0.5)
         panel.set_axisbelow(True)

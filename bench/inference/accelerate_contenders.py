@@ -1,4 +1,4 @@
-"""What reconstructs images on a CPU, each as its users would run it, and each in a process of its own (`isolated`)."""
+"""Ways to reconstruct images on a CPU, each as its users would run it, in a process of its own (`isolated`)."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.inference.contenders import plain_vae
+from bench.measuring.ours import OURS
 from fastvae import VAE
 from fastvae.export.onnx_file import OPSET
 from fastvae.inference.eager import EagerVAE
@@ -72,20 +73,20 @@ def accelerated(vae: VAE, x: Tensor) -> Callable[[], Tensor]:
     return lambda: fast.reconstruct(x)
 
 
-OURS = "fastvae accelerate"
-# What fastvae is held against comes first, the other ways that it could have gone last.
+ACCELERATE = f"{OURS} accelerate"
+# The peers first, then ours, then other designs that fastvae could have chosen.
 CONTENDERS: dict[str, Build] = {
     "plain eager": plain_eager,
     "plain eager channels_last": plain_eager_channels_last,
     "plain compiled": plain_compiled,
     "plain onnxruntime": plain_onnxruntime,
     "exported file, onnxruntime": exported_onnxruntime,
-    OURS: accelerated,
+    ACCELERATE: accelerated,
     "folded eager": folded_eager,
     "folded compiled": folded_compiled,
     "folded AOTInductor": folded_aoti,
 }
-# What "2x the best" is held against: eager, compiled, and onnxruntime of either file.
+# The best of these is the target of "2x the best": eager, compiled, and onnxruntime of either file.
 PEERS = tuple(CONTENDERS)[:5]
 
 
@@ -102,10 +103,10 @@ def _folded(vae: VAE) -> FoldedReconstruction:
     return FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae))
 
 
-def _channels_last(what):
-    if isinstance(what, Tensor):
-        return what.contiguous(memory_format=torch.channels_last)
-    return what.to(memory_format=torch.channels_last)
+def _channels_last(x: Tensor | nn.Module):
+    if isinstance(x, Tensor):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.to(memory_format=torch.channels_last)
 
 
 def _in_inference_mode(model, x: Tensor) -> Callable[[], Tensor]:

@@ -6,10 +6,9 @@ eager, captured in a CUDA graph and compiled. Every result is held to float64 be
 from the call until the results are there. Writes a record (JSON) and the latency curves (PNG) beside it.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -20,7 +19,6 @@ from tqdm import tqdm
 
 from bench.inference import latency_curve
 from bench.inference.contenders import (
-    OURS,
     VERBS,
     Form,
     Job,
@@ -35,8 +33,9 @@ from bench.inference.contenders import (
 from bench.measuring import replay
 from bench.measuring.clock import latencies, quantiles
 from bench.measuring.closeness import relative_error
+from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
-from bench.reporting import record
+from bench.reporting import record, suite
 from fastvae.models import VAE
 
 # Calls of each contender by batch; 200 and more give a 99th percentile that means something.
@@ -57,37 +56,9 @@ class Settings:
     verbs: tuple[str, ...] = VERBS
 
 
-@dataclass(frozen=True)
-class Row:
-    """One contender's latency for one job."""
-
-    contender: str
-    verb: str
-    batch: int
-    host_copies: bool
-    first_call_s: float
-    median_ms: float
-    quartiles_ms: tuple[float, float]
-    p99_ms: float
-    images_per_s: float
-    samples_ms: list[float]
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is fastvae's."""
-        return self.contender.startswith(OURS)
-
-    @property
-    def job(self) -> Job:
-        """What was asked for."""
-        return Job(self.verb, self.batch, self.host_copies)
-
-
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 0, or 1 if ours computes something else than float64 does."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = suite.parser("inference", __doc__)
     parser.add_argument("--batch", type=int, nargs="+", help="1 8 64 512 on a GPU, 1 8 64 on a CPU")
     parser.add_argument("--verb", nargs="+", choices=VERBS, default=VERBS)
     parser.add_argument("--width", type=int, help="of the networks; 32")
@@ -95,17 +66,7 @@ def main(arguments: list[str]) -> int:
         "--rounds", type=int, help="calls of each contender; by batch, 500 to 100 on a GPU unless given"
     )
     parser.add_argument("--compiled", type=int, nargs="*", help="batches for which reconstruct is compiled, too; 1 64")
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument(
-        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-inference.json unless given"
-    )
-    options = parser.parse_args(arguments)
-    for name in ("width", "rounds"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name} must be 1 or more; got {value}")
-    if options.batch and min(options.batch) < 1:
-        parser.error(f"--batch must be 1 or more; got {min(options.batch)}")
-    record.exit_on_sigterm()
+    options = suite.parse(parser, arguments, width=1, rounds=1, batch=1)
     default = settings(tiny=options.tiny)
     known = GPU_CALLS if default.device == "cuda" else CPU_CALLS
     batches = options.batch or tuple(default.calls)
@@ -116,31 +77,23 @@ def main(arguments: list[str]) -> int:
         compiled=default.compiled if options.compiled is None else tuple(options.compiled),
         verbs=tuple(options.verb),
     )
-    out = options.out or record.path_for("inference")
-    record.check_writable(out)
-    notes: list[str] = [] if chosen.device == "cuda" else ["no GPU: nothing was captured, batches end at 64"]
-    rows: list[Row] = []
-    status = 1
-    try:
-        for found in measure(chosen, notes.append):
-            rows = [row for row in rows if row.job != found[0].job] + found
-            tqdm.write(table(found), file=sys.stdout)
-        status = 0
-    except AssertionError as error:
-        notes.append(f"WRONG, not timed: {error}")
-    finally:  # whatever ends it, what was measured stays
-        what = f"latency of a 64x64 VAE on {record.machine()}, calls in turns"
-        record.write(out, what=what, rows=rows, notes=notes, extra={"settings": asdict(chosen)})
-        if rows:
-            latency_curve.draw(rows, record.machine(), out.with_suffix(".png"))
-    for words in notes:
-        print(f"note: {words}")
-    print(f"{out} written, and the curves beside it" if rows else f"{out} written")
-    return status
+    what = f"latency of a 64x64 VAE on {record.machine()}, calls in turns"
+    report = suite.Report(what, extra={"settings": asdict(chosen)})
+    if chosen.device == "cpu":
+        report.note("no GPU: nothing was captured, batches end at 64")
+
+    def measure_all() -> None:
+        for rows in measure(chosen, report.note):
+            report.rows = [row for row in report.rows if row.job != rows[0].job] + rows
+            tqdm.write(table(rows), file=sys.stdout)
+
+    return suite.run(
+        report, options.out, measure_all, lambda path: latency_curve.draw(report.rows, record.machine(), path)
+    )
 
 
 def settings(*, tiny: bool) -> Settings:
-    """The machine's."""
+    """For this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if tiny:
         return Settings(device, width=2, calls={1: 3, 2: 2}, compiled=())
@@ -161,10 +114,10 @@ def measure(chosen: Settings, note: Callable[[str], None]) -> Iterator[list[Row]
         jobs = [(Job(v, b, host), False) for v in chosen.verbs for b in chosen.calls for host in (False, True)]
         if "reconstruct" in chosen.verbs and any(form.how == "compiled" for form in models):
             jobs += [(Job("reconstruct", b, False), True) for b in chosen.calls if b in chosen.compiled]
-            note("what is compiled takes part in reconstruct without host copies")
+            note("compiled contenders are timed in reconstruct without host copies alone")
         for job, compiled in tqdm(jobs, desc="inference", file=sys.stderr, disable=None):
-            taking_part = {f: m for f, m in models.items() if compiled or f.how != "compiled"}
-            yield _measured(job, taking_part, exact, chosen, lambda words, job=job: note(f"{job.name}: {words}"))
+            chosen_models = {f: m for f, m in models.items() if compiled or f.how != "compiled"}
+            yield _measured(job, chosen_models, exact, chosen, lambda message, job=job: note(f"{job.name}: {message}"))
             torch.compiler.reset()  # the same function for another batch would count as a recompilation
 
 
@@ -181,16 +134,16 @@ def _measured(
         start = time.perf_counter()
         try:
             call = caller(form, model, job, x, chosen.device)
-            found = call()
+            results = call()
             if chosen.device == "cuda":
                 torch.cuda.synchronize()
-        except Exception as error:  # a peer that cannot run here must not cost the others their numbers
+        except Exception as error:  # a peer that cannot run here must not stop the others
             if form.ours:
                 raise
             note(f"left out: {form.name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
             continue
         first_s[form.name] = time.perf_counter() - start
-        error = _error(found, expected)
+        error = _error(results, expected)
         if not form.ours and form.how == "eager":
             allowed[form.precision] = error
         bound = 2 * allowed.get(form.precision, 0.0) + _floor(form, expected)
@@ -208,44 +161,34 @@ def _measured(
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def _error(found: list[Tensor], expected: list[Tensor]) -> float:
+def _error(results: list[Tensor], expected: list[Tensor]) -> float:
     """The worst result's; NaN if one is."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(results, expected, strict=True)
     return float(np.max([relative_error(y[: len(exact)].to(exact.device), exact) for y, exact in pairs]))
 
 
 def _floor(form: Form, expected: list[Tensor]) -> float:
-    """For results on which the plain form happens to round to nothing; in 8 bits a few pixels may round otherwise."""
+    """An allowance where the plain form happens to have no error; in 8 bits a few pixels may round differently."""
     in_pixels = any(exact.dtype == torch.uint8 for exact in expected)
     return max(1e-3 if in_pixels else 0.0, 4 * torch.finfo(_DTYPES[form.precision]).eps)
 
 
-def _row(name: str, job: Job, first_s: float, seconds: list[float]) -> Row:
-    low, median, high, p99 = (round(1e3 * q, 5) for q in quantiles(seconds, (0.25, 0.5, 0.75, 0.99)))
-    return Row(
-        contender=name,
-        verb=job.verb,
-        batch=job.batch,
-        host_copies=job.host_copies,
-        first_call_s=round(first_s, 2),
-        median_ms=median,
-        quartiles_ms=(low, high),
-        p99_ms=p99,
-        images_per_s=round(1e3 * job.batch / median, 1),
-        samples_ms=[round(1e3 * s, 5) for s in seconds],
-    )
+def _row(name: str, job: Job, first_s: float, seconds: Sequence[float]) -> Row:
+    median, p99 = (round(1e3 * q, 5) for q in quantiles(seconds, (0.5, 0.99)))
+    details = {"first_call_s": round(first_s, 2), "p99_ms": p99, "images_per_s": round(1e3 * job.batch / median, 1)}
+    return Row.from_seconds(name, seconds, "ms", job=asdict(job), details=details)
 
 
-def table(rows: list[Row]) -> str:
-    """One job for people: speeds as multiples of the best peer's."""
-    peers = [row.median_ms for row in rows if not row.is_ours]
-    lines = [rows[0].job.name]
+def table(rows: Sequence[Row]) -> str:
+    """One job, human-readable, speeds as multiples of the best peer's."""
+    peers = [row.median for row in rows if not row.is_ours]
+    lines = [Job(**rows[0].job).name]
     for row in rows:
-        low, high = row.quartiles_ms
-        speed = f"  {min(peers) / row.median_ms:6.2f} x best peer" if peers else ""
+        low, high = row.quartiles
+        speed = f"  {min(peers) / row.median:6.2f} x best peer" if peers else ""
         lines.append(
-            f"  {row.contender:<24} p50 {row.median_ms:9.3f} ms ({low:.3f} to {high:.3f})  p99 {row.p99_ms:9.3f} ms"
-            f"  {row.images_per_s:9.1f} images/s{speed}"
+            f"  {row.contender:<24} p50 {row.median:9.3f} ms ({low:.3f} to {high:.3f})"
+            f"  p99 {row.details['p99_ms']:9.3f} ms  {row.details['images_per_s']:9.1f} images/s{speed}"
         )
     return "\n".join(lines)
 
@@ -254,7 +197,7 @@ def table(rows: list[Row]) -> str:
 def rows(tiny) -> dict[tuple[Job, str], Row]:
     """Every job's contenders, in turns. Without compiling, which takes minutes; the command does it."""
     chosen = replace(settings(tiny=tiny), compiled=())
-    return {(row.job, row.contender): row for found in measure(chosen, print) for row in found}
+    return {(Job(**row.job), row.contender): row for of_job in measure(chosen, print) for row in of_job}
 
 
 def pytest_generate_tests(metafunc) -> None:
@@ -263,24 +206,24 @@ def pytest_generate_tests(metafunc) -> None:
         chosen = settings(tiny=metafunc.config.getoption("--tiny"))
         jobs = [Job(v, b, host) for v in chosen.verbs for b in chosen.calls for host in (False, True)]
         metafunc.parametrize("job", jobs, ids=lambda job: job.name)
-        names = [form.name for form in forms(chosen.device, lambda words: None) if form.how != "compiled"]
+        names = [form.name for form in forms(chosen.device, lambda message: None) if form.how != "compiled"]
         metafunc.parametrize("contender", names)
 
 
 def test_latency(benchmark, rows, job, contender):
     if (job, contender) not in rows:
-        pytest.skip("left out, as said above")
+        pytest.skip("left out; the output above says why")
     benchmark.group = job.name
-    replay.hand_over(benchmark, (1e-3 * m for m in rows[job, contender].samples_ms))
+    replay.hand_over(benchmark, rows[job, contender].seconds)
 
 
 def test_ours_is_as_fast_as_any_peer(rows, tiny):
     if tiny:
         pytest.skip("too small to tell")
     for job in {job for job, _ in rows}:
-        of_job = [row for row in rows.values() if row.job == job]
-        ours, peer = (min((r for r in of_job if r.is_ours == own), key=lambda r: r.median_ms) for own in (True, False))
-        assert ours.quartiles_ms[0] <= peer.quartiles_ms[1], f"{job.name}: {ours.contender} against {peer.contender}"
+        of_job = [row for (other, _), row in rows.items() if other == job]
+        ours, peer = (min((r for r in of_job if r.is_ours == own), key=lambda r: r.median) for own in (True, False))
+        assert ours.quartiles[0] <= peer.quartiles[1], f"{job.name}: {ours.contender} against {peer.contender}"
 
 
 if __name__ == "__main__":

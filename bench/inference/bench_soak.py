@@ -1,18 +1,18 @@
 """Whether `VAE.accelerate` can serve for long: `python -m bench soak`.
 
-So many calls of reconstruct, one image each, from a rotating set; every result must be the one that its image had
-first, bit for bit, and the process's memory must stay where it was. Then eight threads call at once, with batches of
-their own, and every answer must be theirs. Writes a record (JSON) and memory against calls (PNG) beside it.
+Eight threads call at once, with batches of their own, and every thread must get the answers to its own. Then many calls
+of reconstruct, one image each, from a rotating set: every result must be bit for bit the first one of its image, and
+the process's memory must not grow. Writes a record (JSON) and memory against calls (PNG) beside it.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -26,18 +26,20 @@ from tqdm import tqdm
 
 from bench.inference.contenders import smooth_images, trained_vae
 from bench.measuring.verdicts import Verdict
-from bench.reporting import record
+from bench.reporting import record, suite
 
 CALLS, IMAGES, THREADS = 200_000, 16, 8
-# Python and the allocators breathe a little; 64 bytes lost a call would be 6 MiB between the quarters' medians.
+# Python and the allocators vary a little; 64 bytes lost a call would be 6 MiB between the quarters' medians.
 ALLOWED_MIB = 4.0
-# So that breathing by a page or two does not fill the picture.
+# Fewer say nothing about memory, since the first quarter warms up.
+_LEAST_READINGS = 8
+# So that a page or two more or less does not fill the picture.
 _LEAST_SPAN_MIB = 20.0
 
 
 @dataclass(frozen=True)
-class Row:
-    """The process after so many calls; `wrong` of them had another result than their image had first."""
+class Reading:
+    """The process after so many calls; `wrong` of them had another result than the first of their image."""
 
     calls: int
     seconds: float
@@ -47,79 +49,70 @@ class Row:
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 0, or 1 if memory grew or a result changed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = suite.parser("soak", __doc__)
     parser.add_argument("--calls", type=int, default=CALLS)
     parser.add_argument("--width", type=int, default=32, help="of the networks; 32")
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument(
-        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-soak.json unless given"
-    )
-    options = parser.parse_args(arguments)
-    if options.calls < 100 or options.width < 1:
-        parser.error("--calls must be 100 or more, --width 1 or more")
-    out = options.out or record.path_for("soak")
-    record.check_writable(out)
-    record.exit_on_sigterm()
+    options = suite.parse(parser, arguments, calls=100, width=1)
     calls, width = (400, 2) if options.tiny else (options.calls, options.width)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = trained_vae(width).to(device).accelerate(batch_sizes=(1, 3))
-    rows: list[Row] = []
-    found: list[Verdict] = []
-    try:
-        serve(fast, calls, rows)
-        found = verdicts(rows)
+    settings = {"calls": calls, "width": width, "threads": THREADS}
+    report = suite.Report(
+        f"calls of VAE.accelerate's reconstruct, one after the other, on {record.machine()}",
+        extra={"settings": settings},
+    )
+
+    def measure_all() -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        fast = trained_vae(width).to(device).accelerate(batch_sizes=(1, 3))
+        settings["model"] = repr(fast)
         wrong = wrong_from_threads(fast, rounds=5 if options.tiny else 200)
-        found.append(Verdict(f"wrong answers to {THREADS} threads", "<=", 0, wrong, (wrong, wrong)))
-    finally:  # whatever ends it, what was seen stays
-        extra = {
-            "settings": {"calls": calls, "width": width, "threads": THREADS, "model": repr(fast)},
-            "verdicts": [asdict(v) | {"line": str(v)} for v in found],
-        }
-        what = f"calls of VAE.accelerate's reconstruct, one after the other, on {record.machine()}"
-        record.write(out, what=what, rows=rows, notes=[], extra=extra)
-        if rows:
-            limit = warm_mib(rows) + ALLOWED_MIB if found else None
-            draw(rows, limit, record.machine(), out.with_suffix(".png"))
-    for verdict in found:
-        print(verdict)
-    print(f"{out} written, and the curve beside it")
-    return 0 if all(v.passes for v in found) else 1
+        of_threads = Verdict(f"wrong answers to {THREADS} threads", "<=", 0, wrong, (wrong, wrong))
+        try:
+            serve(fast, calls, report.rows)
+        finally:  # fewer calls after a time limit; the verdicts say how many
+            report.verdicts = [*verdicts(report.rows), of_threads]
+
+    def draw_memory(path: Path) -> None:
+        limit = warm_mib(report.rows) + ALLOWED_MIB if len(report.rows) >= _LEAST_READINGS else None
+        draw(report.rows, limit, record.machine(), path)
+
+    status = suite.run(report, options.out, measure_all, draw_memory)
+    return status or int(not all(verdict.passes for verdict in report.verdicts))
 
 
-def serve(fast, calls: int, rows: list[Row], samples: int = 200) -> None:
-    """Calls and compares; adds to `rows` now and then, and at the end."""
+def serve(fast, calls: int, rows: list[Reading], samples: int = 200) -> None:
+    """Calls and compares; adds a reading to `rows` at intervals, and at the end."""
     images = [x[None].to(fast.device) for x in smooth_images(IMAGES)]
     first = [fast.reconstruct(x) for x in images]
     wrong, start, every = 0, time.perf_counter(), max(calls // samples, 1)
     for i in tqdm(range(calls), desc="soak", file=sys.stderr, disable=None, mininterval=2):
         wrong += not torch.equal(fast.reconstruct(images[i % IMAGES]), first[i % IMAGES])
         if (i + 1) % every == 0 or i + 1 == calls:
-            rows.append(Row(i + 1, round(time.perf_counter() - start, 2), round(memory_mib(), 2), wrong))
+            rows.append(Reading(i + 1, round(time.perf_counter() - start, 2), round(memory_mib(), 2), wrong))
 
 
-def verdicts(rows: list[Row]) -> list[Verdict]:
+def verdicts(rows: Sequence[Reading]) -> list[Verdict]:
     """Memory of the last quarter against the second one, as the first warms up; and results that changed."""
-    warm = warm_mib(rows)
-    late = [row.memory_mib - warm for row in rows[-max(len(rows) // 4, 1) :]]
-    wrong = rows[-1].wrong
-    return [
-        Verdict(
-            f"memory grown over {rows[-1].calls:,} calls, MiB", "<=", ALLOWED_MIB, median(late), (min(late), max(late))
-        ),
-        Verdict(f"results that changed in {rows[-1].calls:,} calls", "<=", 0, wrong, (wrong, wrong)),
-    ]
+    if not rows:
+        return []
+    calls, wrong = rows[-1].calls, rows[-1].wrong
+    judged = [Verdict(f"results that changed in {calls:,} calls", "<=", 0, wrong, (wrong, wrong))]
+    if len(rows) >= _LEAST_READINGS:
+        warm = warm_mib(rows)
+        grown = [row.memory_mib - warm for row in rows[-max(len(rows) // 4, 1) :]]
+        spread = min(grown), max(grown)
+        name = f"memory grown over {calls:,} calls"
+        judged.insert(0, Verdict(name, "<=", ALLOWED_MIB, median(grown), spread, "MiB"))
+    return judged
 
 
-def warm_mib(rows: list[Row]) -> float:
+def warm_mib(rows: Sequence[Reading]) -> float:
     """The median memory of the second quarter."""
     quarter = max(len(rows) // 4, 1)
     return median(row.memory_mib for row in rows[quarter : 2 * quarter])
 
 
 def wrong_from_threads(fast, rounds: int) -> int:
-    """How many answers to threads that call at once are not those that each would get alone."""
+    """How many answers to threads that call at once differ from those that each would get alone."""
     batches = [smooth_images(1 + i % 4).to(fast.device) for i in range(THREADS)]
     expected = [fast.reconstruct(x) for x in batches]
     together = threading.Barrier(THREADS)
@@ -133,7 +126,7 @@ def wrong_from_threads(fast, rounds: int) -> int:
 
 
 def memory_mib() -> float:
-    """What the process holds of the machine's memory now, and torch of the GPU's."""
+    """Memory of the machine that the process holds now, and of the GPU that torch does."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         held = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -143,12 +136,12 @@ def memory_mib() -> float:
     return (held + (torch.cuda.memory_reserved() if torch.cuda.is_available() else 0)) / 2**20
 
 
-def draw(rows: list[Row], limit_mib: float | None, title: str, path: Path) -> None:
+def draw(rows: Sequence[Reading], limit_mib: float | None, title: str, path: Path) -> None:
     """Writes a PNG.
 
     Args:
         rows: of one soak.
-        limit_mib: what the median of the last quarter may reach, if it came to that.
+        limit_mib: for the median of the last quarter; None if there are too few readings for a verdict.
         title: the machine.
         path: of the picture.
     """

@@ -1,4 +1,4 @@
-"""Who takes part in the comparison of inference: ours as it is and the plain composition, each in several forms."""
+"""The contenders of the comparison of inference: our VAE and the plain composition, each in several forms."""
 
 import copy
 from collections.abc import Callable
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.measuring.clock import captured_call
+from bench.measuring.ours import OURS
 from bench.step.plain_step import with_stock_modules
 from fastvae import VAE
 from fastvae.machine import choose_precision, compile_obstacle
 from fastvae.pictures import to_images
 
 VERBS = ("reconstruct", "encode", "decode")
-OURS = "fastvae"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for: with `host_copies` from 8-bit pixels (or z) in the host's memory to results there."""
+    """What a contender has to do: with `host_copies` from 8-bit pixels (or z) in the host's memory to results there."""
 
     verb: str
     batch: int
@@ -27,7 +27,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Human-readable."""
         return f"{self.verb} {self.batch}" + (" with host copies" if self.host_copies else "")
 
 
@@ -59,17 +59,17 @@ def forms(device: str, note: Callable[[str], None]) -> list[Form]:
     if best.value == "fp32":
         note(f"left out what computes in bfloat16: {best.reason}")
     precisions = tuple(dict.fromkeys(("fp32", best.value)))
-    found = [BASE]
+    made = [BASE]
     for ours in (False, True):
-        found += [Form(ours, precision, True, "eager") for precision in precisions]
+        made += [Form(ours, precision, True, "eager") for precision in precisions]
         if device == "cuda":
-            found.append(Form(ours, best.value, True, "captured"))
+            made.append(Form(ours, best.value, True, "captured"))
     if device == "cuda":
-        found.append(Form(True, best.value, True, "accelerated"))
+        made.append(Form(True, best.value, True, "accelerated"))
     if obstacle := compile_obstacle(torch.device(device)):
         note(f"left out what is compiled: {obstacle}")
-        return found
-    return [*found, *(Form(ours, best.value, True, "compiled") for ours in (False, True))]
+        return made
+    return [*made, *(Form(ours, best.value, True, "compiled") for ours in (False, True))]
 
 
 def trained_vae(width: int) -> VAE:
@@ -128,11 +128,11 @@ def _accelerated(form: Form, vae: VAE, job: Job, device: str) -> Callable[[Tenso
     return lambda x: _results(verb(x), job)
 
 
-def _results(found: Tensor | tuple[Tensor, ...], job: Job) -> list[Tensor]:
-    found = list(found) if isinstance(found, tuple) else [found]
+def _results(returned: Tensor | tuple[Tensor, ...], job: Job) -> list[Tensor]:
+    results = list(returned) if isinstance(returned, tuple) else [returned]
     if not job.host_copies:
-        return found
-    return [to_pixels(y) if y.dim() == 4 else y.float() for y in found]
+        return results
+    return [to_pixels(y) if y.dim() == 4 else y.float() for y in results]
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -173,10 +173,10 @@ def caller(form: Form, model: VAE, job: Job, x: Tensor, device: str) -> Callable
         with guard():
             if device == "cpu" or not job.host_copies:
                 return run(x)
-            found = run(x.to(device, non_blocking=True))
+            results = run(x.to(device, non_blocking=True))
             if not buffers:
-                buffers.extend(torch.empty_like(y, device="cpu").pin_memory() for y in found)
-            for buffer, y in zip(buffers, found, strict=True):
+                buffers.extend(torch.empty_like(y, device="cpu").pin_memory() for y in results)
+            for buffer, y in zip(buffers, results, strict=True):
                 buffer.copy_(y, non_blocking=True)
             return buffers
 

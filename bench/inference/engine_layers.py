@@ -1,4 +1,4 @@
-"""Where a call of the CPU engine spends its time: every layer beside what arithmetic and memory allow here."""
+"""Where a call of the CPU engine spends its time: every layer beside the least that this machine would need."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class LayerRow:
     """One layer for one image.
 
     Attributes:
-        us: median over whole calls.
+        us: median over complete calls.
         flops_us: its multiplications and additions at the rate of the machine's best matrix product.
         bytes_us: its filters and maps at the rate of the machine's copies from memory, which the caches may beat.
     """
@@ -34,7 +34,7 @@ class LayerRow:
 
 
 def measure_layers(width: int, *, calls: int, ceilings: Ceilings) -> list[LayerRow]:
-    """The rows, after a first one for reading the image in."""
+    """A row for reading the image, then one for each layer."""
     engine, x = NativeVAE(trained_vae(width), torch.get_num_threads()), smooth_images(1)
     for _ in range(5):
         engine.reconstruct(x)
@@ -60,7 +60,7 @@ def measure_layers(width: int, *, calls: int, ceilings: Ceilings) -> list[LayerR
 
 
 def table(rows: list[LayerRow]) -> str:
-    """For people, with the sums."""
+    """Human-readable, with the sums."""
     lines = [
         f"{'layer':<32} {'us':>7} {'MFLOP':>7} {'filters':>9} {'FLOP floor':>11} {'byte floor':>11} {'reached':>9}"
     ]

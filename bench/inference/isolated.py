@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Contender:
-    """One contender's process, stopped but in `prepare` and `turn`.
+    """One contender's process, which runs only in `prepare` and `turn`.
 
     Args:
         name: in `CONTENDERS`.
@@ -49,7 +49,7 @@ class Contender:
         )
 
     def prepare(self) -> dict:
-        """Waits until it is built and its first result is there.
+        """Waits until it is built and has returned its first result.
 
         Returns:
             "first_call_s", from the VAE to the first result with empty caches, and "error", of the result against
@@ -61,7 +61,7 @@ class Contender:
         return self._answer()
 
     def turn(self, calls: int, untimed: int) -> list[float]:
-        """Seconds of so many calls, after others that bring its data back into the caches.
+        """Seconds of `calls` calls, after `untimed` others that bring its data back into the caches.
 
         Raises:
             RuntimeError: its process has ended.
@@ -95,7 +95,7 @@ class Contender:
 
 @contextlib.contextmanager
 def all_ended(contenders: list[Contender]) -> Iterator[None]:
-    """Ends every contender of the list, as it is then, however the block ends."""
+    """Ends every contender that is in the list when the block ends, however it ends."""
     try:
         yield
     finally:
@@ -104,8 +104,8 @@ def all_ended(contenders: list[Contender]) -> Iterator[None]:
 
 
 def serve(name: str, batch: int, width: int, threads: int) -> None:
-    """Builds a contender and answers until there is nothing more to read."""
-    # Exporters and compilers print; what the parent reads must be answers alone.
+    """Builds a contender and answers requests until its input ends."""
+    # Exporters and compilers print; the parent must read nothing but answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -121,10 +121,10 @@ def serve(name: str, batch: int, width: int, threads: int) -> None:
             exact = trained_vae(width).double().reconstruct(few.double())
         start = time.perf_counter()
         call = CONTENDERS[name](vae, x)
-        found = call()
+        first_result = call()
         first_call_s = time.perf_counter() - start
-        answer({"first_call_s": first_call_s, "error": relative_error(found[: len(few)], exact)})
-    except Exception as error:  # whatever it is, the others go on without this one
+        answer({"first_call_s": first_call_s, "error": relative_error(first_result[: len(few)], exact)})
+    except Exception as error:  # the others go on without this one
         answer({"failed": f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[:1])}"})
         return
     for line in sys.stdin:

@@ -1,7 +1,7 @@
 """Latency against batch: a line for each contender's median, a band up to its 99th percentile."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -10,9 +10,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from bench.inference.contenders import VERBS
+from bench.measuring.row import Row
 
 
-def draw(rows: list[Any], title: str, path: Path) -> None:
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     """Writes a PNG: a panel for each verb, without host copies above and with them below.
 
     Args:
@@ -22,22 +23,22 @@ def draw(rows: list[Any], title: str, path: Path) -> None:
     """
     names = list(dict.fromkeys(row.contender for row in rows))
     colours = dict(zip(names, plt.get_cmap("tab10").colors * 2, strict=False))
-    verbs = [verb for verb in VERBS if any(row.verb == verb for row in rows)]
+    verbs = [verb for verb in VERBS if any(row.job["verb"] == verb for row in rows)]
     figure, axes = plt.subplots(
         2, len(verbs), figsize=(4 * len(verbs) + 2, 7), dpi=110, layout="constrained", sharey=True, squeeze=False
     )
     for row_of_axes, host_copies in zip(axes, (False, True), strict=True):
         for panel, verb in zip(row_of_axes, verbs, strict=True):
-            of_panel = [row for row in rows if row.verb == verb and row.host_copies == host_copies]
+            of_panel = [row for row in rows if row.job["verb"] == verb and row.job["host_copies"] == host_copies]
             for name in names:
-                curve = sorted((row for row in of_panel if row.contender == name), key=lambda row: row.batch)
-                batches = [row.batch for row in curve]
-                medians, slow = ([getattr(row, field) for row in curve] for field in ("median_ms", "p99_ms"))
+                curve = sorted((row for row in of_panel if row.contender == name), key=lambda row: row.job["batch"])
+                batches = [row.job["batch"] for row in curve]
+                medians, slow = [row.median for row in curve], [row.details["p99_ms"] for row in curve]
                 style = "-" if curve and curve[0].is_ours else "--"
                 panel.plot(batches, medians, style, marker="o", markersize=4, color=colours[name], label=name)
                 panel.fill_between(batches, medians, slow, color=colours[name], alpha=0.15, linewidth=0)
             panel.set(xscale="log", yscale="log", title=verb + (", host to host" if host_copies else ", on the device"))
-            ticks = sorted({row.batch for row in rows})
+            ticks = sorted({row.job["batch"] for row in rows})
             panel.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
             panel.minorticks_off()
             panel.grid(alpha=0.3, which="both", linewidth=0.5)

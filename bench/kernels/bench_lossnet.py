@@ -7,7 +7,6 @@ cuDNN's and with separate kernels for convolution, bias and ReLU. All are held t
 beside it.
 """
 
-import argparse
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +18,11 @@ from torch import Tensor
 
 from bench.kernels import fp8, roofline
 from bench.kernels.bench_kernels import table
-from bench.kernels.comparison import OURS, OURS_COMPILED, Measurement, Row, rows
+from bench.kernels.comparison import OURS_COMPILED, Measurement, rows
 from bench.measuring import ceilings, replay
-from bench.reporting import record
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
+from bench.reporting import record, suite
 from fastvae.kernels import feature_loss, force
 from fastvae.kernels.conv_relu import cost
 from fastvae.kernels.feature_loss import paper_weights
@@ -152,72 +153,57 @@ def measure(
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 0, or 1 if ours computes something wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench lossnet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = suite.parser("lossnet", __doc__)
     parser.add_argument(
         "--vgg", default="random", help="weights, as fastvae train takes them; speed does not depend on it"
     )
     parser.add_argument("--batch", type=int, help="pairs of images; 64 on a GPU, 8 on a CPU")
     parser.add_argument("--rounds", type=int, help="calls of each contender; 50 on a GPU, 10 on a CPU")
     parser.add_argument("--fp8", action="store_true", help="also what 8-bit numbers would cost and save")
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument(
-        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-lossnet.json unless given"
-    )
-    options = parser.parse_args(arguments)
-    for name in ("batch", "rounds"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name} must be 1 or more; got {value}")
-    record.exit_on_sigterm()
+    options = suite.parse(parser, arguments, batch=1, rounds=1)
     on_gpu = torch.cuda.is_available()
     batch = options.batch or (1 if options.tiny else 64 if on_gpu else 8)
     rounds = options.rounds or (2 if options.tiny else 50 if on_gpu else 10)
     size = 16 if options.tiny else 64
-    out = options.out or record.path_for("lossnet")
-    record.check_writable(out)
-    notes = [] if on_gpu else ["no GPU: two streams and cuDNN's fused kernel were not timed"]
-    found, extra, status = [], {}, 1
-    device = "cuda" if on_gpu else "cpu"
-    dtype = dtype_for(device)
-    measured = ceilings.measure(device, [dtype])
-    try:
-        for results in measure(options.vgg, batch, size, rounds, measured, notes.append):
-            found += results
+    report = suite.Report(f"the loss network's branches on {record.machine()}, interleaved, medians of {rounds}")
+    if not on_gpu:
+        report.note("no GPU: two streams and cuDNN's fused kernel were not timed")
+
+    def measure_all() -> None:
+        device = "cuda" if on_gpu else "cpu"
+        report.ceilings = ceilings.measure(device, [dtype_for(device)])
+        for results in measure(options.vgg, batch, size, rounds, report.ceilings, report.note):
+            report.rows += results
             print(table(results))
         if options.fp8:
-            extra["fp8"] = [asdict(row) for row in fp8.measure(options.vgg, tiny=options.tiny, note=notes.append)]
-        status = 0
-    except AssertionError as error:
-        notes.append(f"WRONG, not timed: {error}")
-    finally:  # whatever ends it, what was measured stays
-        what = f"the loss network's branches on {record.machine()}, interleaved, medians of {rounds}"
-        record.write(out, what=what, ceilings=measured, rows=found, notes=notes, extra=extra)
-        if found:
-            roofline.draw(found, measured, record.machine(), out.with_suffix(".png"))
-    for words in notes:
-        print(f"note: {words}")
-    print(f"{out} and its picture written" if found else f"{out} written")
-    return status
+            report.extra["fp8"] = [asdict(row) for row in fp8.measure(options.vgg, tiny=options.tiny, note=report.note)]
+
+    return suite.run(
+        report,
+        options.out,
+        measure_all,
+        lambda path: roofline.draw(report.rows, report.ceilings, record.machine(), path),
+    )
 
 
 @pytest.fixture(scope="module")
-def taken(tiny) -> dict[str, Row]:
-    """Samples of every contender at the larger work, in turns."""
+def rows_by_contender(tiny) -> dict[str, Row]:
+    """Of the larger work, in turns."""
     batch, size, rounds = (1, 16, 2) if tiny else (64, 64, 50) if torch.cuda.is_available() else (8, 64, 10)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    *_, found = measure("random", batch, size, rounds, ceilings.measure(device, [dtype_for(device)]), print)
-    return {row.contender: row for row in found}
+    *_, results = measure("random", batch, size, rounds, ceilings.measure(device, [dtype_for(device)]), print)
+    return {row.contender: row for row in results}
 
 
 @pytest.mark.parametrize("contender", ["two calls", "two calls, compiled", OURS, OURS_COMPILED])
-def test_loss_network(benchmark, taken, tiny, contender):
+def test_loss_network(benchmark, rows_by_contender, tiny, contender):
     """One batch for both branches, forwards and backwards, takes at most 5 % longer than two calls.
 
     What it gains on a CPU is in the forward pass. Milliseconds there against two calls: features alone 280 and 318;
     with loss and gradient eager 458 and 438, compiled 450 and 467.
     """
-    replay.hand_over(benchmark, [us / 1e6 for us in taken[contender].samples_us])
-    if contender in (OURS, OURS_COMPILED) and not tiny:
-        peer = taken[contender.replace(OURS, "two calls")]
-        assert taken[contender].median_us <= 1.05 * peer.median_us
+    row = rows_by_contender[contender]
+    replay.hand_over(benchmark, row.seconds)
+    if row.is_ours and not tiny:
+        peer = rows_by_contender[contender.replace(OURS, "two calls")]
+        assert row.median <= 1.05 * peer.median

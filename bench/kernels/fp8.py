@@ -126,7 +126,7 @@ def speed(batch: int, size: int, rounds: int) -> Speed:
 
 
 def measure(weights: str, *, tiny: bool, note: Callable[[str], None]) -> list[Accuracy | Speed]:
-    """Accuracy on drawn faces and their blurred selves, in the place of reconstructions; speed where there is any."""
+    """Accuracy on drawn faces, blurred in place of reconstructions; speed where a GPU has 8-bit tensor cores."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = 2 if tiny else 16
     pixels, _ = draw_faces(count, seed=1)
@@ -134,11 +134,11 @@ def measure(weights: str, *, tiny: bool, note: Callable[[str], None]) -> list[Ac
     fakes = F.interpolate(F.avg_pool2d(images, 4), scale_factor=4, mode="bilinear")
     network = load_loss_network(weights, taps=TAPS[:2] if tiny else TAPS).to(device, memory_format=torch.channels_last)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # what is rounded is rounded by us alone
-        found: list[Accuracy | Speed] = list(accuracy(network, images, fakes))
+        results: list[Accuracy | Speed] = list(accuracy(network, images, fakes))
     if device == "cuda" and torch.cuda.get_device_capability() >= (8, 9):
-        found.append(speed(2 if tiny else 64, 64, 3 if tiny else 20))
+        results.append(speed(2 if tiny else 64, 64, 3 if tiny else 20))
     else:
         note("fp8: no GPU with 8-bit tensor cores, no products were timed")
-    for row in found:
-        print(row)
-    return found
+    for result in results:
+        print(result)
+    return results

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.kernels.cases import ConvCase
-from bench.kernels.comparison import OURS, OURS_COMPILED, Measurement
+from bench.kernels.comparison import OURS, OURS_COMPILED, OURS_IN_ATEN, Measurement
 from fastvae.kernels import dispatch, replicate_conv2d, replicate_conv2d_ref
 from fastvae.kernels.replicate_conv import cost
 
@@ -80,7 +80,7 @@ def _measurement(case: ConvCase, dtype: torch.dtype, device: str, *, backward: b
             with dispatch.force("aten"):
                 return call(ours)
 
-        contenders["fastvae, in ATen"] = in_aten
+        contenders[OURS_IN_ATEN] = in_aten
 
     def expected():
         wide = [None if t is None else t.detach().double().requires_grad_(backward) for t in (x, weight, bias)]

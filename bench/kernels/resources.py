@@ -2,8 +2,8 @@
 
     tools/dev kernels [--capability 9.0 ...] [--dtype bfloat16 ...] [--recipe celeba64 ...]
 
-The whole table takes ten minutes on two cores. Each op runs at the recipes' shapes with its launches recorded in
-place of started; every distinct variant is then compiled for each compute capability by Triton's own compiler and
+The complete table takes ten minutes on two cores. Each op runs at the recipes' shapes with its launches recorded
+instead of started; every distinct variant is then compiled for each compute capability by Triton's own compiler and
 assembler.
 """
 
@@ -26,13 +26,13 @@ from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bench.kernels import cases as kernel_cases
+from bench.kernels.cases import recipe_runs
 from fastvae.kernels import dispatch
 from fastvae.recipes import RECIPES
 
 # Bytes a thread that a variant may spill, of 255 registers of 4 bytes. The assembler itself moves a few words aside to
-# have more blocks run side by side: 40 bytes of the ring's gradient on 10.0 in TF32, which uses 80 registers.
-MOST_SPILLED = 40
+# let more blocks run at once: 40 bytes of the ring's gradient on 10.0 in TF32, which uses 80 registers.
+SPILL_LIMIT = 40
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 
 _DTYPES = ("bfloat16", "float16", "float32")
@@ -167,13 +167,13 @@ def of_recipes(
         recipes: names.
     """
     variants = {}
-    for op, run in kernel_cases.recipe_runs(dtype, recipes):
+    for op, run in recipe_runs(dtype, recipes):
         if dispatch.supports(op, dtype, capability):  # else ATen runs it
             variants |= dict.fromkeys(recorded(capability, run))
     return [(variant, resources(variant, capability)) for variant in variants]
 
 
-def _found(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[tuple[str, Resources]]:
+def _resources_of(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[tuple[str, Resources]]:
     """A job for another process: names instead of variants, which cannot travel."""
     capability, dtype, recipes = job
     return [(v.name, used) for v, used in of_recipes(capability, getattr(torch, dtype), recipes)]
@@ -195,17 +195,15 @@ def main() -> int:
     everything = []
     # A fresh process for each, since a forked one would inherit torch's threads half alive.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = tqdm(pool.map(_found, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None)
-        for ((major, minor), dtype, _), found in zip(jobs, results, strict=True):
-            for name, used in dict.fromkeys(found):  # variants that differ in what is left out look alike
+        results = tqdm(pool.map(_resources_of, jobs), total=len(jobs), desc="compiling", file=sys.stderr, disable=None)
+        for ((major, minor), dtype, _), of_job in zip(jobs, results, strict=True):
+            for name, used in dict.fromkeys(of_job):  # variants that differ in what is left out look alike
                 figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
                 tqdm.write(f"{major}.{minor:<3} {dtype:<9} {figures}  {name}", file=sys.stdout)
-            everything += [used for _, used in found]
+            everything += [used for _, used in of_job]
     registers, spilled = max(u.registers for u in everything), max(u.spilled for u in everything)
-    print(
-        f"{len(everything)} variants; at most {registers} registers, {spilled} bytes spilled ({MOST_SPILLED} allowed)"
-    )
-    return int(spilled > MOST_SPILLED)
+    print(f"{len(everything)} variants; at most {registers} registers, {spilled} bytes spilled ({SPILL_LIMIT} allowed)")
+    return int(spilled > SPILL_LIMIT)
 
 
 if __name__ == "__main__":

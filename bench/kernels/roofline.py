@@ -12,8 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bench.kernels.comparison import Row
+from bench.kernels.comparison import fastest_of_ours, fastest_peer
 from bench.measuring.ceilings import Ceilings
+from bench.measuring.row import Row
 
 _COLOURS = {
     "replicate_conv2d": "tab:blue",
@@ -33,7 +34,7 @@ def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:
         path: of the picture.
     """
     figure, axes = plt.subplots(figsize=(9, 6), dpi=110, layout="constrained")
-    intensities = [row.flops_per_byte for row in rows]
+    intensities = [row.details["flops_per_byte"] for row in rows]
     x = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
     for name, product in sorted(ceilings.product_tflop_per_s.items()):
         roof = np.minimum(product, x * ceilings.copy_gb_per_s / 1e3)
@@ -48,27 +49,21 @@ def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:
         fontsize=8,
     )
     for op, colour in _COLOURS.items():
-        for ours in (True, False):
-            best = _fastest([row for row in rows if row.op == op and row.is_ours == ours])
+        by_job: dict[tuple, list[Row]] = {}
+        for row in rows:
+            if row.job["op"] == op:
+                by_job.setdefault(tuple(row.job.values()), []).append(row)
+        for fastest, label in ((fastest_of_ours, "fastvae"), (fastest_peer, "best peer")):
+            shown = [row for of_job in by_job.values() if (row := fastest(of_job))]
             axes.scatter(
-                [row.flops_per_byte for row in best],
-                [row.tflop_per_s for row in best],
-                facecolors=colour if ours else "none",
+                [row.details["flops_per_byte"] for row in shown],
+                [row.details["tflop_per_s"] for row in shown],
+                facecolors=colour if label == "fastvae" else "none",
                 edgecolors=colour,
-                label=f"{op}, {'fastvae' if ours else 'best peer'}" if best else None,
+                label=f"{op}, {label}" if shown else None,
             )
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte (least possible)", ylabel="TFLOP/s", title=title)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path)
     plt.close(figure)
-
-
-def _fastest(rows: list[Row]) -> list[Row]:
-    """Of each case the contender with the least median."""
-    best = {}
-    for row in rows:
-        key = (row.case, row.work, row.dtype)
-        if key not in best or row.median_us < best[key].median_us:
-            best[key] = row
-    return list(best.values())

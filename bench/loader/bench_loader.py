@@ -3,67 +3,48 @@
 Our loaders against torch's DataLoader with Pillow (bench/loader/peer.py), on JPEGs of 178x218 pixels made on the spot,
 read from the page cache, cropped and resized to 64x64, until they are on the device.
 
-All contenders run in one process, in turns, each on an iterator of its own that never ends. While nobody asks one of
-them for batches it fills its queue and then rests. So a sample first throws away as many batches as the contender may
-have ready, then times the next ones, which come no faster than it makes them; and afterwards waits until its queue must
-be full again, so that it takes no time from the next one.
+All contenders run in one process, in turns, each on an endless iterator of its own. A contender that is not asked for
+batches fills its queue and then rests. So a sample first discards as many batches as the contender may have ready, then
+times the next ones, which come no faster than it makes them, and afterwards waits until its queue must be full again,
+so that it takes no time from the next contender.
 """
 
-import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from tqdm import trange
 
-from bench.loader import picture as loader_bars
-from bench.loader.contenders import OURS, PEER, Contender, Settings, contenders, pillows_pixels
+from bench.loader import picture
+from bench.loader.contenders import PEER, PREFIX, Contender, Settings, contenders, pillows_pixels
 from bench.loader.jpegs import write_jpegs
 from bench.measuring import replay
-from bench.measuring.clock import quartiles
-from bench.reporting import record
+from bench.measuring.row import Row
+from bench.reporting import record, suite
 from fastvae.data.cores import decoding_threads
 
-# What is claimed, as a ratio to the peer.
-CLAIMS = {f"{OURS}packed": 2.0, f"{OURS}resident": 2.0, f"{OURS}DALI on the CPU": 1.0, f"{OURS}DALI on the GPU": 1.0}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contender's result."""
-
-    contender: str
-    what: str
-    images_per_s: float
-    quartiles_images_per_s: tuple[float, float]
-    samples_images_per_s: list[float]
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is one of fastvae's loaders."""
-        return self.contender.startswith(OURS)
+# Times as fast as the peer that ours must be.
+CLAIMS = {
+    f"{PREFIX}packed": 2.0,
+    f"{PREFIX}resident": 2.0,
+    f"{PREFIX}DALI on the CPU": 1.0,
+    f"{PREFIX}DALI on the GPU": 1.0,
+}
 
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 0, or 1 if one of our loaders brings wrong pixels."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench loader", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = suite.parser("loader", __doc__)
     parser.add_argument("--batch", type=int, help="images of a batch; 64")
     parser.add_argument("--images", type=int, help="JPEGs to make; 2000")
     parser.add_argument("--rounds", type=int, help="samples of each contender; 20 on a GPU, 10 on a CPU")
     parser.add_argument("--workers", type=int, help="decoding threads or processes; one for each core")
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument(
-        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-loader.json unless given"
-    )
-    options = parser.parse_args(arguments)
-    record.exit_on_sigterm()
+    options = suite.parse(parser, arguments, batch=1, images=1, rounds=1, workers=1)
     chosen = settings(
         tiny=options.tiny,
         batch=options.batch,
@@ -71,26 +52,17 @@ def main(arguments: list[str]) -> int:
         rounds=options.rounds,
         workers=options.workers,
     )
-    out = options.out or record.path_for("loader")
-    record.check_writable(out)
-    notes: list[str] = []
-    rows: list[Row] = []
-    status = 1
-    try:
-        measure(chosen, notes.append, rows)
-        print(table(rows))
-        status = 0
-    except AssertionError as error:
-        notes.append(f"WRONG, not timed: {error}")
-    finally:  # whatever ends it, what is known stays
-        what = f"images a second of each loader on {record.machine()}, 178x218 JPEGs to 64x64, interleaved"
-        record.write(out, what=what, rows=rows, notes=notes, extra={"settings": asdict(chosen)})
-    if rows:
-        loader_bars.draw(rows, f"Loaders on {record.machine()}", out.with_suffix(".png"))
-    for words in notes:
-        print(f"note: {words}")
-    print(f"{out} written")
-    return status
+    report = suite.Report(
+        f"images a second of each loader on {record.machine()}, 178x218 JPEGs to 64x64, interleaved",
+        extra={"settings": asdict(chosen)},
+    )
+
+    def measure_all() -> None:
+        measure(chosen, report.note, report.rows)
+        print(table(report.rows))
+
+    title = f"Loaders on {record.machine()}"
+    return suite.run(report, options.out, measure_all, lambda path: picture.draw(report.rows, title, path))
 
 
 def settings(
@@ -120,47 +92,42 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> N
 
     Args:
         chosen: what is loaded.
-        note: told, in words, what is left out and why.
+        note: called with a message about what is left out and why.
         rows: gets one for each contender that is right, whatever ends the run.
 
     Raises:
-        AssertionError: one of ours brings other pixels than it should.
+        AssertionError: one of ours returns other pixels than it should.
     """
     with tempfile.TemporaryDirectory(prefix="fastvae-bench-") as folder:
         paths = write_jpegs(Path(folder) / "jpegs", chosen.images)
-        taking_part = _right_ones(contenders(paths, Path(folder), chosen, note), pillows_pixels(paths, chosen), note)
-        samples = {name: [] for name in taking_part}
+        made = contenders(paths, Path(folder), chosen, note)
+        validated = _validated(made, pillows_pixels(paths, chosen), note)
+        samples = {name: [] for name in validated}
         try:
             for _ in trange(chosen.rounds, desc="rounds", file=sys.stderr, disable=None):
-                for name, contender in taking_part.items():
+                for name, contender in validated.items():
                     samples[name].append(_images_per_s(contender, chosen))
         finally:
-            rows += [_row(name, taking_part[name].what, values) for name, values in samples.items() if values]
-            for contender in taking_part.values():
+            rows += [
+                Row(name, "images_per_s", values, details={"what": validated[name].what})
+                for name, values in samples.items()
+                if values
+            ]
+            for contender in validated.values():
                 contender.close()
 
 
-def _row(name: str, what: str, values: list[float]) -> Row:
-    low, median, high = quartiles(values)
-    return Row(
-        contender=name,
-        what=what,
-        images_per_s=round(median, 1),
-        quartiles_images_per_s=(round(low, 1), round(high, 1)),
-        samples_images_per_s=[round(value, 1) for value in values],
-    )
-
-
-def _right_ones(found: dict[str, Contender], expected, note: Callable[[str], None]) -> dict[str, Contender]:
-    right = {}
-    for name, contender in found.items():
+def _validated(made: dict[str, Contender], expected, note: Callable[[str], None]) -> dict[str, Contender]:
+    """Those whose first batch is what it should be, given Pillow's pixels."""
+    validated = {}
+    for name, contender in made.items():
         if contender.is_right(next(contender.batches).cpu().numpy(), expected):
-            right[name] = contender
-        elif name.startswith(OURS):
-            raise AssertionError(f"{name} brings other pixels than Pillow")
+            validated[name] = contender
+        elif name.startswith(PREFIX):
+            raise AssertionError(f"{name} returns other pixels than Pillow")
         else:
-            note(f"left out: {name} brings other pixels than Pillow")
-    return right
+            note(f"left out: {name} returns other pixels than Pillow")
+    return validated
 
 
 def _images_per_s(contender: Contender, chosen: Settings) -> float:
@@ -183,32 +150,31 @@ def _finish(chosen: Settings) -> None:
         torch.cuda.synchronize()
 
 
-def table(rows: list[Row]) -> str:
-    """For people."""
-    peer = next((row.images_per_s for row in rows if row.contender == PEER), None)
+def table(rows: Sequence[Row]) -> str:
+    """Human-readable, speeds as multiples of the peer's."""
+    peer = next((row.median for row in rows if row.contender == PEER), None)
     lines = []
     for row in rows:
-        low, high = row.quartiles_images_per_s
-        ratio = f"{row.images_per_s / peer:8.2f} x" if peer else ""
-        lines.append(
-            f"{row.contender:<28}{row.images_per_s:12,.0f} images/s ({low:,.0f} to {high:,.0f}){ratio}  {row.what}"
-        )
+        low, high = row.quartiles
+        ratio = f"{row.median / peer:8.2f} x" if peer else ""
+        what = row.details["what"]
+        lines.append(f"{row.contender:<28}{row.median:12,.0f} images/s ({low:,.0f} to {high:,.0f}){ratio}  {what}")
     return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
 def rows(tiny) -> dict[str, Row]:
     """All contenders' samples, taken in turns."""
-    found: list[Row] = []
-    measure(settings(tiny=tiny), print, found)
-    return {row.contender: row for row in found}
+    measured: list[Row] = []
+    measure(settings(tiny=tiny), print, measured)
+    return {row.contender: row for row in measured}
 
 
-@pytest.mark.parametrize("name", [PEER, *CLAIMS, f"{OURS}Pillow"])
+@pytest.mark.parametrize("name", [PEER, *CLAIMS, f"{PREFIX}Pillow"])
 def test_loader(benchmark, rows, tiny, name):
     """Seconds a batch; ours must be as many times as fast as the peer as is claimed."""
     if name not in rows:
         pytest.skip("not on this machine")
-    replay.hand_over(benchmark, [settings(tiny=tiny).batch / value for value in rows[name].samples_images_per_s])
+    replay.hand_over(benchmark, [settings(tiny=tiny).batch / value for value in rows[name].samples])
     if name in CLAIMS and not tiny:
-        assert rows[name].images_per_s >= CLAIMS[name] * rows[PEER].images_per_s
+        assert rows[name].median >= CLAIMS[name] * rows[PEER].median

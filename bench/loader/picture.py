@@ -1,7 +1,7 @@
 """Images a second of each loader, as bars."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import matplotlib
 
@@ -9,17 +9,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-
-class Bar(Protocol):
-    """What a row needs to be drawn."""
-
-    contender: str
-    images_per_s: float
-    quartiles_images_per_s: tuple[float, float]
-    is_ours: bool
+from bench.measuring.row import Row
 
 
-def draw(rows: list[Bar], title: str, path: Path) -> None:
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     """Writes a PNG: medians, with lines from the first to the third quartile.
 
     Args:
@@ -27,12 +20,12 @@ def draw(rows: list[Bar], title: str, path: Path) -> None:
         title: machine and what was loaded.
         path: of the picture.
     """
-    rows = sorted(rows, key=lambda row: row.images_per_s)
+    rows = sorted(rows, key=lambda row: row.median)
     figure, axes = plt.subplots(figsize=(9, 1 + 0.45 * len(rows)), dpi=110, layout="constrained")
-    medians = [row.images_per_s for row in rows]
+    medians = [row.median for row in rows]
     errors = [
-        [row.images_per_s - row.quartiles_images_per_s[0] for row in rows],
-        [row.quartiles_images_per_s[1] - row.images_per_s for row in rows],
+        [row.median - row.quartiles[0] for row in rows],
+        [row.quartiles[1] - row.median for row in rows],
     ]
     colours = ["tab:blue" if row.is_ours else "tab:gray" for row in rows]
     bars = axes.barh([row.contender for row in rows], medians, xerr=errors, color=colours, capsize=3)

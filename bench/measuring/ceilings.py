@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured: the ceilings that an op's time is held against."""
+"""What this machine can do at best, measured: the ceilings that an op's time is compared with."""
 
 from dataclasses import asdict, dataclass
 
@@ -22,7 +22,7 @@ class Ceilings:
     float32_is_tf32: bool = False
 
     def name(self, dtype: str) -> str:
-        """Of a product, for people: "TF32" where it is what float32 ran in."""
+        """Of a product, human-readable: "TF32" where it is what float32 ran in."""
         return "TF32" if dtype == "float32" and self.float32_is_tf32 else dtype
 
     def floor_s(self, flops: int, moved: int, dtype: torch.dtype) -> float:

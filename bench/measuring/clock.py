@@ -1,4 +1,4 @@
-"""Times contenders in turns, so that what a machine does meanwhile hits all of them alike.
+"""Times contenders in turns, so that disturbances of the machine hit all of them alike.
 
 On a GPU each contender is captured in a CUDA graph first: what is timed is the device's work, as in a captured
 training step, and not how fast Python launches it. Its memory is cold: the L2 cache is overwritten before every call,
@@ -32,8 +32,8 @@ def interleaved(
         contenders: functions without arguments, by name. One that fails or cannot be captured is left out and noted.
         rounds: calls of each, after warm-up calls that compile and are not counted.
         device: "cuda" or "cpu", where the contenders work.
-        note: told, in words, what was left out and why.
-        captured: whether a GPU's contenders are captured and find their memory cold. False for what is much longer
+        note: called with a message about what was left out and why.
+        captured: whether a GPU's contenders are captured and start with a cold cache. False for what is much longer
             than a launch or brings CUDA graphs of its own: it starts on an idle device and its launches count.
 
     Returns:
@@ -54,7 +54,7 @@ def interleaved(
 
 
 def turns(contenders: Contenders, device: str) -> Iterator[dict[str, float]]:
-    """Seconds of one call of each contender by name, again and again, for whoever may have to stop between rounds.
+    """Seconds of one call of each contender by name, again and again; the caller may stop between rounds.
 
     Args:
         contenders: functions without arguments, by name; warmed up. On a GPU they are timed as they are: each starts

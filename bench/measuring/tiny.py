@@ -1,4 +1,4 @@
-"""A run that takes a second, to try out what measures runs; its figures mean nothing."""
+"""A run that takes a second, to try out the measuring of runs; its figures mean nothing."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""torch as who cares for speed sets it, for all contenders alike."""
+"""torch's speed settings, the same for every contender."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def tuned(device: str) -> Iterator[None]:
-    """On a GPU TF32 for float32 and cuDNN's search for its fastest kernels; on a CPU nothing."""
+    """Within it, on a GPU, TF32 for float32 and cuDNN's search for its fastest kernels; on a CPU nothing changes."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     if device == "cuda":
         torch.set_float32_matmul_precision("high")

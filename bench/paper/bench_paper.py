@@ -9,7 +9,6 @@ The loss network's weights are random, which takes as long as VGG-19's. Checkpoi
 timed. Without a GPU all of it runs on batches of 8, for a few steps.
 """
 
-import argparse
 import sys
 import tempfile
 from dataclasses import replace
@@ -18,11 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.anatomy import picture
+from bench.anatomy.table import PartRow
 from bench.measuring import replay
 from bench.measuring.tiny import tiny_run
-from bench.paper.findings import Findings
 from bench.paper.measure import ATEN, INFERENCE, TRAINING, Size, measure
-from bench.reporting import record
+from bench.paper.projection import PAPERS_GPU
+from bench.reporting import record, suite
 from fastvae.config import Config
 from fastvae.recipes import RECIPES
 from fastvae.train.build import resolve
@@ -33,43 +34,44 @@ CPU_BATCH = 8
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 1 if something could not be measured or, on a GPU, a verdict fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = suite.parser("paper", __doc__)
     parser.add_argument("--rounds", type=int, help="windows of steps; 12 on a GPU, 5 on a CPU")
     parser.add_argument("--steps", type=int, help="steps of a window; 40 on a GPU, 4 on a CPU")
     parser.add_argument("--data", help="images, as of `fastvae train`; the embedded faces unless given")
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument(
-        "--out", type=record.place, help="the record, bench/records/DATE-MACHINE-paper.json unless given"
-    )
-    options = parser.parse_args(arguments)
-    for name in ("rounds", "steps"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} must be 1 or more; got {getattr(options, name)}")
-    record.exit_on_sigterm()
-    out = options.out or record.path_for("paper")
-    record.check_writable(out)
+    options = suite.parse(parser, arguments, rounds=1, steps=1)
     size = size_of(tiny=options.tiny)
     size = replace(size, windows=options.rounds or size.windows, steps=options.steps or size.steps)
-    found = Findings()
+    on_gpu = torch.cuda.is_available()
+    report = new_report()
+    parts: list[PartRow] = []
+
+    def measure_all() -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
+                measure(config_of(options.data, Path(folder), tiny=options.tiny), size, report, parts)
+        finally:
+            if not on_gpu:
+                report.extra["process_peak_bytes"] = process_peak()
+
+    def draw_parts(path: Path) -> None:
+        if parts:
+            title = f"{record.machine()}, batch {report.extra['batch']}, {report.extra['here']}"
+            picture.draw(parts, title, path)
+
+    status = suite.run(report, options.out, measure_all, draw_parts)
+    return status or int(on_gpu and not all(verdict.passes for verdict in report.verdicts))
+
+
+def new_report() -> suite.Report:
+    """An empty report, with what this machine cannot measure."""
+    report = suite.Report(f"the paper's two claims on {record.machine()} and projected to a {PAPERS_GPU.name}")
     if not torch.cuda.is_available():
-        found.note(
+        report.note(
             f"no GPU: batches of {CPU_BATCH} and hours by images a second; not measured: the captured step, DALI on "
             "the GPU, images resident on the device, its peak memory, and an H200's time; a projection from a CPU "
             "leaves out what launching kernels takes"
         )
-    try:
-        with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
-            measure(config_of(options.data, Path(folder), tiny=options.tiny), size, found)
-    finally:  # whatever ends it, what was measured stays
-        if not torch.cuda.is_available():
-            found.facts["process_peak_bytes"] = process_peak()
-        found.write(out)
-        for line in (*found.verdicts, *found.failures, f"{out} written"):
-            print(line)
-    failed = found.failures or (torch.cuda.is_available() and not all(v.passes for v in found.verdicts))
-    return 1 if failed else 0
+    return report
 
 
 def size_of(*, tiny: bool) -> Size:
@@ -97,27 +99,27 @@ def config_of(data: str | None, folder: Path, *, tiny: bool) -> Config:
 
 
 def process_peak() -> int:
-    """Bytes of memory that this process has held at most: no more than a hint at what a GPU would need."""
+    """Largest number of bytes that this process has held: a hint, no more, at what a GPU would need."""
     import resource  # not on Windows, where neither is the rest of a GPU machine
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @pytest.fixture(scope="module")
-def findings(tiny: bool, tmp_path_factory) -> Findings:
+def report(tiny: bool, tmp_path_factory) -> suite.Report:
     """One run for all tests of this file."""
-    found = Findings()
-    measure(config_of(None, tmp_path_factory.mktemp("data"), tiny=tiny), size_of(tiny=tiny), found)
-    assert not found.failures
-    return found
+    measured = new_report()
+    measure(config_of(None, tmp_path_factory.mktemp("data"), tiny=tiny), size_of(tiny=tiny), measured, [])
+    assert not measured.failures
+    return measured
 
 
 @pytest.mark.parametrize("projected", [False, True], ids=["here", "projected"])
 @pytest.mark.parametrize(("work", "claim"), [(TRAINING, "train"), (INFERENCE, "inference")], ids=["train", "inference"])
-def test_claim(work: str, claim: str, projected: bool, tiny: bool, findings: Findings, benchmark):
+def test_claim(work: str, claim: str, projected: bool, tiny: bool, report: suite.Report, benchmark):
     """Time of an image; projected to the paper's GPU it must hold the claim, unless tiny figures mean nothing."""
-    (row,) = (r for r in findings.rows if r.work == work and (r.how == ATEN) == projected)
-    replay.hand_over(benchmark, [s / 1e6 for s in row.samples_us])
-    (verdict,) = (v for v in findings.verdicts if v.claim.startswith(claim) and ("projected" in v.where) == projected)
+    (row,) = (r for r in report.rows if r.job["work"] == work and (r.contender == ATEN) == projected)
+    replay.hand_over(benchmark, row.seconds)
+    (verdict,) = (v for v in report.verdicts if v.name == claim and ("projected" in v.where) == projected)
     benchmark.extra_info["verdict"] = str(verdict)
     assert verdict.passes or not projected or tiny, str(verdict)

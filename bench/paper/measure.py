@@ -1,21 +1,23 @@
-"""Measures what the paper's claims need: as this machine does it best, and as a GTX 1080 Ti would have to."""
+"""Measures training and reconstruction for the paper's claims: at this machine's best, and as a GTX 1080 Ti must."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bench.anatomy import table as step_table
+from bench.anatomy import table
 from bench.anatomy.real_steps import RealSteps, Window
+from bench.anatomy.table import PartRow
 from bench.measuring import ceilings
-from bench.measuring.clock import interleaved, latencies, quartiles
+from bench.measuring.clock import interleaved, latencies, quantiles, quartiles
 from bench.measuring.exact_float32 import exact_float32
+from bench.measuring.row import Row
 from bench.paper import projection
-from bench.paper.findings import Findings, row
 from bench.paper.projection import PAPERS_GPU
 from bench.reporting import record
+from bench.reporting.suite import Report
 from fastvae import VAE
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
@@ -36,56 +38,63 @@ class Size:
     images: int
 
 
-def measure(config: Config, size: Size, found: Findings) -> None:
-    """Fills in the findings. A stage that fails is noted among them and costs the other stages nothing.
+def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) -> None:
+    """Fills in the report. A stage that fails is noted there and does not stop the other stages.
 
     Args:
         config: resolved.
         size: of what is run.
-        found: changed.
+        report: gets rows, verdicts, ceilings, further entries, notes and failures.
+        parts: gets the parts of the step.
     """
     train = config.train
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
     best = train.precision + ", compiled" * (train.compile == "on") + ", captured" * (train.cuda_graph == "on")
-    found.facts |= {"batch": train.batch_size, "data": config.data, "steps_of_a_window": size.steps, "here": best}
+    report.extra |= {
+        "batch": train.batch_size,
+        "data": config.data,
+        "steps_of_a_window": size.steps,
+        "here": best,
+        "parts": [],
+    }
 
-    found.note(what_loading_is(config.data))
+    report.note(what_loading_is(config.data))
 
     def attempt(stage: str, do: Callable[[], None]) -> None:
         try:
             do()
         except Exception as error:
-            found.failures.append(f"FAILED, not measured: {stage}: {type(error).__name__}: {error}")
+            report.fail(f"FAILED, not measured: {stage}: {type(error).__name__}: {error}")
 
     windows: list[Window] = []
 
     def as_it_runs_here() -> None:
-        found.ceilings = ceilings.measure(train.device, list(dict.fromkeys([dtype, torch.float32])))
+        report.ceilings = ceilings.measure(train.device, list(dict.fromkeys([dtype, torch.float32])))
         with RealSteps(config) as real:
-            windows.extend(_train(real, size, best, found))
-            _memory(real, best, found)
-        _shares(config, windows, dtype, found)
+            windows.extend(_train(real, size, best, report))
+            _memory(real, best, report)
+        _shares(config, windows, dtype, report)
 
     def projected() -> None:
         with as_the_papers_gpu():
             limits = ceilings.measure(train.device, [torch.float32])
-            factor, words = projection.slowdown(limits)
-            found.facts["projection"] = {"ceilings": limits.as_json(), "factor": factor, "worse_ratio": words}
-            found.note(f"projected times are {factor:.3g} times those measured in {ATEN}, by {words}")
+            factor, worse = projection.slowdown(limits)
+            report.extra["projection"] = {"ceilings": limits.as_json(), "factor": factor, "worse_ratio": worse}
+            report.note(f"projected times are {factor:.3g} times those measured in {ATEN}, by {worse}")
             with RealSteps(replace(config, train=replace(train, precision="fp32", compile="off"))) as real:
-                _train(real, size, ATEN, found, factor)
-                _memory(real, ATEN, found)
-            _reconstruct(config, size, ATEN, found, factor)
+                _train(real, size, ATEN, report, factor)
+                _memory(real, ATEN, report)
+            _reconstruct(config, size, ATEN, report, factor)
 
     attempt("training as it runs here", as_it_runs_here)
-    attempt("reconstruction as it runs here", lambda: _reconstruct(config, size, "fp32, eager", found))
+    attempt("reconstruction as it runs here", lambda: _reconstruct(config, size, "fp32, eager", report))
     attempt("the projection", projected)
     if windows:  # last, since compiling the parts takes longest, and the claims do not need them
-        attempt("the step by part", lambda: _by_part(config, windows, size, found))
+        attempt("the step by part", lambda: _by_part(config, windows, size, report, parts))
 
 
 def what_loading_is(data: str) -> str:
-    """For people: what the hours of training spend on their images."""
+    """A note on how the hours of training include the loading of images."""
     if data != EMBEDDED:
         return f"the hours of training include loading {data}, and what decoding it needs; none if it is packed"
     return (
@@ -101,7 +110,7 @@ def as_the_papers_gpu() -> Iterator[None]:
         yield
 
 
-def _train(real: RealSteps, size: Size, how: str, found: Findings, factor: float | None = None) -> list[Window]:
+def _train(real: RealSteps, size: Size, how: str, report: Report, factor: float | None = None) -> list[Window]:
     """Trains window by window and judges; with a factor the other GPU. Returns the windows of a usual epoch."""
     print(f"{how}: the step is ready after {real.warm_up():.1f} s")
     first: list[Window] = []
@@ -111,37 +120,41 @@ def _train(real: RealSteps, size: Size, how: str, found: Findings, factor: float
     try:
         for _ in range(size.windows):
             windows.append(real.window(size.steps))
-    finally:  # a time limit leaves what there is
-        windows, first = _whole(windows), _whole(first)
+    finally:  # after a time limit, too
+        windows, first = _complete(windows), _complete(first)
         if windows:
-            _judge_training(windows, first, how, found, factor)
+            _judge_training(windows, first, how, report, factor)
     return windows
 
 
-def _whole(windows: Sequence[Window]) -> list[Window]:
+def _complete(windows: Sequence[Window]) -> list[Window]:
     """Those that the end of an epoch did not cut short."""
     return [w for w in windows if w.steps == max(other.steps for other in windows)]
 
 
-def _judge_training(
-    windows: list[Window], first: list[Window], how: str, found: Findings, factor: float | None
-) -> None:
-    found.rows.append(row(TRAINING, how, [w.image_s for w in windows]))
+def _judge_training(windows: list[Window], first: list[Window], how: str, report: Report, factor: float | None) -> None:
+    report.rows.append(_row(TRAINING, how, [w.image_s for w in windows]))
     image_s = quartiles(w.image_s for w in windows)
     first_image_s = image_s
     if first:
-        found.rows.append(row(FIRST_EPOCH, how, [w.image_s for w in first]))
+        report.rows.append(_row(FIRST_EPOCH, how, [w.image_s for w in first]))
         first_image_s = quartiles(w.image_s for w in first)
     low, hours, high = (
         projection.run_hours(usual, max(usual, filling)) * (factor or 1.0)
         for usual, filling in zip(image_s, first_image_s, strict=True)
     )
-    found.verdicts.append(projection.train(hours, (low, high), _where(factor)))
-    words = f"; {1 / first_image_s[1]:.1f} in the first epoch, which loads the images" if first else ""
+    report.verdicts.append(projection.train(hours, (low, high), _where(factor)))
+    of_first = f"; {1 / first_image_s[1]:.1f} in the first epoch, which loads the images" if first else ""
     print(
         f"{how}: {1 / image_s[1]:.1f} images/s, median of {len(windows)} windows of {windows[0].steps} steps with the "
-        f"loader running{words}"
+        f"loader running{of_first}"
     )
+
+
+def _row(work: str, how: str, image_s: Sequence[float]) -> Row:
+    """A row of seconds an image: of a window of steps divided by its images, or of a reconstruction."""
+    (p99,) = quantiles(image_s, (0.99,))
+    return Row.from_seconds(how, image_s, "us", job={"work": work}, details={"p99_us": round(1e6 * p99, 3)})
 
 
 def _where(factor: float | None) -> str:
@@ -150,7 +163,7 @@ def _where(factor: float | None) -> str:
     return f"projected to a {PAPERS_GPU.name} from {record.machine()} in {ATEN}"
 
 
-def _memory(real: RealSteps, how: str, found: Findings) -> None:
+def _memory(real: RealSteps, how: str, report: Report) -> None:
     """The GPU's peak memory with all of CelebA resident, whatever data set was at hand."""
     if real.memory is None:
         return
@@ -158,49 +171,50 @@ def _memory(real: RealSteps, how: str, found: Findings) -> None:
     celeba = projection.IMAGES * 3 * real.trainer.config.model.image_size**2 if real.fills_in_first_epoch else 0
     used = reserved - real.resident + celeba
     peaks = {"allocated_bytes": allocated, "reserved_bytes": reserved, "with_celeba_bytes": used}
-    found.facts.setdefault("memory", {})[how] = peaks
+    report.extra.setdefault("memory", {})[how] = peaks
     print(f"{how}: peak memory {allocated / 1e9:.3g} GB allocated, {reserved / 1e9:.3g} GB reserved by torch")
     images = f"with {celeba / 1e9:.2f} GB of CelebA resident" if celeba else "with CelebA streamed"
-    found.verdicts.append(projection.memory(used, f"{how} on {record.machine()}, reserved by torch, {images}"))
+    report.verdicts.append(projection.memory(used, f"{how} on {record.machine()}, reserved by torch, {images}"))
 
 
-def _shares(config: Config, windows: Sequence[Window], dtype: torch.dtype, found: Findings) -> None:
-    """What the whole step reaches of the measured ceilings."""
+def _shares(config: Config, windows: Sequence[Window], dtype: torch.dtype, report: Report) -> None:
+    """What the complete step reaches of the measured ceilings."""
     step_s = quartiles(w.step_s for w in windows)[1]
-    costs = step_table.costs(config, dtype).values()
+    costs = table.costs(config, dtype).values()
     flops, moved = sum(c.flops for c in costs), sum(c.bytes for c in costs)
-    limits = found.ceilings
+    limits = report.ceilings
     of_copy = moved / step_s / 1e9 / limits.copy_gb_per_s
     of_product = {name: flops / step_s / 1e12 / limit for name, limit in limits.product_tflop_per_s.items()}
-    found.facts["step"] = {
+    report.extra["step"] = {
         "median_s": step_s,
         "flops": flops,
         "least_bytes": moved,
         "of_product": of_product,
         "of_copy": of_copy,
     }
-    words = [
+    reached = [
         f"{100 * share:.1f} % of the {limits.name(name)} product, {limits.product_tflop_per_s[name]:.4g} TFLOP/s"
         for name, share in of_product.items()
     ]
-    words.append(f"{100 * of_copy:.1f} % of the copy, {limits.copy_gb_per_s:.4g} GB/s")
-    print(f"a step of {flops / 1e9:.1f} GFLOP and {moved / 1e6:.0f} MB at the least reaches {'; '.join(words)}")
+    reached.append(f"{100 * of_copy:.1f} % of the copy, {limits.copy_gb_per_s:.4g} GB/s")
+    print(f"a step of {flops / 1e9:.1f} GFLOP and {moved / 1e6:.0f} MB at the least reaches {'; '.join(reached)}")
 
 
-def _by_part(config: Config, windows: Sequence[Window], size: Size, found: Findings) -> None:
-    found.parts = step_table.measure(
+def _by_part(config: Config, windows: Sequence[Window], size: Size, report: Report, parts: list[PartRow]) -> None:
+    parts += table.measure(
         build(config).step,
         config,
-        whole_s=[w.step_s for w in windows],
+        step_s=[w.step_s for w in windows],
         wait_s=[w.waited_s / w.steps for w in windows],
-        ceilings=found.ceilings,
+        ceilings=report.ceilings,
         rounds=size.parts,
-        note=found.note,
+        note=report.note,
     )
-    print(step_table.text(found.parts))
+    report.extra["parts"] = [asdict(part) for part in parts]
+    print(table.text(parts))
 
 
-def _reconstruct(config: Config, size: Size, how: str, found: Findings, factor: float | None = None) -> None:
+def _reconstruct(config: Config, size: Size, how: str, report: Report, factor: float | None = None) -> None:
     """One image from the host through the VAE as it is and back to the host."""
     device, model = config.train.device, config.model
     vae = VAE(model.image_size, model.width, model.latent).to(device).eval()
@@ -212,22 +226,22 @@ def _reconstruct(config: Config, size: Size, how: str, found: Findings, factor: 
         return vae.reconstruct(image.to(device, non_blocking=True)).cpu()
 
     samples = latencies({INFERENCE: call}, rounds=size.images, device=device)[INFERENCE]
-    measured = row(INFERENCE, how, samples)
-    found.rows.append(measured)
-    print(f"{how}: {INFERENCE}, p50 {measured.median_us / 1e3:.3f} ms, p99 {measured.p99_us / 1e3:.3f} ms")
+    report.rows.append(_row(INFERENCE, how, samples))
+    p50, p99 = quantiles(samples, (0.5, 0.99))
+    print(f"{how}: {INFERENCE}, p50 {1e3 * p50:.3f} ms, p99 {1e3 * p99:.3f} ms")
     if factor is not None:
-        on_device_s = _on_device(vae, image.to(device), size, found) if device == "cuda" else None
+        on_device_s = _on_device(vae, image.to(device), size, report) if device == "cuda" else None
         samples = [projection.latency(s, factor, on_device_s) for s in samples]
     low, median, high = quartiles(samples)
-    found.verdicts.append(projection.inference(median, (low, high), _where(factor)))
+    report.verdicts.append(projection.inference(median, (low, high), _where(factor)))
 
 
-def _on_device(vae: VAE, image: Tensor, size: Size, found: Findings) -> float | None:
+def _on_device(vae: VAE, image: Tensor, size: Size, report: Report) -> float | None:
     """Median seconds of the reconstruction without its launches; None, and a note, if it cannot be captured."""
 
     @torch.inference_mode()
     def call() -> Tensor:
         return vae.reconstruct(image)
 
-    samples = interleaved({INFERENCE: call}, rounds=size.images, device="cuda", note=found.note)
+    samples = interleaved({INFERENCE: call}, rounds=size.images, device="cuda", note=report.note)
     return quartiles(samples[INFERENCE])[1] if INFERENCE in samples else None

@@ -1,19 +1,20 @@
-"""The paper's two claims as arithmetic: a whole run from measured steps, and another GPU from measured ceilings.
+"""The paper's two claims as arithmetic: a complete run from measured steps, and another GPU from measured ceilings.
 
 The paper trains 5 epochs of CelebA's 202,599 images in batches of 64, in 10 hours, and reconstructs an image in
 0.012 s, both on a GTX 1080 Ti. An epoch's last 39 images do not fill a batch and are left out: 3,165 steps an epoch.
 
 Projection: a time measured here, in what the other GPU can run too (float32 products without tensor cores, ATen's
 kernels, no compiler), is multiplied by the worse of two ratios, this machine's float32 product over the other's and
-this machine's copy over the other's. That assumes that the code reaches the same share of the ceilings there. It errs
-on the slow side where the code is bound by what scales less, and on the fast side as far as the other GPU falls short
-of its data sheet, against which what is measured here is held. The host is taken to be the same: the launches of a
-single image, most of its latency on a fast GPU, take there what they take here.
+this machine's copy over the other's. That assumes that the code reaches the same share of the ceilings there. The
+projection is too slow where the code is bound by something that scales less, and too fast as far as the other GPU falls
+short of its data sheet, which this machine's measurements are compared with. The host is taken to be the same: the
+launches of a single image, most of its latency on a fast GPU, take as long there as here.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bench.measuring.ceilings import Ceilings
+from bench.measuring.verdicts import Verdict
 
 IMAGES, EPOCHS, BATCH = 202_599, 5, 64
 STEPS_PER_EPOCH = IMAGES // BATCH
@@ -33,7 +34,7 @@ PAPERS_GPU = Gpu("GTX 1080 Ti", product_tflop_per_s=11.34, copy_gb_per_s=484.0, 
 
 
 def run_hours(seconds_per_image: float, first_epoch_seconds_per_image: float | None = None) -> float:
-    """The paper's whole run.
+    """The paper's complete run.
 
     Args:
         seconds_per_image: of training, loading included.
@@ -54,7 +55,7 @@ def slowdown(ceilings: Ceilings, gpu: Gpu = PAPERS_GPU) -> tuple[float, str]:
         gpu: the other one.
 
     Returns:
-        The worse of the two ratios, and in words which it is.
+        The worse of the two ratios, and a description of which it is.
     """
     product, copy = ceilings.product_tflop_per_s["float32"], ceilings.copy_gb_per_s
     ratios = [
@@ -79,55 +80,16 @@ def latency(seconds: float, factor: float, on_device_s: float | None = None) -> 
     return seconds - grows + factor * grows
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A claim held against what was measured.
-
-    Attributes:
-        claim: "train <= 10 h", ...
-        where: the machine, and how it is known of it.
-        limit, value: in the claim's unit; less is better.
-        spread: first and third quartile of the value.
-        unit: "h" or "s".
-    """
-
-    claim: str
-    where: str
-    limit: float
-    value: float
-    spread: tuple[float, float]
-    unit: str
-
-    @property
-    def passes(self) -> bool:
-        """Whether the value is within the limit."""
-        return self.value <= self.limit
-
-    @property
-    def margin(self) -> float:
-        """How many times the value goes into the limit; below 1 it fails."""
-        return self.limit / self.value
-
-    def as_json(self) -> dict:
-        """For the record."""
-        return {"line": str(self), **asdict(self), "passes": self.passes, "margin": self.margin}
-
-    def __str__(self) -> str:
-        low, high = self.spread
-        found = f"{'PASS' if self.passes else 'FAIL'}, {self.value:.4g} {self.unit} ({low:.4g} to {high:.4g})"
-        return f"{self.claim}: {found}, margin {self.margin:.3g} x, {self.where}"
-
-
 def train(hours: float, spread: tuple[float, float], where: str) -> Verdict:
     """The claim about training."""
-    return Verdict("train <= 10 h", where, 10.0, hours, spread, "h")
+    return Verdict("train", "<=", 10.0, hours, spread, "h", where)
 
 
 def inference(seconds: float, spread: tuple[float, float], where: str) -> Verdict:
     """The claim about the reconstruction of one image."""
-    return Verdict("inference <= 0.012 s", where, 0.012, seconds, spread, "s")
+    return Verdict("inference", "<=", 0.012, seconds, spread, "s", where)
 
 
 def memory(used: float, where: str) -> Verdict:
     """What the paper's GPU implies: it has 11 GB."""
-    return Verdict("memory <= 11 GB", where, PAPERS_GPU.memory / 1e9, used / 1e9, (used / 1e9, used / 1e9), "GB")
+    return Verdict("memory", "<=", PAPERS_GPU.memory / 1e9, used / 1e9, (used / 1e9, used / 1e9), "GB", where)

@@ -7,7 +7,6 @@ import platform
 import re
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 
 from bench.measuring.ceilings import Ceilings
 from fastvae.errors import UsageError
-from fastvae.files import whole_file
+from fastvae.files import atomic_write
 from fastvae.files.places import resolved
 from fastvae.machine import environment
 
@@ -23,7 +22,7 @@ RECORDS = Path(__file__).parents[1] / "records"
 
 
 def machine() -> str:
-    """The GPU's name, or what processor there is, for people."""
+    """The GPU's name, or what processor there is, human-readable."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"a CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
@@ -35,14 +34,14 @@ def exit_on_sigterm() -> None:
 
 
 def path_for(suite: str) -> Path:
-    """Where a suite's record goes unless told otherwise: bench/records/DATE-MACHINE-SUITE.json."""
+    """Where a suite's record goes by default: bench/records/DATE-MACHINE-SUITE.json."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
     return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
 
 
 def place(given: str) -> Path:
-    """Where a flag's path leads, for argparse's `type`."""
+    """A flag's path, resolved; for argparse's `type`."""
     try:
         return resolved(given)
     except UsageError as error:
@@ -56,7 +55,7 @@ def check_writable(path: Path) -> None:
         SystemExit: with status 2.
     """
     try:
-        whole_file.check_writable(path)
+        atomic_write.check_writable(path)
     except UsageError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -66,7 +65,7 @@ def write(
     path: Path,
     *,
     what: str,
-    rows: list[Any],
+    rows: list[dict[str, Any]],
     notes: list[str],
     ceilings: Ceilings | None = None,
     extra: dict[str, Any] | None = None,
@@ -75,11 +74,11 @@ def write(
 
     Args:
         path: where; folders are made.
-        what: one sentence for whoever opens it.
-        rows: every contender's result, dataclass instances.
-        notes: what could not be measured or was not right, in words.
+        what: one sentence that says what was measured.
+        rows: every contender's result.
+        notes: messages about what could not be measured or was wrong.
         ceilings: of the machine, from the same run, where the suite measures them.
-        extra: further entries of the suite's own, such as its settings or its verdicts.
+        extra: further entries of the suite, such as its settings or its verdicts.
     """
     write_json(
         path,
@@ -90,13 +89,13 @@ def write(
             "ceilings": ceilings and ceilings.as_json(),
             "notes": notes,
             **(extra or {}),
-            "rows": [asdict(row) for row in rows],
+            "rows": rows,
         },
     )
 
 
 def command() -> str:
-    """How this process was started, as one would type it."""
+    """The command line of this process."""
     module = Path(sys.argv[0]).stem
     return " ".join(["python -m bench" if module == "__main__" else f"python -m bench.{module}", *sys.argv[1:]])
 
@@ -108,7 +107,7 @@ def this_machine() -> dict[str, Any]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes it so that a reader never finds half of it."""
-    whole_file.write_whole(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
+    atomic_write.write_atomically(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
 
 
 def _samples_in_one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Who takes part in the comparison of training steps, and at what size."""
+"""The contenders of the comparison of training steps, and their size."""
 
 import itertools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bench.measuring.ours import OURS
 from bench.step.gate import take_weights
 from bench.step.plain_step import PlainStep
 from fastvae.config import Config, ModelConfig, TrainConfig
@@ -22,7 +23,6 @@ from fastvae.train.meter import Meter
 from fastvae.train.runner import Runner
 
 BASE = "plain eager fp32"
-OURS = "fastvae"
 SEED = 0
 
 
@@ -43,7 +43,7 @@ class Settings:
 class Built(NamedTuple):
     """A contender on its batch: `call` trains one step, `losses` are those of the last one.
 
-    `networks` are the networks that it trains, by name; only of ours, whose first step is held against another.
+    `networks` are the networks that it trains, by name; only for ours, whose first step is compared with another.
     """
 
     call: Callable[[], object]
@@ -61,7 +61,7 @@ class Contender:
 
 
 def settings(*, tiny: bool) -> Settings:
-    """The machine's; tiny ones compute little and compile nothing."""
+    """For this machine; tiny ones compute little and compile nothing."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if tiny:
         small = {"compiled": False, "image_size": 32, "layers": ("relu1_1", "relu2_1")}
@@ -74,7 +74,7 @@ def settings(*, tiny: bool) -> Settings:
 
 
 def contenders(chosen: Settings, note: Callable[[str], None]) -> dict[str, Contender]:
-    """Who takes part on this machine."""
+    """Those that this machine can run."""
     device = torch.device(chosen.device)
     best = choose_precision("auto", device)
     compiles = chosen.compiled
@@ -82,41 +82,41 @@ def contenders(chosen: Settings, note: Callable[[str], None]) -> dict[str, Conte
         note(f"left out what is compiled: {obstacle}")
         compiles = False
     plain = partial(_plain, chosen)
-    found = {BASE: Contender("torch's modules and Adam", "fp32", plain())}
+    made = {BASE: Contender("torch's modules and Adam", "fp32", plain())}
     if best.value == "bf16":
         fast = {"channels_last": True, "bf16": True, "fused": True}
         name = "plain eager bf16 channels_last"
-        found[name] = Contender("channels_last, autocast, fused Adam", "bf16", plain(**fast))
+        made[name] = Contender("channels_last, autocast, fused Adam", "bf16", plain(**fast))
     else:
         note(f"left out what computes in bfloat16: {best.reason}")
         fast = {"channels_last": True, "fused": True}
-        found["plain eager fp32 channels_last"] = Contender("channels_last, fused Adam", "fp32", plain(**fast))
-    found |= _all_of_ours(chosen, best.value, compiles)
-    if compiles:  # last: searching for the fastest kernels takes minutes, and a time limit should cost nobody else
+        made["plain eager fp32 channels_last"] = Contender("channels_last, fused Adam", "fp32", plain(**fast))
+    made |= _all_of_ours(chosen, best.value, compiles)
+    if compiles:  # last: searching for the fastest kernels takes minutes, in which a time limit may come
         how = "max-autotune with CUDA graphs" if chosen.device == "cuda" else "padding by torch.cat"
         what = f"channels_last, fused Adam, torch.compile, {how}"
-        found[f"plain compiled {best.value}"] = Contender(what, best.value, plain(**fast, compiled=True))
-    return found
+        made[f"plain compiled {best.value}"] = Contender(what, best.value, plain(**fast, compiled=True))
+    return made
 
 
 def _all_of_ours(chosen: Settings, best: str, compiles: bool) -> dict[str, Contender]:
-    ours, found = partial(_ours, chosen), {}
+    ours, made = partial(_ours, chosen), {}
     if chosen.device == "cuda":
         compiled = "compiled" if compiles else "eager"
-        what = f"the whole step {compiled} and in one CUDA graph"
-        found[f"{OURS} {best}"] = Contender(what, best, ours(best, compiles, capture=True))
+        what = f"the complete step {compiled} and in one CUDA graph"
+        made[f"{OURS} {best}"] = Contender(what, best, ours(best, compiles, capture=True))
         what = f"the same, {compiled}, launched kernel by kernel"
-        found[f"{OURS} {best} not captured"] = Contender(what, best, ours(best, compiles, capture=False))
-        return found
+        made[f"{OURS} {best} not captured"] = Contender(what, best, ours(best, compiles, capture=False))
+        return made
     for precision in dict.fromkeys(("fp32", best)):
-        found[f"{OURS} eager {precision}"] = Contender("eager", precision, ours(precision, False, capture=False))
+        made[f"{OURS} eager {precision}"] = Contender("eager", precision, ours(precision, False, capture=False))
     if compiles:
-        found[f"{OURS} compiled {best}"] = Contender("torch.compile", best, ours(best, True, capture=False))
-    return found
+        made[f"{OURS} compiled {best}"] = Contender("torch.compile", best, ours(best, True, capture=False))
+    return made
 
 
 def reference(chosen: Settings) -> Contender:
-    """Our step as it is easiest to believe, eager and in float32: what the first steps of all of ours are held to."""
+    """Our step in its simplest form, eager and in float32: the first steps of all of ours are held to it."""
     return Contender("eager", "fp32", _ours(chosen, "fp32", False, capture=False))
 
 

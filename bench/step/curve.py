@@ -9,7 +9,6 @@ in units of the spread between seeds; with --out, writes a record, and a picture
 """
 
 import argparse
-import copy
 import json
 import platform
 import re
@@ -18,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bench.reporting import record
-from bench.step.plain_step import with_stock_modules
+from bench.step.reference_step import BATCH, FACES, LR, ReferenceStep
 from fastvae.config import ModelConfig
 from fastvae.data.faces.faces import draw_faces
 from fastvae.lossnet import load_loss_network
@@ -36,7 +34,6 @@ from fastvae.train.step import Step
 
 MODEL = ModelConfig(image_size=32, width=8, latent=32)
 OPTIONS = VaeWganOptions(layers=("relu1_1", "relu2_1"), vgg="random")
-FACES, BATCH, LR = 1024, 8, 5e-4
 # Steps that a curve is averaged over, since a batch of 8 faces is noisier than the curve's shape.
 WINDOW = 25
 SYSTEMS = ("reference", "fastvae")
@@ -44,83 +41,6 @@ TERMS = {"kl": "KL divergence, nats", "rec": "feature loss L_rec", "critic": "cr
 
 # By system and term, float64 [seeds, steps].
 Curves = dict[str, dict[str, np.ndarray]]
-
-
-class ReferenceStep:
-    """Algorithm 1 in stock PyTorch: what the training step has to equal.
-
-    Nearest upsampling and `Conv2d(padding_mode="replicate")`, equations 5 to 8 in plain tensor operations, the
-    gradients of VAE and critic each by themselves from the one forward pass, torch's own optimisers, and a clamp.
-
-    Args:
-        objective: gives the initial weights, which are copied, and the loss network, which is shared and whose taps
-            are all compared. The reference computes in its dtype.
-        critic_optimizer: Adam as the VAE has it, or RMSprop as WGAN has it.
-        clip_norms: whether scale and shift of the critic's batch normalisation are clipped with its other weights.
-    """
-
-    def __init__(
-        self,
-        objective: VaeWgan,
-        *,
-        critic_optimizer: Literal["adam", "rmsprop"] = "adam",
-        clip_norms: bool = True,
-    ):
-        self.loss_network = objective.loss_network
-        encoder, decoder, critic = (copy.deepcopy(n) for n in (objective.encoder, objective.decoder, objective.critic))
-        # The stock modules have other keys than ours and the same order.
-        weights = list(decoder.state_dict().values())
-        decoder = with_stock_modules(decoder).to(weights[0].dtype)
-        decoder.load_state_dict(dict(zip(decoder.state_dict(), weights, strict=True)))
-        self.networks = {"encoder": encoder, "decoder": decoder, "critic": critic}
-        self.vae = [*encoder.parameters(), *decoder.parameters()]
-        self.critic = list(critic.parameters())
-        self.vae_optimizer = torch.optim.Adam(self.vae, LR, (0.5, 0.999))
-        self.critic_optimizer = (
-            torch.optim.Adam(self.critic, LR, (0.5, 0.999))
-            if critic_optimizer == "adam"
-            else torch.optim.RMSprop(self.critic, 5e-5, alpha=0.99)
-        )
-        norms = {p for m in critic.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-        self.clipped = [p for p in self.critic if clip_norms or p not in norms]
-
-    def __call__(self, pixels: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """One step on pixels uint8 [B, H, W, 3] and noise [B, latent]; returns the loss terms, detached."""
-        terms = self.backward(pixels, noise)
-        self.update()
-        return terms
-
-    def backward(self, pixels: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Leaves every parameter's gradient at the same weights in `grad`, and returns the loss terms."""
-        encoder, decoder, critic = self.networks.values()
-        images = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(noise.dtype)
-        mean, log_variance = encoder(images)
-        fakes = decoder(mean + torch.exp(log_variance / 2) * noise)
-        features, fake_features = self.loss_network(images), self.loss_network(fakes)
-
-        kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
-        rec = 0
-        for real, fake in zip(features, fake_features, strict=True):
-            c, h, w = real.shape[1:]
-            layer = ((real - fake) ** 2).sum((1, 2, 3)) / (2 * c * w * h)  # eq. 5
-            rec = rec + 100 / c**2 * layer.mean()  # eq. 6
-        score, fake_score = critic(features[0]).mean(), critic(fake_features[0]).mean()
-        gan = 10 * (score - fake_score)
-
-        # Critic and VAE pull the critic's output in opposite directions, so each gradient is taken by itself.
-        for loss, parameters in ((kl + 0.5 * rec - 10 * fake_score, self.vae), (-gan, self.critic)):
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-            for p, gradient in zip(parameters, gradients, strict=True):
-                p.grad = gradient
-        return {"kl": kl.detach(), "rec": rec.detach(), "critic": -gan.detach()}
-
-    def update(self) -> None:
-        """Both optimisers' steps by the gradients in `grad`, then the clamp."""
-        self.vae_optimizer.step()
-        self.critic_optimizer.step()
-        with torch.no_grad():
-            for p in self.clipped:
-                p.clamp_(-0.01, 0.01)
 
 
 def train(system: str, seed: int, faces: Tensor, loss_network: nn.Module, steps: int) -> Iterator[dict[str, float]]:
@@ -163,15 +83,15 @@ def distances(curves: Curves) -> dict[str, float]:
 
     The standard deviation is the one at that step, of the smoothed curves, pooled over the two systems.
     """
-    found = {}
+    largest = {}
     for term in TERMS:
         reference, ours = (smooth(curves[system][term]) for system in SYSTEMS)
         spread = np.sqrt((reference.var(0, ddof=1) + ours.var(0, ddof=1)) / 2)
-        found[term] = float((np.abs(ours.mean(0) - reference.mean(0)) / spread).max())
-    return found
+        largest[term] = float((np.abs(ours.mean(0) - reference.mean(0)) / spread).max())
+    return largest
 
 
-def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
+def draw(curves: Curves, largest: dict[str, float], path: Path) -> None:
     """Writes a PNG: for each term the systems' mean curves, and a band of one standard deviation between seeds."""
     import matplotlib
 
@@ -186,7 +106,7 @@ def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
             steps = np.arange(len(mean)) + curves[system][term].shape[1] - len(mean) + 1
             panel.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.25, linewidth=0)
             panel.plot(steps, mean, line, color=colour, label=system)
-        panel.set(title=f"{title}\nlargest distance {found[term]:.2f} spreads", xlabel="step")
+        panel.set(title=f"{title}\nlargest distance {largest[term]:.2f} spreads", xlabel="step")
         panel.grid(alpha=0.3, linewidth=0.5)
     panels[0].legend()
     figure.savefig(path)
@@ -194,7 +114,7 @@ def draw(curves: Curves, found: dict[str, float], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs all seeds of both, prints what it found, and returns 0 if the mean curves agree within the spread."""
+    """Runs all seeds of both, prints the distances, and returns 0 if the mean curves agree within the spread."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of each run, at least 2")
     parser.add_argument("--seeds", type=int, default=6, help="runs of each system, at least 2")
@@ -221,22 +141,22 @@ def main(arguments: list[str] | None = None) -> int:
         system: {term: np.array([[terms[term] for terms in run] for run in runs]) for term in TERMS}
         for system, runs in rows.items()
     }
-    found = distances(curves)
-    agree = all(distance <= 1 for distance in found.values())  # which a NaN is not
+    largest = distances(curves)
+    agree = all(distance <= 1 for distance in largest.values())  # which a NaN is not
     for term, title in TERMS.items():
-        print(f"{title:<24} mean curves at most {found[term]:.2f} spreads between seeds apart")
+        print(f"{title:<24} mean curves at most {largest[term]:.2f} spreads between seeds apart")
     verdict = "within" if agree else "NOT within"
     print(
         f"{'PASS' if agree else 'FAIL'}: the training curves agree {verdict} one spread "
         f"({options.seeds} seeds, {options.steps} steps, means over {WINDOW} steps)"
     )
     if options.out:
-        write(options.out, curves, found, agree, arguments)
-        draw(curves, found, options.out.with_suffix(".png"))
+        write(options.out, curves, largest, agree, arguments)
+        draw(curves, largest, options.out.with_suffix(".png"))
     return 0 if agree else 1
 
 
-def write(path: Path, curves: Curves, found: dict[str, float], agree: bool, arguments: list[str] | None) -> None:
+def write(path: Path, curves: Curves, largest: dict[str, float], agree: bool, arguments: list[str] | None) -> None:
     """Writes the record."""
     seeds, steps = curves["fastvae"]["rec"].shape
     record = {
@@ -250,7 +170,7 @@ def write(path: Path, curves: Curves, found: dict[str, float], agree: bool, argu
         "seeds": seeds,
         "steps": steps,
         "window": WINDOW,
-        "largest_distance_in_spreads": {term: round(value, 4) for term, value in found.items()},
+        "largest_distance_in_spreads": {term: round(value, 4) for term, value in largest.items()},
         "agree": agree,
         "curves": {
             system: {term: [[float(f"{v:.5g}") for v in run] for run in values] for term, values in terms.items()}

@@ -1,4 +1,4 @@
-"""The gate of the step's benchmark: ours and the plain step have the same gradients, and what is timed moves alike."""
+"""The gate of the step's benchmark: the plain step's gradients, and the reference's first update of the weights."""
 
 import copy
 
@@ -55,25 +55,26 @@ def weights(networks: dict[str, nn.Module]) -> Weights:
     return {name: torch.cat([p.flatten() for p in network.parameters()]).cpu() for name, network in networks.items()}
 
 
-def other_move(before: Weights, after: Weights, expected: Weights, least: float) -> str | None:
-    """What is wrong with an update of the weights, in words; None if every network moved as expected.
+def update_mismatch(before: Weights, after: Weights, expected: Weights, least_cosine: float) -> str | None:
+    """How an update of the weights differs from the expected one; None if every network moved as expected.
 
-    Adam's first step is nearly the sign of the gradient, so that every weight has the same say. What the critic's
-    clipping has moved says nothing of a gradient and is left out.
+    Adam's first step is nearly the sign of the gradient, so that every weight counts the same. Weights that the
+    critic's clipping has moved say nothing about the gradient and are left out.
 
     Args:
-        before: the update, from the same weights as the other.
-        after: it.
-        expected: after the update that is known to be right.
-        least: cosine of the angle between the two changes.
+        before: the weights before the update, the same for both updates.
+        after: the weights after it.
+        expected: the weights after an update that is known to be right.
+        least_cosine: of the angle between the two changes.
     """
     for name, right in expected.items():
         free = right.abs() < _CLIP * (1 - 1e-6) if name == "critic" else torch.ones_like(right, dtype=torch.bool)
         moves = ((w[name] - before[name])[free] for w in (after, expected))
         cosine = F.cosine_similarity(*moves, dim=0).item()
-        if not cosine >= least:
+        if not cosine >= least_cosine:
             return (
-                f"the first step moves the {name} elsewhere: cosine {cosine:.3f} to the right change, below {least:g}"
+                f"the first step moves the {name} elsewhere: cosine {cosine:.3f} to the expected change, "
+                f"below {least_cosine:g}"
             )
     return None
 

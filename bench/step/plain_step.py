@@ -36,7 +36,7 @@ class CatPaddedConv2d(nn.Conv2d):
 def with_stock_modules(
     decoder: Decoder, convolution: Callable[[int, int, bool], nn.Conv2d] = replicating_conv
 ) -> Decoder:
-    """Replaces fastvae's convolutions in place by torch's, after torch's nearest upsampling where there is some."""
+    """Replaces fastvae's convolutions in place by torch's, after torch's nearest upsampling where ours upsample."""
     for parent in list(decoder.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d):

@@ -7,8 +7,7 @@ import numpy as np
 
 from fastvae.attributes.recognise import Recognition
 from fastvae.attributes.report import Paper
-from fastvae.errors import FastvaeError
-from fastvae.files.whole_file import whole_file
+from fastvae.charts import pyplot, save_chart
 
 _OURS, _BASELINE, _PAPER = "tab:orange", "0.72", "black"
 
@@ -19,13 +18,7 @@ def draw(recognition: Recognition, paper: Paper, title: str, path: Path) -> None
     Raises:
         FastvaeError: matplotlib is not installed, or it cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise FastvaeError("no picture: matplotlib is not installed; pip install 'fastvae[eval]'") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     # From the bottom up, which is how matplotlib counts.
     results = sorted(recognition.results, key=lambda result: result.accuracy - result.majority_accuracy)
     places = np.arange(len(results))
@@ -58,8 +51,4 @@ def draw(recognition: Recognition, paper: Paper, title: str, path: Path) -> None
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.suptitle(fill(title, 105), fontsize="medium")
-    try:
-        with whole_file(path) as temporary:
-            figure.savefig(temporary, format="png")
-    finally:
-        plt.close(figure)
+    save_chart(figure, path)

@@ -11,8 +11,8 @@ import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.atomic_write import check_writable, write_atomically
 from fastvae.files.places import resolved, shown
-from fastvae.files.whole_file import check_writable, write_whole
 from fastvae.ranges import at_least, between, require
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
@@ -165,9 +165,9 @@ def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
         text += f"\nStopped after {len(found.results)} attributes: this is not all."
     said = [text]
     try:
-        write_whole(out / "attributes.txt", f"{shown(_title(about))}\n{about['splits']}\n\n{text}\n")
-        write_whole(out / "attributes.csv", report.as_csv(found, paper))
-        write_whole(out / "attributes.json", report.as_json(found, **about))
+        write_atomically(out / "attributes.txt", f"{shown(_title(about))}\n{about['splits']}\n\n{text}\n")
+        write_atomically(out / "attributes.csv", report.as_csv(found, paper))
+        write_atomically(out / "attributes.json", report.as_json(found, **about))
         made = list(_FILES)
         try:
             picture.draw(found, paper, shown(_title(about)), out / _FILES[-1])

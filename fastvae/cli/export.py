@@ -10,8 +10,8 @@ import tyro
 
 from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import UsageError
+from fastvae.files.atomic_write import check_writable
 from fastvae.files.places import is_file
-from fastvae.files.whole_file import check_writable
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     command = parse(_Command, prog="fastvae latency", args=argv)
     from fastvae import load
     from fastvae.cli.targets import check_json, check_not_read
-    from fastvae.files.whole_file import check_writable
+    from fastvae.files.atomic_write import check_writable
     from fastvae.hub.locate import name_of
     from fastvae.latency.measure import Cell, measure
     from fastvae.latency.start import Start, measure_starts, planned

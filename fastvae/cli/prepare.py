@@ -1,17 +1,18 @@
 """`fastvae prepare SOURCE OUT`: decode a folder of images once; `fastvae prepare --check FILE`: is one undamaged?"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from fastvae.cli.parsing import parse
 from fastvae.errors import UsageError
 from fastvae.files.places import shown
 
-# Texts, not paths: of an empty text pathlib makes the working directory, before `resolved` can refuse it.
-_Path = Annotated[str | None, tyro.conf.arg(metavar="PATH")]
-_Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
-_Out = Annotated[str | None, tyro.conf.arg(metavar="OUT")]
+_Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+_Source = Annotated[Path | None, tyro.conf.arg(metavar="SOURCE")]
+_Out = Annotated[Path | None, tyro.conf.arg(metavar="OUT")]
 _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
 
 
@@ -42,7 +43,7 @@ def run(argv: list[str]) -> int:
     Raises:
         FastvaeError: see `prepare` and `PackedImages.verify`.
     """
-    command = tyro.cli(_Command, prog="fastvae prepare", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    command = parse(_Command, prog="fastvae prepare", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
     if command.check is not None:
         if command.source is not None:
             raise UsageError("--check FILE reads a packed file and prepares nothing: leave SOURCE and OUT out")
@@ -68,7 +69,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _check(path: str) -> int:
+def _check(path: Path) -> int:
     from fastvae.data.packed import SPLITS, PackedImages
 
     packed = PackedImages.open(path)

@@ -43,9 +43,9 @@ def run(argv: list[str]) -> int:
     check_not_read(command.out, command.images)
     vae = load(command.run)
     size = (vae.image_size, vae.image_size)
-    places = pictures.pair_places(len(command.images), _COLUMNS)
+    cells = pictures.pair_cells(len(command.images), _COLUMNS)
     columns = min(_COLUMNS, len(command.images))
-    pictures.check_size(command.out, *pictures.sheet_size(places, columns, size), "give fewer images")
+    pictures.check_size(command.out, *pictures.sheet_size(cells, columns, size), "give fewer images")
     # Together they are half of the picture, and only the readable ones have places in it.
     originals = _read(command.images, vae.image_size)
     sheet = pictures.PairSheet(len(originals), _COLUMNS, size)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastvae.errors import UsageError
+from fastvae.files.atomic_write import check_writable
 from fastvae.files.places import resolved
-from fastvae.files.whole_file import check_writable
 
 # What training writes into a run's folder, and `save_pretrained` into one of its own.
 _OF_A_RUN = re.compile(
@@ -28,7 +28,7 @@ def check_json(path: Path, flag: str = "--out") -> None:
     """
     check_writable(path, flag)
     if path.suffix.lower() != ".json":
-        raise UsageError(f"{flag} {path} should be a file that ends in .json")
+        raise UsageError(f"{flag} must end in .json; got {path}")
     check_not_read(path, [], flag)
 
 

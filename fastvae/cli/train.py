@@ -101,21 +101,23 @@ def run(argv: list[str]) -> int:
 def _finish(trainer: "Trainer", folder: Path) -> int:
     signal_number = trainer.fit()
     shown, done, total = shlex.quote(str(folder)), trainer.done, trainer.total
+    code = 0
     if signal_number is not None:
         print(f"stopped and saved after {done} steps; go on with: fastvae train --resume {shown}")
-        return 128 + signal_number
-    if done < total:
+        code = 128 + signal_number
+    elif done < total:
         minutes = trainer.train.minutes
         longer = trainer.seconds / 60 + minutes
         print(
-            f"stopped and saved after {done} of {total} steps, as its {minutes:g} minutes are over: pictures in "
-            f"{folder / 'pictures'}; go on with: fastvae train --resume {shown} --minutes {longer:.3g}"
+            f"stopped and saved after {done} of {total} steps, as its {minutes:g} minutes are over; go on with: "
+            f"fastvae train --resume {shown} --minutes {longer:.3g}"
         )
-        return 0
-    view = next(iter(trainer.objective.systems()))  # "" but for a multi-view run's
-    shown = shlex.quote(str(folder / view))
-    print(f"done after {done} steps: pictures in {folder / 'pictures'}; try: fastvae generate {shown}")
-    return 0
+    else:
+        view = next(iter(trainer.objective.systems()))  # "" but for a multi-view run's
+        print(f"done after {done} steps; try: fastvae generate {shlex.quote(str(folder / view))}")
+    if trainer.picture is not None:
+        print(f"picture to open: {trainer.picture}")
+    return code
 
 
 def _resumed(argv: list[str]) -> Path | None:

@@ -1,1 +1,1 @@
-"""Images: packed files, their sources, decoders and order."""
+"""Data sets: sources, decoders, packed files, loaders and epoch order."""

@@ -1,21 +1,21 @@
-"""How many decoding threads there should be."""
+"""The number of decoding threads."""
 
 import os
 
 from fastvae.errors import UsageError
 
-# Beyond what a system lets a process have, starting threads ends it.
-_MOST = 1024
+# Starting more threads than the system allows ends the process.
+_MAX = 1024
 
 
 def decoding_threads(workers: int | None) -> int:
-    """`workers`, or if that is None one for each core that this process may use.
+    """`workers`, or one for each core available to this process if that is None.
 
     Raises:
-        UsageError: `workers` is less than 1, or more than any machine has cores.
+        UsageError: `workers` is not from 1 to 1024.
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= workers <= _MOST:
-        raise UsageError(f"workers must be from 1 to {_MOST}; got {workers}")
+    if not 1 <= workers <= _MAX:
+        raise UsageError(f"workers must be from 1 to {_MAX}; got {workers}")
     return workers

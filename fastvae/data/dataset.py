@@ -1,4 +1,4 @@
-"""Opens what `--data` names: the embedded faces, a packed file, or a folder that is prepared on first use."""
+"""Opens the data set of `--data`: the embedded faces, a packed file, or a folder that is prepared on first use."""
 
 import contextlib
 import hashlib
@@ -31,13 +31,13 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     """The images to train on, uint8 [N, image_size, image_size, 3], memory-mapped.
 
     Args:
-        data: "faces", the embedded data set, drawn on first use; a file of `fastvae prepare`; or a folder of
+        data: "faces", the embedded data set, drawn on first use; a packed file from `fastvae prepare`; or a folder of
             images, which is prepared once into the cache folder.
         image_size: pixels a side.
-        source: what the folder holds, if it has been read already.
+        source: contents of the folder, if it has been read already.
 
     Raises:
-        UsageError: the packed file has another image size.
+        UsageError: the packed file has a different image size.
         FastvaeError: the file or folder is missing, empty or damaged, or the cache cannot be written.
     """
     if data == EMBEDDED:
@@ -47,14 +47,14 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     size = images.images.shape[1:3]
     if size != (image_size, image_size):
         raise UsageError(
-            f"{shown(path)} holds images of {size[0]}x{size[1]} pixels and the model takes {image_size}x{image_size}: "
-            f"give --image-size {size[0]}, or prepare the images again in that size"
+            f"expected images of {image_size}x{image_size} pixels; {shown(path)} has {size[0]}x{size[1]}: "
+            f"use --image-size {size[0]}, or prepare the images again with --image-size {image_size}"
         )
     return images
 
 
 def identity_of(data: str, images: PackedImages) -> Identity:
-    """The identity of what `open_images` gives for `data`."""
+    """The identity of the images that `open_images` opened for `data`."""
     if data != EMBEDDED:
         return identity.of_packed(images)
     from fastvae.data.faces import faces
@@ -66,11 +66,11 @@ def identity_of(data: str, images: PackedImages) -> Identity:
 def _embedded(image_size: int) -> PackedImages:
     from fastvae.data.faces import faces
 
-    # The drawing code is part of the name, so that a change to it never meets an old file.
+    # The name contains a hash of the drawing code, so that a file drawn by older code is not used.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
 
     def draw(path: Path) -> None:
-        _logger.info("drawing the embedded data set, %d faces, into %s", EMBEDDED_COUNT, shown(path))
+        _logger.info("drawing the embedded data set, %d faces, to %s", EMBEDDED_COUNT, shown(path))
         with PackedWriter(path, image_size=image_size, attribute_names=faces.ATTRIBUTES, overwrite=True) as writer:
             for start in range(0, EMBEDDED_COUNT, _CHUNK):
                 images, attributes = faces.draw_faces(_CHUNK, start=start, size=image_size)
@@ -89,13 +89,13 @@ def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedIma
     from fastvae.data.prepare import prepare_source
 
     source = source or read_source(folder)
-    # The folder's name is for people; what stands for its place keeps two folders of one name apart.
+    # The folder's name is for readability; the hash of its path distinguishes two folders with the same name.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)[:40]
     place = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:8]
     key = identity.cache_key(source, image_size=image_size, crop=_CROP)[:16]
 
     def prepare(path: Path) -> None:
-        _logger.info("preparing %s once, into %s", shown(folder), shown(path))
+        _logger.info("preparing %s once, to %s", shown(folder), shown(path))
         prepare_source(source, path, image_size=image_size, crop=_CROP, overwrite=True)
         _remove_superseded(path)
 
@@ -103,24 +103,24 @@ def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedIma
 
 
 def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedImages:
-    """A packed file of the cache, which may be one that can only be read; made where it is not there or is damaged."""
+    """A packed file in the cache, which may be read-only; made if it is missing or damaged."""
     kept = kept_file(name) or cache_folder() / name
     try:
         images = PackedImages.open(kept)
         if images.images.shape[1:3] == (image_size, image_size):
             return images
-        why = "it holds images of another size"
+        reason = "it has images of another size"
     except FastvaeError as error:
-        why = str(error)
+        reason = str(error)
     if os.path.lexists(kept):
-        _logger.warning("%s is made again: %s", shown(kept), why)
+        _logger.warning("making %s again: %s", shown(kept), reason)
     path = cache_folder() / name
     make(path)
     return PackedImages.open(path)
 
 
 def _remove_superseded(path: Path) -> None:
-    """Removes what earlier states of the same folder were prepared to. Whoever has it mapped keeps it."""
+    """Removes files prepared from earlier states of the same folder. Processes that have one mapped keep it."""
     stem = path.stem.rpartition("-")[0]
     ours = re.compile(re.escape(stem) + r"-[0-9a-f]{16}\.fvae")
     for other in path.parent.iterdir():

@@ -1,4 +1,4 @@
-"""What tells one training set from another: for checkpoints, which hold it, and for the names of cached files."""
+"""Digests that identify a training set, for checkpoints and for the names of cached files."""
 
 import hashlib
 import os
@@ -13,22 +13,22 @@ from fastvae.data.decoders.crop import Crop
 from fastvae.data.packed import PackedImages
 from fastvae.data.sources.source import Source
 
-# Others than these may change without changing a pixel.
+# Changes to the other files cannot change a pixel.
 _DECODING_CODE = ("crop.py", "dali.py", "pillow.py", "plain_jpeg.py", "transparency.py")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Says whether two training sets are the same; JSON values throughout.
+    """Identifies a training set; equal for equal training sets. All values are JSON values.
 
-    Two of different kinds, or digests, are to be taken for different ones. A folder has another identity prepared than
-    decoded in training: what is known of it before its pixels are is not what is known afterwards.
+    Training sets with different kinds or digests count as different. A folder that is prepared first and the same
+    folder decoded during training have different identities, since only the first one has a checksum of its pixels.
 
     Attributes:
         digest: 64 hexadecimal digits.
-        kind: "packed": digest of the SHA-256 of the images and of the splits, and of the images' shape, wherever and
-            under whatever name the file lies. "pictures": of the names, splits and sizes of the files and the crop, not
-            of the files' times, which copying changes. "faces": of version, number and size of the embedded ones.
+        kind: what the digest is of. "packed": SHA-256 of the images and of the splits, and the images' shape; not the
+            file's path. "pictures": names, splits and sizes of the files, and the crop; not the files' times, which
+            copying changes. "faces": version, number and size of the embedded faces.
         train: number of training images, for messages.
     """
 
@@ -50,19 +50,18 @@ def of_faces(version: int, count: int, image_size: int, train: int) -> Identity:
 
 
 def of_pictures(source: Source, crop: Crop) -> Identity:
-    """The identity of picture files that are decoded in training."""
+    """The identity of picture files that are decoded during training."""
     sizes = [_size(path) for path in source.images]
     digest = _digest("pictures", *source.names, source.splits.tobytes(), sizes, crop)
     return Identity(digest, "pictures", int(np.count_nonzero(source.splits == 0)))
 
 
 def cache_key(source: Source, *, image_size: int, crop: Crop) -> str:
-    """64 hexadecimal digits: a digest of everything that a packed file of `source` is made from.
+    """A digest of everything that determines the packed file of `source`, 64 hexadecimal digits.
 
-    That is: its folder, kind, names, splits and attributes as they were read, which says all of the lists they came
-    from; of each file where it really lies, its size, and the times of its last change and of the last change of its
-    status, which a file put in its place with the old time does not share; the image size and crop; and the code and
-    the version of Pillow that turn files into pixels (DALI's are the same).
+    It covers the source's folder, kind, names, splits and attributes; each file's real path, size, mtime and ctime (a
+    replaced file with the old mtime has a new ctime); the image size and crop; and the decoding code and the version of
+    Pillow (DALI's pixels are the same).
     """
     parts = [os.path.realpath(source.root), source.kind, image_size, crop, decode_pillow.describe(), _code()]
     parts += [*source.names, source.splits.tobytes()]
@@ -105,11 +104,11 @@ def _code() -> str:
 
 
 def _digest(*parts: object) -> str:
-    """SHA-256 of values, each of which is set off from the next."""
+    """SHA-256 of values, each with its length."""
     total = hashlib.sha256()
     for part in parts:
         is_raw = isinstance(part, bytes | np.ndarray)
-        data = part if is_raw else repr(part).encode()  # which escapes what is not UTF-8
+        data = part if is_raw else repr(part).encode()  # repr escapes what is not UTF-8
         total.update(b"%d:" % memoryview(data).nbytes)
         total.update(data)
     return total.hexdigest()

@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the images: a function of (seed, epoch) and of nothing else."""
+"""The order of the images in an epoch, determined by (seed, epoch) alone."""
 
 import numpy as np
 
@@ -8,14 +8,13 @@ from fastvae.errors import UsageError
 def epoch_order(count: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
     """Indices of the images that one rank visits in one epoch, in order.
 
-    All ranks share one permutation, and rank r takes every world_size-th entry of it from entry r on. So step
-    k of a run with global batch B visits permutation[k B : (k + 1) B] whatever the number of ranks. The
-    remainder count % world_size is left out of the epoch, so that all shards are equally long; which images
-    that is differs from epoch to epoch.
+    All ranks share one permutation; rank r takes every world_size-th entry, starting with entry r. So step k of a run
+    with global batch B visits permutation[k B : (k + 1) B] for any number of ranks. The last count % world_size entries
+    are dropped, so that all shards have the same length; the dropped images differ from epoch to epoch.
 
-    The permutation is the stable argsort of raw 64-bit PCG64 output. NumPy promises that the streams of its
-    bit generators and seed sequences never change (NEP 19), which it does not promise for
-    `Generator.permutation`, so this order is the same on every machine and under every NumPy. A test pins it.
+    The permutation is the stable argsort of raw 64-bit PCG64 output. NumPy guarantees that the streams of its bit
+    generators and seed sequences never change (NEP 19), but does not guarantee it for `Generator.permutation`, so this
+    order is the same on every machine and with every NumPy. A test pins it.
 
     Args:
         count: number of images, 0 or more.
@@ -36,8 +35,8 @@ def epoch_order(count: int, *, seed: int, epoch: int, rank: int = 0, world_size:
     if world_size < 1 or not 0 <= rank < world_size:
         raise UsageError(f"rank must be in 0 .. world_size - 1; got rank {rank} of world_size {world_size}")
     if 0 < count < world_size:
-        raise UsageError(f"{count} images cannot be shared by {world_size} ranks; use at most {count} ranks")
-    # spawn_key keeps (seed, epoch) pairs apart for seeds of any size; a plain list of integers would not.
+        raise UsageError(f"{count} images cannot be divided among {world_size} ranks; use at most {count} ranks")
+    # spawn_key distinguishes (seed, epoch) pairs for seeds of any size; a plain list of integers would not.
     keys = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,))).random_raw(count)
     permutation = np.argsort(keys, kind="stable").astype(np.int64, copy=False)
     return np.ascontiguousarray(permutation[rank : count - count % world_size : world_size])

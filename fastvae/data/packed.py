@@ -6,14 +6,13 @@ Layout, little-endian:
     65536    images       uint8 [N, H, W, 3]
     aligned  splits       uint8 [N], 0 train, 1 validation, 2 test, as in CelebA's list_eval_partition.txt
     aligned  attributes   uint8 [N, A], 0 or 1; absent if A = 0
-    aligned  names        UTF-8, ended by zero bytes; the images' file names
+    aligned  names        the images' file names, UTF-8, each ended by a zero byte
 
-The header has a fixed place so that pixels can be streamed before N is known, and is patched in at the end.
-It gives each block's offset, shape and SHA-256. Blocks start on multiples of 64 KiB, the largest page size in
-common use.
+The header has a fixed size so that pixels can be streamed before N is known; it is written last. It contains each
+block's offset, shape and SHA-256. Blocks start at multiples of 64 KiB, the largest page size in common use.
 
-The SHA-256 of all blocks but the images is compared whenever a file is opened (10 MB for CelebA, 20 ms); that of the
-images, 2.5 GB, only by `PackedImages.verify`, which is `fastvae prepare --check FILE`.
+Opening a file verifies the SHA-256 of all blocks except the images (10 MB for CelebA, 20 ms). Only
+`PackedImages.verify`, which is `fastvae prepare --check FILE`, verifies the images (2.5 GB).
 """
 
 import contextlib
@@ -30,21 +29,21 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from fastvae.data.packed_header import HEADER_BYTES, MAGIC, PREAMBLE_BYTES, VERSION, Header, read_header
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
+from fastvae.files.atomic_write import atomic_file, check_writable
 from fastvae.files.places import is_folder, resolved, shown
 from fastvae.files.reading import open_regular
-from fastvae.files.whole_file import check_writable, whole_file
 from fastvae.progress_bar import progress_bar
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _ALIGNMENT = 65536
 _READ_BYTES = 1 << 20
-# Blocks beside the images of more than this are those of tens of millions of images; `verify` reads them, too.
+# Only files with tens of millions of images have larger blocks beside the images; `verify` checks those, too.
 _CHECKED_AT_OPENING_BYTES = 64 << 20
 _COPY_AGAIN = "copy it again or write it again with `fastvae prepare`"
 _REPORTED_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
+    errno.EDQUOT: "the disk quota is exceeded; free some space or choose another disk",
     errno.EFBIG: "the file would be larger than this file system or the process's limit allows; "
     "choose another disk or raise `ulimit -f`",
 }
@@ -55,12 +54,12 @@ class PackedImages:
 
     Attributes:
         path: the file.
-        header: everything the header says: kind, source, crop, decoder, skipped images, blocks.
+        header: all fields of the header: kind, source, crop, decoder, skipped images, blocks.
         images: uint8 [N, H, W, 3], 0..255, RGB; a memory map.
         splits: uint8 [N], 0 train, 1 validation, 2 test.
         attributes: uint8 [N, A], 0 or 1; None if the source has none.
         attribute_names: A names.
-        unknown_blocks: names of what a later version has added to the file, which is left alone.
+        unknown_blocks: names of blocks that a later version added; they are ignored.
     """
 
     def __init__(self, path: Path, header: Header, blocks: dict[str, np.ndarray]):
@@ -76,16 +75,16 @@ class PackedImages:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Maps a packed file. Checks all of it but the images' checksum: see `verify`.
+        """Maps a packed file. Checks everything except the images' checksum, see `verify`.
 
         Raises:
-            FastvaeError: the file is missing, of another kind or version, unfinished, truncated or damaged.
+            FastvaeError: the file is missing, has another kind or version, or is unfinished, truncated or damaged.
         """
         path = resolved(path)
         if is_folder(path):
             raise FastvaeError(f"{shown(path)} is a folder, not a packed file; write one with `fastvae prepare`")
         try:
-            # One opening for header and maps: by its name alone, the file could be another one by then.
+            # Opened once for header and maps: opened again by name, it could be a different file.
             with open_regular(path) as file:
                 header = read_header(file, path)
                 blocks = {
@@ -94,7 +93,7 @@ class PackedImages:
                 }
         except FileNotFoundError:
             raise FastvaeError(f"{shown(path)} does not exist; write one with `fastvae prepare`") from None
-        except (OSError, ValueError) as error:  # ValueError: it has become shorter meanwhile
+        except (OSError, ValueError) as error:  # ValueError: it was truncated meanwhile
             reason = getattr(error, "strerror", None) or error
             raise FastvaeError(f"{shown(path)} cannot be read ({shown(str(reason))})") from error
         packed = cls(path, header, blocks)
@@ -117,22 +116,22 @@ class PackedImages:
     def indices(self, split: Literal["train", "validation", "test"]) -> np.ndarray:
         """int64 [n], ascending: the images of one split. Empty if the source has no such split."""
         if split not in SPLITS:
-            raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+            raise UsageError(f"unknown split {split!r}{suggest(split, SPLITS)}")
         return np.flatnonzero(self.splits == SPLITS[split])
 
     def held_out(self) -> np.ndarray:
-        """int64 [n]: the validation images, or the test images where there is no validation split (CIFAR-10).
+        """int64 [n]: the validation images, or the test images if there is no validation split (CIFAR-10).
 
         Raises:
-            FastvaeError: there are neither.
+            FastvaeError: there are neither validation nor test images.
         """
         return held_out_indices(self.splits, self.path)
 
     def verify(self, *, progress: bool = False) -> None:
-        """Reads all blocks that this version knows and compares each with its SHA-256.
+        """Reads all blocks known to this version and compares each with its SHA-256.
 
         Args:
-            progress: whether to say on standard error how far it is.
+            progress: whether to show a progress bar on standard error.
 
         Raises:
             FastvaeError: a block differs, or the file cannot be read.
@@ -140,7 +139,7 @@ class PackedImages:
         total = sum(block.size for block in self._layout.values())
         options = {"unit": "B", "unit_scale": True, "show": progress}
         try:
-            # Read rather than mapped: a disk that fails gives an error, and would kill the process at a map.
+            # Read rather than mapped: a failing disk raises an error here, and would kill the process in a map.
             with open_regular(self.path) as file, progress_bar(what="check", total=total, **options) as bar:
                 for name, block in self._layout.items():
                     file.seek(block.offset)
@@ -154,26 +153,26 @@ class PackedImages:
             raise FastvaeError(f"{shown(self.path)} cannot be read ({error.strerror or error})") from error
 
     def _check(self, name: str, sha256: str) -> None:
-        """Raises FastvaeError if the block's bytes or, where they are codes, its values are not as they should be."""
+        """Raises FastvaeError if the block's checksum is wrong or its values are out of range."""
         if sha256 != self._layout[name].sha256:
             raise FastvaeError(
                 f"{shown(self.path)}: the {name} block does not match its checksum, so the file is damaged; "
                 f"{_COPY_AGAIN}"
             )
-        block, why = self._blocks[name], None
+        block, reason = self._blocks[name], None
         if name == "names" and (block[-1] != 0 or np.count_nonzero(block == 0) != len(self)):
-            why = f"it holds other than {len(self)} names"
+            reason = f"it should have {len(self)} names"
         elif name in ("splits", "attributes") and block.max() > (largest := {"splits": 2, "attributes": 1}[name]):
-            why = f"its values are 0 to {largest}, and {block.max()} is among them"
-        if why is not None:
-            raise FastvaeError(f"{shown(self.path)}: the {name} block is damaged ({why}); {_COPY_AGAIN}")
+            reason = f"its values should be 0 to {largest}; got {block.max()}"
+        if reason is not None:
+            raise FastvaeError(f"{shown(self.path)}: the {name} block is damaged ({reason}); {_COPY_AGAIN}")
 
 
 class PackedWriter:
     """Writes a packed file image by image; a context manager.
 
-    The file gets its name only when it is whole and on the disk (`whole_file`): until then it lies beside it under a
-    name of its own, which is removed on any failure, and an OUT that exists stays as it was.
+    The file is written atomically (`atomic_file`): on any failure the temporary file is removed, and a file that exists
+    at `path` stays as it was.
 
         with PackedWriter("faces.fvae", image_size=64, attribute_names=("Smiling",)) as writer:
             writer.append(images, splits=splits, attributes=attributes)
@@ -212,8 +211,8 @@ class PackedWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, self._reporting_errors():
-            advice = "check the disk and permissions. Nothing was left behind"
-            temporary = stack.enter_context(whole_file(self.path, advice=advice))
+            advice = "check the disk and permissions. Nothing was written"
+            temporary = stack.enter_context(atomic_file(self.path, advice=advice))
             self._file = stack.enter_context(temporary.open("wb", buffering=0))
             self._file.seek(HEADER_BYTES)
             self._stack = stack.pop_all()
@@ -296,7 +295,7 @@ class PackedWriter:
                 )
             self._file.seek(0)
             self._write(MAGIC + VERSION.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
-            # `whole_file` would do it, too, but not say so well what is wrong where network disks fail only here.
+            # `atomic_file` does it, too, but its error is less helpful; some network disks fail only here.
             os.fsync(self._file.fileno())
 
     def _write_block(self, array: np.ndarray) -> dict[str, Any]:
@@ -318,37 +317,35 @@ class PackedWriter:
         except OSError as error:
             reason = _REPORTED_ERRORS.get(error.errno, f"{error.strerror}; check the disk and permissions")
             raise FastvaeError(
-                f"{shown(self.path)} was not written: after {self.count} images {reason}. Nothing was left behind"
+                f"{shown(self.path)} was not written: after {self.count} images {reason}. Nothing was written"
             ) from error
 
 
 def held_out_indices(splits: np.ndarray, path: Path) -> np.ndarray:
-    """int64 [n], ascending: the validation images, or the test images where there is no validation split (CIFAR-10).
+    """int64 [n], ascending: the validation images, or the test images if there is no validation split (CIFAR-10).
 
     Args:
         splits: uint8 [N], 0 train, 1 validation, 2 test.
-        path: where they come from, for the message.
+        path: of the data set, for the message.
 
     Raises:
-        FastvaeError: there are neither.
+        FastvaeError: there are neither validation nor test images.
     """
     for split in ("validation", "test"):
         if len(indices := np.flatnonzero(splits == SPLITS[split])):
             return indices
     raise FastvaeError(
-        f"{shown(path)}: every image is in the train split, and held-out images are needed; "
-        "prepare it from a folder of 20 images or more, or one with `train` and `validation` folders"
+        f"{shown(path)}: every image is in the train split, but held-out images are needed; "
+        "prepare it from a folder of 20 images or more, or with `train` and `validation` folders"
     )
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:
     """Raises FastvaeError unless a packed file can be created at `path`."""
     if is_folder(path):
-        raise FastvaeError(
-            f"{shown(path)} is a folder; give the name of a file to write, such as {shown(path / 'set.fvae')}"
-        )
+        raise FastvaeError(f"{shown(path)} is a folder; give a file to write, such as {shown(path / 'set.fvae')}")
     if os.path.lexists(path) and not overwrite:
-        raise FastvaeError(f"{shown(path)} exists; choose another name, or allow it to be replaced (overwrite)")
+        raise FastvaeError(f"{shown(path)} exists; choose another name, or use --overwrite (in Python overwrite=True)")
     if not is_folder(path.parent):
         raise FastvaeError(
             f"the folder {shown(path.parent)} does not exist; create it to write {shown(path.name)} there"

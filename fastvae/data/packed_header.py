@@ -1,4 +1,4 @@
-"""The header of a packed file: what it must say before anything of the file is mapped or allocated."""
+"""The header of a packed file, checked before anything is mapped or allocated."""
 
 import itertools
 import math
@@ -22,12 +22,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Block:
-    """Where an array of uint8 lies.
+    """The position of a uint8 array in the file.
 
     Attributes:
-        offset: its first byte in the file.
+        offset: of its first byte, in bytes.
         shape: 1 or more a dimension, C order.
-        sha256: of its bytes, in hexadecimal.
+        sha256: of its bytes, 64 hexadecimal digits.
     """
 
     offset: int
@@ -56,13 +56,13 @@ class _Fields:
 
 
 class Header(NamedTuple):
-    """A header that fits its file.
+    """A header that is consistent with its file.
 
     Attributes:
-        fields: all of the JSON object.
-        blocks: those that this version knows, by name, apart from each other and inside of the file.
+        fields: the complete JSON object.
+        blocks: the blocks known to this version, by name; they lie inside the file and do not overlap.
         attribute_names: one for each column of the attributes.
-        unknown_blocks: names of blocks that a later version has written.
+        unknown_blocks: names of blocks written by a later version.
     """
 
     fields: dict[str, Any]
@@ -75,11 +75,11 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     """Reads and checks the header.
 
     Args:
-        file: at its beginning.
-        path: its name, for messages.
+        file: positioned at its beginning.
+        path: for messages.
 
     Raises:
-        FastvaeError: it is of another kind or version, its header is damaged, or it is not as long as that says.
+        FastvaeError: the file has another kind or version, a damaged header, or another length than the header says.
         OSError: it cannot be read.
     """
     start = file.read(HEADER_BYTES)
@@ -88,7 +88,7 @@ def read_header(file: BinaryIO, path: Path) -> Header:
         raise FastvaeError(f"{shown(path)} is not a packed file: it begins with {start[:8]!r}; {_ADVICE}")
     version = int.from_bytes(start[8:12], "little")
     if version != VERSION:
-        raise FastvaeError(f"{shown(path)} has format version {version}, and this fastvae reads {VERSION}; {_ADVICE}")
+        raise FastvaeError(f"{shown(path)} has format version {version}; this fastvae reads {VERSION}; {_ADVICE}")
     length = int.from_bytes(start[12:16], "little")
     try:
         if length > len(start) - PREAMBLE_BYTES:
@@ -102,28 +102,28 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     if size != known.file_bytes:
         raise FastvaeError(f"{shown(path)} is truncated or damaged: {size} bytes of {known.file_bytes}; copy it again")
     blocks = {name: block for name, block in vars(known.blocks).items() if block is not None}
-    if why := _contradiction(blocks, known.attribute_names, size):
-        raise FastvaeError(f"{shown(path)}: the header is damaged ({why}); {_ADVICE}")
+    if reason := _contradiction(blocks, known.attribute_names, size):
+        raise FastvaeError(f"{shown(path)}: the header is damaged ({reason}); {_ADVICE}")
     unknown = sorted(fields["blocks"].keys() - vars(known.blocks).keys())
     return Header(fields, blocks, tuple(map(shown, known.attribute_names)), unknown)
 
 
 def _contradiction(blocks: dict[str, Block], attribute_names: tuple[str, ...], size: int) -> str | None:
-    """What in the header cannot be, or None."""
+    """An inconsistency in the header, or None."""
     for name, block in blocks.items():
         if not block.shape or min(block.shape) < 1:
             return f"the shape of {name} is {list(block.shape)[:9]}"
         if not _SHA256.fullmatch(block.sha256):
             return f"the checksum of {name} is not a SHA-256"
         if block.offset < HEADER_BYTES or block.offset + block.size > size:
-            return f"{name} would lie outside of the file"
+            return f"{name} is outside the file"
     placed = sorted(blocks.items(), key=lambda item: item[1].offset)
     for (name, block), (following, after) in itertools.pairwise(placed):
         if block.offset + block.size > after.offset:
             return f"{name} and {following} overlap"
     images = blocks["images"].shape
     if len(images) != 4 or images[3] != 3:
-        return f"images are [N, H, W, 3], not {list(images)[:9]}"
+        return f"images must be [N, H, W, 3]; got {list(images)[:9]}"
     expected = {"splits": (images[0],)}
     if attribute_names or "attributes" in blocks:
         expected["attributes"] = (images[0], len(attribute_names))
@@ -131,5 +131,5 @@ def _contradiction(blocks: dict[str, Block], attribute_names: tuple[str, ...], s
         if name not in blocks or blocks[name].shape != shape:
             return f"{name} must be {list(shape)}, for {images[0]} images"
     if "names" in blocks and len(blocks["names"].shape) != 1:
-        return "names must be a row of bytes"
+        return "names must be one-dimensional"
     return None

@@ -16,17 +16,16 @@ from fastvae.data.cores import decoding_threads
 from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.decoders.crop import Crop, check_crop
 from fastvae.data.decoders.pillow import BrokenImage
-from fastvae.data.loaders.broken import MOST_BROKEN
+from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source
 from fastvae.data.sources.source import Source
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved, shown
 from fastvae.progress_bar import progress_bar
 
 DECODERS = ("auto", "pillow", "dali")
 DEFAULT_IMAGE_SIZE = 64
-_NAMED_BROKEN = 10
 _BATCH = 1024
 _logger = logging.getLogger("fastvae")
 
@@ -46,20 +45,20 @@ def prepare(
 ) -> PackedImages:
     """Decodes, crops and resizes every image of a data set and writes one packed file.
 
-    A file that cannot be decoded, or that leaves less than 8 pixels on a side, is skipped, counted, and named
-    in the log "fastvae". More than 1 % of those stop the run, and nothing is written.
+    A file that cannot be decoded, or has less than 8 pixels a side after the crop, is skipped and named in the log
+    "fastvae". If more than 1 % of the files are skipped, nothing is written.
 
     Args:
-        source_path: folder with CelebA, CIFAR-10 or any pictures; see `celeba`, `cifar10` and `folder`.
-        out_path: file to write, by custom `<name>.fvae`.
-        kind: "auto", "celeba", "cifar10" or "folder"; see `detect.read_source`.
+        source_path: folder with CelebA, CIFAR-10 or any pictures; see `data.sources`.
+        out_path: file to write, usually `<name>.fvae`.
+        kind: "auto", "celeba", "cifar10" or "folder"; see `sources.detect.read_source`.
         image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
         crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
-            "center", None (whole picture) or (left, top, right, bottom); see `crop.check_crop`.
-        decoder: "pillow", "dali" (on the CPU), or "auto": DALI where it is installed. Their pixels are the same;
-            see `decode_dali`.
+            "center", None (the complete picture) or (left, top, right, bottom); see `decoders.crop.check_crop`.
+        decoder: "pillow", "dali" (on the CPU), or "auto": DALI if installed. Their pixels are the same; see
+            `decoders.dali`.
         annotations: folder with CelebA's two lists, if they are not near the pictures.
-        workers: decoding threads; by default one for each core this process may use.
+        workers: decoding threads; by default one for each core available to this process.
         progress: whether to draw a progress bar on stderr.
         overwrite: whether to replace a file that exists.
 
@@ -67,7 +66,7 @@ def prepare(
         The packed file, opened.
 
     Raises:
-        UsageError: an argument is not as described.
+        UsageError: an argument is invalid.
         FastvaeError: the source cannot be read, more than 1 % of it is broken, or the file cannot be written.
     """
     source_path, out_path = resolved(source_path), resolved(out_path)
@@ -95,7 +94,7 @@ def prepare_source(
     progress: bool = True,
     overwrite: bool = False,
 ) -> PackedImages:
-    """As `prepare`, for a data set that has been read."""
+    """`prepare` for a data set that has already been listed."""
     decoder_module = _choose_decoder(decoder)
     check_destination(out_path, overwrite=overwrite)
     _check_not_an_input(source, out_path)
@@ -108,20 +107,20 @@ def prepare_source(
     else:
         images = decoder_module.decode(source.images, crop=crop, size=size, workers=decoding_threads(workers))
     with (
-        contextlib.closing(images),  # however it ends: the decoding threads end, too
+        contextlib.closing(images),  # always ends the decoding threads
         progress_bar(images, what="prepare", total=len(source.names), unit=" images", show=progress) as bar,
         PackedWriter(out_path, image_size=size, attribute_names=source.attribute_names, overwrite=overwrite) as writer,
     ):
         broken = _write(bar, source, writer)
         writer.info = {
             "kind": source.kind,
-            # The name alone: a packed file that is passed on should not tell its maker's folders.
+            # Only the name: a packed file that is passed on should not reveal its author's folders.
             "source": source.root.resolve().name,
             "split_rule": source.split_rule,
             "crop": crop,
             "resize": f"bilinear, antialiased, to {size}x{size}",
             "decoder": decoder_module.describe(),
-            "skipped": {"count": len(broken), "first": broken[:_NAMED_BROKEN]},
+            "skipped": {"count": len(broken), "first": broken[:NAMED]},
         }
     for line in broken:
         _logger.warning("skipped %s", line)
@@ -132,33 +131,29 @@ def prepare_source(
 
 
 def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: PackedWriter) -> list[str]:
-    """Writes what was decoded, and returns a line for each broken image.
+    """Writes the decoded images, and returns a line for each broken one.
 
     Raises:
-        FastvaeError: more than 1 % of all images are broken. As soon as that is certain and ten can be named.
+        FastvaeError: more than 1 % of all images are broken; raised as soon as the error can name ten of them.
     """
-    total = len(source.names)
-    allowed = int(total * MOST_BROKEN)
-    broken: list[str] = []
+    broken = BrokenPictures(source.names, "nothing was written")
     for batch in _batches(enumerate(images), _BATCH):
-        whole = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
-        broken += [f"{shown(source.names[i])}: {image.reason}" for i, image in batch if isinstance(image, BrokenImage)]
-        if len(broken) > max(allowed, _NAMED_BROKEN - 1):
+        decoded = [(index, image) for index, image in batch if isinstance(image, np.ndarray)]
+        for index, image in batch:
+            if isinstance(image, BrokenImage):
+                broken.add(index, image.reason)
+        if broken.are_too_many and len(broken) >= NAMED:
             break
-        if whole:
-            indices = [index for index, _ in whole]
+        if decoded:
+            indices = [index for index, _ in decoded]
             writer.append(
-                np.stack([image for _, image in whole]),
+                np.stack([image for _, image in decoded]),
                 splits=source.splits[indices],
                 attributes=source.attributes[indices],
                 names=[source.names[index] for index in indices],
             )
-    if len(broken) > allowed:
-        raise FastvaeError(
-            f"{len(broken)} or more of {total} images are broken, and at most {allowed} (1 %) may be; "
-            f"nothing was written. First: {'; '.join(broken[:_NAMED_BROKEN])}"
-        )
-    return broken
+    broken.check()
+    return broken.lines()
 
 
 def _batches(items: Iterator, size: int) -> Iterator[list]:
@@ -174,7 +169,7 @@ def _resized(pixels: np.ndarray, *, crop: Crop, size: int) -> Generator[np.ndarr
 
 def _choose_decoder(decoder: str) -> ModuleType:
     if decoder not in DECODERS:
-        raise UsageError(f"decoder must be one of {', '.join(DECODERS)}; got {decoder!r}")
+        raise UsageError(f"unknown decoder {decoder!r}{suggest(decoder, DECODERS)}")
     if decoder == "pillow":
         return decode_pillow
     from fastvae.data.decoders import dali as decode_dali
@@ -182,7 +177,7 @@ def _choose_decoder(decoder: str) -> ModuleType:
     if decode_dali.is_available():
         return decode_dali
     if decoder == "dali":
-        raise FastvaeError("DALI cannot be imported; run `pip install 'fastvae[dali]'`, or use the decoder pillow")
+        raise FastvaeError("DALI cannot be imported; run `pip install 'fastvae[dali]'`, or use --decoder pillow")
     return decode_pillow
 
 
@@ -193,13 +188,13 @@ def _check_not_an_input(source: Source, out_path: Path) -> None:
     for path in source.images:
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
-                raise FastvaeError(f"{shown(out_path)} is one of the pictures that are read; choose another name")
+                raise FastvaeError(f"{shown(out_path)} is one of the input pictures; choose another name")
 
 
 def _check_space(path: Path, needed: int) -> None:
     try:
         free = shutil.disk_usage(path.parent).free
-    except OSError:  # not every file system says so
+    except OSError:  # some file systems do not report it
         return
     if needed > free:
         raise FastvaeError(

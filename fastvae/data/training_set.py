@@ -1,6 +1,5 @@
-"""Opens what `--data` names for training: which images, and who brings them (`--loader`)."""
+"""Opens the data set of `--data` for training and chooses the loader that decodes it (`--loader`)."""
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from fastvae.data.packed import SPLITS, held_out_indices
 from fastvae.data.sources.detect import read_source
 from fastvae.data.sources.listing import is_jpeg
 from fastvae.data.sources.source import Source
-from fastvae.errors import UsageError
+from fastvae.errors import UsageError, suggest
 from fastvae.files.places import is_folder, resolved, shown
 
 LOADERS = ("auto", "dali", "pillow", "packed")
@@ -28,16 +27,16 @@ LOADERS = ("auto", "dali", "pillow", "packed")
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images to train on and images held out.
+    """Training images and held-out images.
 
     Attributes:
-        name: where they come from, for messages.
-        train: int64 [n], ascending: positions of the training images in the data set, which `loader` takes.
-        held_out: gives the first `count` held-out images, or all if they are fewer: uint8 [m, H, W, 3], 0..255, RGB.
-        loader: brings batches.
+        name: path of the data set, for messages.
+        train: int64 [n], ascending: positions of the training images in the data set, as `loader` takes them.
+        held_out: returns the first `count` held-out images, or all if there are fewer: uint8 [m, H, W, 3], 0..255, RGB.
+        loader: loads batches.
         kind: which loader it is, "dali", "pillow" or "packed".
-        reason: which loader it is and why, in words.
-        identity: tells this training set from another one.
+        reason: which loader it is and why, as a human-readable sentence.
+        identity: identifies the training set.
     """
 
     name: str
@@ -61,42 +60,39 @@ def open_training_set(
     """Opens a data set and chooses its loader.
 
     Args:
-        data: "faces", the embedded data set; a file of `fastvae prepare`; or a folder of images.
+        data: "faces", the embedded data set; a packed file from `fastvae prepare`; or a folder of images.
         image_size: pixels a side.
-        loader: "packed" reads a packed file, to which a folder is prepared once, in the cache. "dali" and "pillow"
-            decode a folder's files whenever they are needed. "auto": dali for a folder of JPEGs where there are a GPU
-            and DALI, else packed.
-        device: where the images are wanted. "dali" decodes there.
-        batch_size: the most images of a batch.
-        workers: decoding threads; by default one for each core this process may use.
+        loader: "packed" reads a packed file; a folder is prepared once, in the cache. "dali" and "pillow" decode a
+            folder's files on the fly. "auto": dali for a folder of JPEGs with a GPU and DALI, else packed.
+        device: of the training step. "dali" decodes there.
+        batch_size: largest number of images in a batch.
+        workers: decoding threads; by default one for each core available to this process.
 
     Raises:
-        UsageError: the loader does not exist or cannot read this data, or a packed file has another image size.
-        FastvaeError: the data are missing, empty or damaged, none are held out, DALI is not installed, or the cache
-            cannot be written.
+        UsageError: the loader is unknown or cannot read this data, or a packed file has another image size.
+        FastvaeError: the data are missing, empty or damaged, no images are held out, DALI is not installed, or the
+            cache cannot be written.
     """
     if loader not in LOADERS:
-        near = difflib.get_close_matches(loader, LOADERS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"loader must be one of {', '.join(LOADERS)}; got {loader!r}{hint}")
+        raise UsageError(f"unknown loader {loader!r}{suggest(loader, LOADERS)}")
     workers = decoding_threads(workers)
     path = resolved(data)
     if data == EMBEDDED or not is_folder(path):
         if loader in ("dali", "pillow") and (data == EMBEDDED or os.path.lexists(path)):
             raise UsageError(
-                f"the loader {loader} decodes picture files, and {shown(data)} holds pixels that need no decoding; "
-                "use --loader packed or auto, or give the folder of pictures (--data)"
+                f"--loader {loader} decodes picture files, and {shown(data)} contains decoded pixels; "
+                "use --loader packed or auto, or --data with a folder of pictures"
             )
         return _packed(data, image_size, "its pixels need no decoding")
     if loader == "packed":
-        return _packed(data, image_size, "as asked")
+        return _packed(data, image_size, "as requested")
     if loader == "auto":
         source, streamed, reason = _source_for_dali(path, device)
         if not streamed:
             return _packed(data, image_size, reason, source)
         loader = "dali"
     else:
-        source, reason = _checked_source(path, loader), "as asked"
+        source, reason = _checked_source(path, loader), "as requested"
     pictures = PictureFiles(source, image_size)
     held_out = held_out_indices(source.splits, path)
     if loader == "dali":
@@ -134,7 +130,7 @@ def _packed(data: str, image_size: int, reason: str, source: Source | None = Non
 
 
 def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, bool, str]:
-    """The source if it was read, whether "auto" streams it through DALI, and why or why not."""
+    """The source if it was listed, whether "auto" decodes it with DALI, and the reason."""
     from fastvae.data.decoders import dali as decode_dali
 
     if device.type != "cuda":
@@ -143,23 +139,23 @@ def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, b
         return None, False, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
     source = read_source(path)
     if isinstance(source.images, np.ndarray):
-        return source, False, "decoded once, since they are not picture files"
+        return source, False, "decoded once, since the images are not picture files"
     if others := _not_jpegs(source):
-        return source, False, f"decoded once, since {len(others)} pictures are no JPEGs"
-    return source, True, "there are a GPU, DALI and a folder of JPEGs"
+        return source, False, f"decoded once, since {len(others)} pictures are not JPEGs"
+    return source, True, "a folder of JPEGs, a GPU and DALI"
 
 
 def _checked_source(path: Path, loader: str) -> Source:
     source = read_source(path)
     if isinstance(source.images, np.ndarray):
         raise UsageError(
-            f"the loader {loader} decodes picture files, and {shown(path)} is {source.kind} in arrays; "
+            f"--loader {loader} decodes picture files, and {shown(path)} is {source.kind} in arrays; "
             "use --loader packed or auto"
         )
     if loader == "dali" and (others := _not_jpegs(source)):
         raise UsageError(
-            f"the loader dali decodes JPEGs, and {len(others)} of {len(source.names)} pictures in {shown(path)} are "
-            f"none (first: {shown(others[0])}); use --loader pillow or packed"
+            f"--loader dali decodes JPEGs, and {len(others)} of {len(source.names)} pictures in {shown(path)} are not "
+            f"JPEGs (first: {shown(others[0])}); use --loader pillow or packed"
         )
     return source
 

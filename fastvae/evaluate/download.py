@@ -1,11 +1,11 @@
-"""Fetching the standard Inception network once, checked."""
+"""Downloads the standard Inception network once, checked."""
 
 import logging
 from pathlib import Path
 
-from fastvae.errors import FastvaeError
-from fastvae.files.cache import cache_folder, kept_file
-from fastvae.files.downloads import DownloadError, fetch_file, sha256_of
+from fastvae.files.atomic_write import atomic_file
+from fastvae.files.cache import ADVICE, cache_folder, kept_file
+from fastvae.files.downloads import PublicFile
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 # NVIDIA publishes none. This is what k-diffusion and others check their downloads of this address against.
@@ -14,34 +14,28 @@ _logger = logging.getLogger("fastvae")
 
 
 def fetch() -> Path:
-    """The file in the cache folder, 96 MB, downloaded if it is not there; one put there by hand is as good.
+    """The file in the cache folder, 96 MB; downloaded unless it is there, perhaps put there by hand.
 
-    It is a program, so that one with another checksum is not run, but fetched again.
+    The file is a program, so one with another checksum is not run but downloaded again.
 
     Raises:
-        FastvaeError: no network, an error of the server, a cache that cannot be written, or another file than it
-            should be (a downloaded one is deleted again).
+        FastvaeError: no network, a server error, a cache that cannot be written, or a download with another
+            checksum (which is deleted).
     """
-    name = URL.rpartition("/")[2]
-    if (kept := kept_file(name)) is not None:
-        if _digest(kept) == SHA256:
+    file = PublicFile(
+        "the Inception network",
+        URL,
+        SHA256,
+        (
+            "give a local file: --inception FILE; a features-only file is enough for FID",
+            "skip FID and Inception Score: --inception none",
+        ),
+    )
+    if (kept := kept_file(file.name)) is not None:
+        if file.is_at(kept):
             return kept
-        _logger.warning("%s is damaged or another file: it is not run, and downloaded again", kept)
-    path = cache_folder() / name
-    try:
-        fetch_file(URL, path, sha256=SHA256)
-    except DownloadError as error:
-        raise FastvaeError(
-            f"cannot download the Inception network ({error}). One can:\n"
-            f"  1. download {URL} (SHA-256 {SHA256}) on another machine and put it at {path};\n"
-            "  2. give a local file: --inception FILE; one of the features alone is enough for FID;\n"
-            "  3. leave FID and Inception Score out: --inception none."
-        ) from error
+        _logger.warning("%s is damaged or a different file: it is not run but downloaded again", kept)
+    path = cache_folder() / file.name
+    with atomic_file(path, advice=ADVICE) as temporary:
+        file.download(temporary)
     return path
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return sha256_of(path)
-    except OSError:
-        return None

@@ -61,7 +61,7 @@ def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterat
         originals = to_images(torch.from_numpy(batch).to(device))
         fakes = vae.reconstruct(originals).float()
         if not torch.isfinite(fakes).all():
-            raise FastvaeError("the model's reconstructions hold NaN or infinity: did its training diverge?")
+            raise FastvaeError("the model's reconstructions contain NaN or infinity: did its training diverge?")
         yield originals, fakes.clamp(-1, 1)
 
 

@@ -1,6 +1,5 @@
 """What was measured, as text for people and as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from fastvae.evaluate.inception import FEATURES, Inception
 from fastvae.evaluate.inception_score import SPLITS
 from fastvae.evaluate.measure import FLOOR, Row
 from fastvae.evaluate.protocol import Protocol
-from fastvae.files.whole_file import write_whole
+from fastvae.files.atomic_write import write_json
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -74,4 +73,4 @@ def write(path: Path, rows: Sequence[Row], **about: Any) -> None:
     Raises:
         FastvaeError: it cannot be written.
     """
-    write_whole(path, json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    write_json(path, about | {"rows": [asdict(row) for row in rows]})

@@ -14,9 +14,9 @@ from fastvae.errors import FastvaeError
 from fastvae.evaluate.frechet import Gaussian, Moments
 from fastvae.evaluate.inception import Inception
 from fastvae.evaluate.inception_score import inception_score
+from fastvae.files.atomic_write import atomic_file
 from fastvae.files.cache import cache_folder, kept_file
 from fastvae.files.reading import open_regular
-from fastvae.files.whole_file import whole_file
 from fastvae.progress_bar import progress_bar
 
 BATCH = 32
@@ -69,7 +69,7 @@ def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarra
     batches = (packed.images[indices[start : start + BATCH]] for start in range(0, len(indices), BATCH))
     found = statistics(network, batches, len(indices), words)
     try:
-        with whole_file(cache_folder() / name) as temporary, temporary.open("wb") as file:
+        with atomic_file(cache_folder() / name) as temporary, temporary.open("wb") as file:
             of = found.features
             np.savez(file, count=of.count, mean=of.mean, covariance=of.covariance, score=np.array(found.score or ()))
     except FastvaeError as error:  # costs the next evaluation its time, and this one nothing

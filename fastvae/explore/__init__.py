@@ -1,1 +1,1 @@
-"""A local web page to play with a trained VAE: what `fastvae explore` serves. Standard library and one static page."""
+"""`fastvae explore`: a local web page to play with a trained VAE. Standard library and one static page."""

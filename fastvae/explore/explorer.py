@@ -1,4 +1,4 @@
-"""What the page's requests compute. It keeps no state: latent vectors live in the page."""
+"""Answers the page's requests. Stateless: the page keeps the latent vectors."""
 
 import base64
 import io
@@ -9,28 +9,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastvae.explore.requests import MOST_BYTES, STRONGEST, Refused, read_decode, read_seed, read_upload
+from fastvae.explore.requests import MAX_BYTES, MAX_STRENGTH, Refused, read_decode, read_seed, read_upload
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import AttributeVector
 from fastvae.pictures import finite_pixels
 
 
 class Explorer:
-    """A VAE and its attribute vectors behind four answers; may be called from several threads.
+    """Answers requests with a VAE and its attribute vectors. Thread-safe.
 
     Args:
-        vae: what encodes and decodes.
-        sliders: a slider each.
-        name: of the model, for people.
-        no_sliders: why there are none, and what to do; empty if there are.
+        vae: encodes and decodes.
+        sliders: the attribute vector of each slider.
+        name: of the model, human-readable.
+        no_sliders: why there are no sliders, and what to do; empty if there are sliders.
     """
 
     def __init__(self, vae: AcceleratedVAE, sliders: Sequence[AttributeVector], name: str, no_sliders: str = ""):
         self._vae, self._sliders = vae, {slider.name: slider for slider in sliders}
         self._name, self._no_sliders = name, no_sliders
 
-    def about(self) -> dict[str, Any]:
-        """What the page is built from."""
+    def metadata(self) -> dict[str, Any]:
+        """The model's metadata, from which the page is built."""
         vae = self._vae
         return {
             "name": self._name,
@@ -38,15 +38,15 @@ class Explorer:
             "latent": vae.latent,
             "sliders": [{"name": s.name, "with": s.with_it, "without": s.without_it} for s in self._sliders.values()],
             "no_sliders": self._no_sliders,
-            "strongest": STRONGEST,
-            "most_bytes": MOST_BYTES,
+            "max_strength": MAX_STRENGTH,
+            "max_bytes": MAX_BYTES,
         }
 
     def encode(self, body: bytes) -> dict[str, Any]:
         """A picture file -> the mean of q(z|x), and the picture as the model sees it, as a PNG in a data URL.
 
         Raises:
-            Refused: it is no picture that can be read.
+            Refused: it cannot be read as a picture.
         """
         image = read_upload(body, self._vae.image_size)
         mean, _ = self._vae.encode(image)
@@ -57,16 +57,16 @@ class Explorer:
         """{"seed": s} -> z, a draw of N(0, I): the one of `fastvae generate --count 1 --seed s`.
 
         Raises:
-            Refused: the seed is none.
+            Refused: the seed is invalid.
         """
         generator = torch.Generator().manual_seed(read_seed(body))
         return {"z": torch.randn(1, self._vae.latent, generator=generator)[0].tolist()}
 
     def decode(self, body: bytes) -> bytes:
-        """What `requests.Decode` describes -> PNG.
+        """The JSON of `requests.read_decode` -> a PNG file.
 
         Raises:
-            Refused: it is something else, or names an attribute without a slider.
+            Refused: the JSON is invalid, or names an attribute without a slider.
         """
         wanted = read_decode(body, self._vae.latent)
         z = (1 - wanted.mix) * wanted.z + wanted.mix * wanted.second

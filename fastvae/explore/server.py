@@ -1,4 +1,4 @@
-"""The HTTP server: a page of three files and four answers, for the browser on this machine."""
+"""The HTTP server: a page of three files and four endpoints, for a browser on this machine."""
 
 import ipaddress
 import json
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.explore.explorer import Explorer
-from fastvae.explore.requests import MOST_BYTES, Refused
+from fastvae.explore.requests import MAX_BYTES, Refused
 
 _PAGE = Path(__file__).with_name("page")
-# Read by these names alone: no path is ever made from a request.
+# Only these names are read: no path is made from a request.
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/explore.js": ("explore.js", "text/javascript; charset=utf-8"),
 }
-# Neither of these types can be sent by a form of another site, nor by its scripts without asking first.
+# Another site's forms cannot send these types, nor can its scripts without a CORS preflight.
 _JSON, _BYTES = "application/json", "application/octet-stream"
-_ANSWERS = {"/encode": (_BYTES, MOST_BYTES), "/random": (_JSON, 1000), "/decode": (_JSON, 1_000_000)}
+_ENDPOINTS = {"/encode": (_BYTES, MAX_BYTES), "/random": (_JSON, 1000), "/decode": (_JSON, 1_000_000)}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -31,24 +31,24 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_PIECE, _MOST_DISCARDED = 65536, 10 * MOST_BYTES
+_PIECE, _MAX_DISCARDED = 65536, 10 * MAX_BYTES
 _logger = logging.getLogger("fastvae")
 
 
 class Server(ThreadingHTTPServer):
-    """Has its port from the start; answers once `explorer` is set and `serve_forever` called.
+    """Binds its port at once; answers after `explorer` is set and `serve_forever` is called.
 
     Args:
         host: name or address of an interface.
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Raises:
-        UsageError: there is no such host.
-        FastvaeError: the port cannot be had.
+        UsageError: the host is unknown.
+        FastvaeError: the port is not available.
     """
 
     daemon_threads = True
-    # On Windows it would let two servers share a port.
+    # On Windows this would let two servers share a port.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
     explorer: Explorer
@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
         try:
             self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         except (OSError, UnicodeError) as error:
-            raise UsageError(f"--host {host} is no address of this machine; 127.0.0.1 is the usual one") from error
+            raise UsageError(f"--host {host} is not an address of this machine; the default is 127.0.0.1") from error
         self.local = ipaddress.ip_address(address[0]).is_loopback
         self.names = {host.lower(), "localhost", "127.0.0.1", "[::1]"}
         self.files = {path: ((_PAGE / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
@@ -65,23 +65,23 @@ class Server(ThreadingHTTPServer):
             super().__init__(address[:2], _Handler)
         except OSError as error:
             raise FastvaeError(
-                f"port {port} of {host} cannot be had ({error.strerror}): stop what uses it, or take another one, "
-                "e.g. --port 0 for any that is free"
+                f"port {port} of {host} is not available ({error.strerror}): stop the program that uses it, or choose "
+                "another one, such as --port 0 for any free port"
             ) from error
 
     def server_bind(self) -> None:
-        """Without the base class's question for this machine's name, which may wait for a far name server."""
+        """Unlike the base class, does not look up this machine's name, which may wait for a name server."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
     def handle_error(self, request, client_address) -> None:
-        """A browser that went away is no error."""
+        """Ignores closed connections."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        """What to open in a browser on this machine."""
+        """The URL for a browser on this machine."""
         host = self.server_address[0]
         if ipaddress.ip_address(host).is_unspecified:
             host = "localhost"
@@ -90,8 +90,8 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
-    protocol_version = "HTTP/1.1"  # one connection for all that a slider asks
-    disable_nagle_algorithm = True  # or an answer's body would wait 40 ms for its header's acknowledgement
+    protocol_version = "HTTP/1.1"  # one connection for all requests of a slider
+    disable_nagle_algorithm = True  # or a body would wait 40 ms for its header's acknowledgement
     timeout = 60
     server_version, sys_version = "fastvae", ""
 
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def log_message(self, format, *arguments) -> None:
-        """Nothing: a slider asks dozens of times a second."""
+        """Logs nothing: a slider sends dozens of requests a second."""
 
     def _answer(self, answer) -> None:
         try:
@@ -114,8 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            _logger.exception("an answer failed")
-            status, (body, kind) = 500, _json({"error": "this failed in fastvae itself; its terminal says more"})
+            _logger.exception("a request failed")
+            status, (body, kind) = 500, _json({"error": "internal error; see the terminal of fastvae explore"})
         self.send_response(status)
         for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -126,44 +126,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> tuple[bytes, str]:
         self._check_host()
-        if self.path == "/about":
-            return _json(self.server.explorer.about())
+        if self.path == "/metadata":
+            return _json(self.server.explorer.metadata())
         if self.path in self.server.files:
             return self.server.files[self.path]
-        raise Refused(404, "there is nothing here")
+        raise Refused(404, "not found")
 
     def _post(self) -> tuple[bytes, str]:
-        kind, most = _ANSWERS.get(self.path, (None, MOST_BYTES))
-        body = self._body(most)
+        kind, limit = _ENDPOINTS.get(self.path, (None, MAX_BYTES))
+        body = self._body(limit)
         self._check_host()
         if kind is None:
-            raise Refused(404, "there is nothing here")
+            raise Refused(404, "not found")
         if self.headers.get_content_type() != kind:
-            raise Refused(415, f"{self.path} takes {kind}")
-        found = getattr(self.server.explorer, self.path[1:])(body)
-        return (found, "image/png") if isinstance(found, bytes) else _json(found)
+            raise Refused(415, f"{self.path} expects {kind}")
+        result = getattr(self.server.explorer, self.path[1:])(body)
+        return (result, "image/png") if isinstance(result, bytes) else _json(result)
 
-    def _body(self, most: int) -> bytes:
+    def _body(self, limit: int) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit() and len(length) < 20):
             self.close_connection = True
-            raise Refused(411, "the request does not say how long it is")
-        if int(length) <= most:
+            raise Refused(411, "the request has no Content-Length")
+        if int(length) <= limit:
             return self.rfile.read(int(length))
-        # An answer before the end of the request would be lost on who still sends.
+        # A client that is still sending would miss an answer sent before the end of its request.
         self.close_connection = True
-        left = min(int(length), _MOST_DISCARDED)
+        left = min(int(length), _MAX_DISCARDED)
         while left > 0 and (piece := self.rfile.read(min(left, _PIECE))):
             left -= len(piece)
-        raise Refused(413, f"this is too large: at most {most / 1e6:g} MB are taken")
+        raise Refused(413, f"this is too large: the limit is {limit / 1e6:g} MB")
 
     def _check_host(self) -> None:
-        """A site of somebody else whose name suddenly means this machine (DNS rebinding) comes with its own name."""
+        """Rejects DNS rebinding: another site whose name resolves to this machine sends its own name as Host."""
         name = self.headers.get("Host", "").lower()
         name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
         if self.server.local and name not in self.server.names:
             raise Refused(
-                403, f"this server is for this machine alone: open http://localhost:{self.server.server_port}/"
+                403, f"this server is only for this machine: open http://localhost:{self.server.server_port}/"
             )
 
 

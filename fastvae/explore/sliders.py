@@ -1,4 +1,4 @@
-"""Which attributes get a slider, and their directions in latent space."""
+"""The attributes with a slider, and their directions in latent space."""
 
 import os
 from pathlib import Path
@@ -15,26 +15,26 @@ from fastvae.train.run_summary import RunSummary
 
 
 class NoSliders(FastvaeError):
-    """The data set that was not asked for cannot give any: a page without them is still of use."""
+    """The default data set provides no sliders; the page still works without them."""
 
 
 def make_sliders(
     vae: AcceleratedVAE, data: str | None, names: tuple[str, ...], *, trained_on: str | None
 ) -> list[AttributeVector]:
-    """The attribute vectors that the page offers, from up to 2,000 training images on either side.
+    """The attribute vectors of the sliders, from up to 2,000 training images with and without each attribute.
 
     Args:
-        vae: what encodes.
-        data: as `open_images` takes it; None for what the run was trained on.
-        names: as `choose_attributes` takes them.
-        trained_on: data of the run, None if it is not known.
+        vae: encodes the images.
+        data: as in `open_images`; None for the run's training data.
+        names: as in `choose_attributes`.
+        trained_on: the run's training data, None if unknown.
 
     Raises:
-        NoSliders: neither data nor names were given, and the run's data set is not there or has no attributes.
-        FastvaeError: what was given cannot be had.
+        NoSliders: neither data nor names were given, and the run's data set is missing or has no attributes.
+        FastvaeError: the given data or names cannot be used.
     """
     try:
-        images = _open(data if data is not None else _still_there(trained_on), vae.image_size)
+        images = _open(data if data is not None else _existing(trained_on), vae.image_size)
         chosen = choose_attributes(images, names)
     except FastvaeError as error:
         if data is not None:
@@ -46,17 +46,17 @@ def make_sliders(
 
 
 def trained_on(run: str | Path, summary: RunSummary | None) -> str | None:
-    """The `data` of a run, with its path if the run's folder is there.
+    """The `data` of a run, as a path if the run's folder exists.
 
     Args:
-        run: what `fastvae.load` was given: the folder of the run, of a checkpoint in it, or a file in that.
-        summary: of the model, whose config has names in place of paths.
+        run: as in `fastvae.load`: the folder of the run or of one of its checkpoints, or a file in one.
+        summary: of the model; its config contains names instead of paths.
     """
     run = resolved(run)
     for folder in (run, *Path(os.path.realpath(run)).parents[:3]):
-        # A folder of a run: another one's config.json may say `data` of anything.
-        if (folder / "checkpoints").is_dir() and isinstance(found := _read(folder / "config.json").get("data"), str):
-            return found
+        # Only a run's folder: in another one, `data` in config.json may mean anything.
+        if (folder / "checkpoints").is_dir() and isinstance(data := _read(folder / "config.json").get("data"), str):
+            return data
     return summary.config["data"] if summary else None
 
 
@@ -67,17 +67,17 @@ def _open(data: str, image_size: int) -> PackedImages:
     return images
 
 
-def _still_there(data: str | None) -> str:
+def _existing(data: str | None) -> str:
     if data is None:
-        raise FastvaeError("it is not known what the model was trained on")
+        raise FastvaeError("the model's training data are unknown")
     if data != EMBEDDED and not os.path.exists(resolved(data)):  # noqa: PTH110  (pathlib may raise)
-        raise FastvaeError(f"the data that the model was trained on, {data}, is not there")
+        raise FastvaeError(f"the model's training data, {data}, do not exist")
     return data
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        values = read_json(path)
     except FastvaeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}

@@ -11,7 +11,7 @@ import torch
 
 from fastvae.errors import FastvaeError
 from fastvae.export.parts import BOUND, CHECKED_BATCHES, Part, worst_error
-from fastvae.files.whole_file import whole_file
+from fastvae.files.atomic_write import atomic_file
 from fastvae.machine import compile_obstacle
 from fastvae.version import __version__
 
@@ -48,7 +48,7 @@ def write(part: Part, path: Path, device: torch.device) -> float:
     """
     batch = torch.export.Dim("batch", min=1, max=2**20)
     with (
-        whole_file(path) as temporary,
+        atomic_file(path) as temporary,
         # PyTorch only accepts file names in UTF-8.
         tempfile.TemporaryDirectory(prefix="fastvae-export-") as folder,
         warnings.catch_warnings(),

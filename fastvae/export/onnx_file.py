@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.export.parts import BOUND, Part, worst_error
-from fastvae.files.whole_file import whole_file
+from fastvae.files.atomic_write import atomic_file
 from fastvae.version import __version__
 
 # The version that torch 2.11 to 2.13 export without conversion. Pad with "edge" and ConvTranspose are in all versions.
@@ -41,7 +41,7 @@ def write(part: Part, path: Path) -> float:
     import onnx
 
     batch = torch.export.Dim("batch", min=1, max=2**20)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         with _quiet():
             program = torch.onnx.export(
                 part.module,

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastvae import pictures
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
-from fastvae.pictures import finite_pixels, to_images
+from fastvae.pictures import finite_pixels, psnr_db, to_images
 from fastvae.runs.open import Run
 
 
@@ -18,9 +17,9 @@ def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
         return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
 
 
-def psnr_db(originals: np.ndarray, fakes: np.ndarray) -> float:
-    """`fastvae.pictures.psnr_db` of uint8 images [N, H, W, 3], averaged over them."""
-    return pictures.psnr_db(to_images(torch.from_numpy(originals)), to_images(torch.from_numpy(fakes))).mean().item()
+def mean_psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:
+    """`pictures.psnr_db` averaged over uint8 images [N, H, W, 3]."""
+    return psnr_db(*(to_images(torch.from_numpy(x)) for x in (originals, pixels))).mean().item()
 
 
 def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarray:
@@ -28,7 +27,7 @@ def figure(runs: Sequence[Run], originals: np.ndarray, source: str) -> np.ndarra
     rows, labels = [originals], [Label("Original", source)]
     for run in runs:
         rows.append(reconstruct(run.model, originals))
-        quality = f"PSNR {psnr_db(originals, rows[-1]):.1f} dB"
+        quality = f"PSNR {mean_psnr_db(originals, rows[-1]):.1f} dB"
         labels.append(Label(run.name, "\n".join(filter(None, [run.trained, quality]))))
     caption = "Decoded from the mean of q(z|x). PSNR is the mean over the images of the row."
     return draw([Panel(np.stack(rows), rows=labels)], "Reconstructions", caption)

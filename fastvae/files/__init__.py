@@ -1,1 +1,1 @@
-"""Files: where they are, reading what strangers made, writing completely or not at all, locks, the cache."""
+"""Files: paths, safe reading, atomic writing, locks, downloads and the cache."""

@@ -1,4 +1,4 @@
-"""Where files that can be made again are kept: downloads, the compiled engine, prepared data sets."""
+"""The cache folder, for files that can be made again: downloads, the compiled engine, prepared data sets."""
 
 import contextlib
 import logging
@@ -11,41 +11,43 @@ from pathlib import Path
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import is_file, resolved
 
+# For errors: what to do if a file cannot be written there.
+ADVICE = "free some space, or name another cache folder in FASTVAE_CACHE"
 _logger = logging.getLogger("fastvae")
 
 
 def cache_folder() -> Path:
-    """A folder that exists and can be written.
+    """The cache folder; it exists and is writable.
 
-    It is `$FASTVAE_CACHE`, else `$XDG_CACHE_HOME/fastvae`, else `~/.cache/fastvae`. Where the last two
-    cannot be had (no home folder, a read-only file system) it is `temporary_cache`, with a warning.
+    `$FASTVAE_CACHE`, else `$XDG_CACHE_HOME/fastvae`, else `~/.cache/fastvae`. If the last two cannot be used (no home
+    folder, a read-only file system), `temporary_cache` with a warning.
 
     Raises:
-        FastvaeError: the folder that FASTVAE_CACHE names cannot be made or written.
+        FastvaeError: the folder in FASTVAE_CACHE cannot be created or written.
     """
     if own := os.environ.get("FASTVAE_CACHE"):
         folder = resolved(own)
         if (why := _obstacle(folder)) is not None:
-            raise FastvaeError(f"the cache folder {folder} {why}: name another one in FASTVAE_CACHE")
+            raise FastvaeError(f"the cache folder {folder} {why}: set FASTVAE_CACHE to another one")
         return folder
     try:
         folder = _usual_folder()
         why = _obstacle(folder)
     except UsageError:
-        folder, why = None, "cannot be had, as no home folder is known"
+        folder, why = None, "cannot be used, since the home folder is unknown"
     if why is None:
         return folder
     return _instead_of(str(folder or "~/.cache/fastvae"), why)
 
 
 def kept_file(name: str) -> Path | None:
-    """A file that the cache holds already, also one that can be read only; None if there is none.
+    """A file that is in the cache already, even if the cache is read-only; None if it is not there.
 
     Args:
-        name: of the file, in the cache folder.
+        name: file name in the cache folder.
     """
     own = os.environ.get("FASTVAE_CACHE")
-    # The second one is where that of the first can only be read, and holds other files, or cannot be had.
+    # The second one matters if the first is read-only and lacks the file, or cannot be used.
     for folder in (lambda: resolved(own) if own else _usual_folder(), cache_folder):
         with contextlib.suppress(FastvaeError):
             path = folder() / name
@@ -55,10 +57,10 @@ def kept_file(name: str) -> Path | None:
 
 
 def temporary_cache() -> Path:
-    """A folder in the system's temporary one that nobody but this user can write, since programs are kept in it.
+    """A folder in the system's temporary folder. Only this user can write it, since it holds programs.
 
     Raises:
-        FastvaeError: it cannot be made, or somebody else has made it.
+        FastvaeError: it cannot be created, or another user created it.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"fastvae-{user}"
@@ -66,15 +68,15 @@ def temporary_cache() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise FastvaeError(f"{folder} cannot be made ({error.strerror}): name a folder in FASTVAE_CACHE") from error
+        raise FastvaeError(f"cannot create {folder} ({error.strerror}): set FASTVAE_CACHE to a folder") from error
     if hasattr(os, "getuid"):
         private = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
         if not private:
             raise FastvaeError(
-                f"{folder} is not a folder that this user alone can write: name another one in FASTVAE_CACHE"
+                f"{folder} must be a folder that only this user can write: set FASTVAE_CACHE to another one"
             )
     if (why := _obstacle(folder)) is not None:
-        raise FastvaeError(f"{folder} {why}: name another one in FASTVAE_CACHE")
+        raise FastvaeError(f"{folder} {why}: set FASTVAE_CACHE to another one")
     return folder
 
 
@@ -84,16 +86,16 @@ def _usual_folder() -> Path:
 
 
 def _obstacle(folder: Path) -> str | None:
-    """Why files cannot be kept there, or None."""
+    """Why files cannot be written there, or None."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"cannot be made ({error.strerror})"
+        return f"cannot be created ({error.strerror})"
     return None if os.access(folder, os.W_OK | os.X_OK) else "cannot be written"
 
 
 @cache
 def _instead_of(usual: str, why: str) -> Path:
     folder = temporary_cache()
-    _logger.warning("%s %s: %s serves as the cache; FASTVAE_CACHE names another one", usual, why, folder)
+    _logger.warning("%s %s: using %s as the cache instead; set FASTVAE_CACHE to choose another one", usual, why, folder)
     return folder

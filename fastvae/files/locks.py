@@ -1,7 +1,7 @@
-"""Locks on files and folders that the system releases when their process ends, however it ends.
+"""Locks on files and folders; the system releases them when their process ends, however it ends.
 
-They are advisory (flock): they bind fastvae's own processes, on one machine and on file systems that have them. Where
-there are none (Windows, some network file systems) every lock is granted, and nothing is guarded.
+The locks are advisory (flock): only fastvae's own processes observe them, on one machine. Where they are missing
+(Windows, some network file systems) every lock is granted and nothing is protected.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ AVAILABLE = fcntl is not None
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Locks an open file or folder until it is closed; does not wait.
+    """Locks an open file or folder until it is closed, without waiting.
 
     Args:
         descriptor: of the file or folder.
-        shared: several may hold such a lock, but not beside an exclusive one.
+        shared: several processes may hold a shared lock, but not while one holds an exclusive lock.
 
     Returns:
-        False if another process holds a lock that excludes this one.
+        False if another process holds a conflicting lock.
     """
     if fcntl is None:
         return True
@@ -40,7 +40,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """While it is open, `removing(folder)` gives False.
+    """Protects a folder from removal: inside the block `removing(folder)` yields False.
 
     Raises:
         FileNotFoundError: the folder has been removed.
@@ -50,7 +50,7 @@ def reading(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Between opening and locking it may have been removed.
+        # It may have been removed between opening and locking.
         if not try_lock(descriptor, shared=True) or not _is_at(descriptor, folder):
             raise FileNotFoundError(f"{folder} is being removed")
         yield
@@ -60,7 +60,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def removing(folder: Path) -> Iterator[bool]:
-    """Gives whether nobody is reading the folder; while it is open nobody begins to."""
+    """Yields True if nobody is reading the folder; inside the block no reader can start."""
     if not AVAILABLE:
         yield True
         return
@@ -76,10 +76,10 @@ def removing(folder: Path) -> Iterator[bool]:
 
 
 def lock_new_file(path: Path) -> int | None:
-    """Makes a file and locks it before anybody else can; None if somebody removed it meanwhile.
+    """Creates a file and locks it. Returns None if another process removed it meanwhile.
 
     Raises:
-        OSError: the file exists or cannot be made.
+        OSError: the file exists or cannot be created.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     if try_lock(descriptor) and _is_at(descriptor, path):

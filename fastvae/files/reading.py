@@ -1,7 +1,7 @@
-"""Reading files that somebody else may have written or damaged: the one place that decides what is believed.
+"""Reading files that may be damaged or come from somebody else.
 
-A file is taken for what it should be only after its kind, size, encoding, nesting and types have been looked at, before
-anything is allocated for what it claims. Whatever is wrong becomes one FastvaeError.
+A file is accepted only after its kind, size, encoding, nesting and types have been checked, before anything is
+allocated for its contents. Any problem becomes one FastvaeError.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _LARGEST_INTEGER = 2**63
 
 
 class Malformed(ValueError):
-    """What was read is not what it should be; the message says in which way, in one line of bounded length."""
+    """The contents are not as expected; the message is one line of bounded length."""
 
     def __init__(self, message: str):
         line = " ".join(message.split())
@@ -41,7 +41,7 @@ def read_text(path: Path, *, limit: int = _LARGEST_JSON) -> str:
     """A regular file of at most `limit` bytes as UTF-8 text.
 
     Raises:
-        FastvaeError: it is missing, no regular file (a pipe would be waited for), larger, or not UTF-8.
+        FastvaeError: it is missing, not a regular file (reading a pipe would block), too large, or not UTF-8.
     """
     try:
         with open_regular(path) as file:
@@ -49,18 +49,18 @@ def read_text(path: Path, *, limit: int = _LARGEST_JSON) -> str:
     except OSError as error:
         raise FastvaeError(f"{path} cannot be read ({error.strerror or error})") from error
     if len(data) > limit:
-        raise FastvaeError(f"{path} is larger than {limit} bytes, which nothing of its kind is: is it damaged?")
+        raise FastvaeError(f"{path} is larger than {limit} bytes, the limit for its kind: is it damaged?")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FastvaeError(f"{path} is not text in UTF-8 (byte {error.start}): is it damaged?") from error
+        raise FastvaeError(f"{path} is not UTF-8 text (byte {error.start}): is it damaged?") from error
 
 
 def open_regular(path: Path) -> typing.BinaryIO:
-    """Opens a regular file to be read; does not wait for the writer of a pipe.
+    """Opens a regular file for reading; does not block on a pipe.
 
     Raises:
-        OSError: it is missing, may not be read, or is no regular file.
+        OSError: it is missing, not readable, or not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -73,7 +73,7 @@ def open_regular(path: Path) -> typing.BinaryIO:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no infinities.
+    """Parses JSON as in RFC 8259: no NaN, no infinities.
 
     Raises:
         Malformed: it is not JSON, or nested too deeply.
@@ -99,18 +99,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file that has one a line; lines that hold something else are passed over.
+    """The JSON objects of a file with one object a line; other lines are skipped.
 
-    They come from a process that was killed or from somebody's editor, and the other lines are as good without them. A
-    file that cannot be read has none.
+    Such lines come from a killed process or an editor, and the rest is usable without them. A file that cannot be read
+    yields nothing.
 
     Raises:
-        FastvaeError: the file is larger than any of its kind.
+        FastvaeError: the file is larger than the limit for its kind.
     """
     try:
         with open_regular(path) as file:
             if (size := os.fstat(file.fileno()).st_size) > _LARGEST_LINES:
-                raise FastvaeError(f"{path} has {size} bytes, more than any of its kind: rename it to go on without")
+                raise FastvaeError(
+                    f"{path} has {size} bytes, the limit is {_LARGEST_LINES}: rename it to continue without it"
+                )
             while line := file.readline(_LONGEST_LINE):
                 try:
                     values = parse_json(line)
@@ -123,20 +125,20 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def conform(value: Any, hint: Any, name: str) -> Any:
-    """A JSON value as the type that it should have.
+    """Converts a JSON value to the expected type.
 
     Args:
-        value: of parsed JSON.
+        value: parsed JSON.
         hint: a dataclass, bool, int, float, str, None, Any, Literal, a union, tuple[X, ...], list[X], dict[str, X].
-        name: what it is called in messages.
+        name: of the value, for messages.
 
     Returns:
-        The value; lists as tuples where these are asked for, integers as floats, objects as dataclasses. Fields that a
-        dataclass does not have are ignored, since a later version may have written them; see `unknown_fields`.
+        The value, with lists as tuples, integers as floats and objects as dataclasses where `hint` says so. Unknown
+        fields are ignored, since a later version may have written them; see `unknown_fields`.
 
     Raises:
-        Malformed: it is of another type, not finite, a field is missing, or a text or an integer is beyond all reason.
-        UsageError: a dataclass refuses a value as out of its range.
+        Malformed: it has another type, is not finite, lacks a field, or contains an overlong text or integer.
+        UsageError: a dataclass rejects a value as out of range.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -159,7 +161,7 @@ def conform(value: Any, hint: Any, name: str) -> Any:
 
 
 def unknown_fields(value: Any, hint: type) -> list[str]:
-    """Names in a JSON object that a dataclass does not know, sorted; those of a later version."""
+    """Names in a JSON object that are not fields of the dataclass, sorted: fields of a later version."""
     known = {field.name for field in dataclasses.fields(hint)}
     return sorted(set(value) - known) if isinstance(value, dict) else []
 
@@ -203,7 +205,7 @@ def _is_scalar(value: Any, hint: Any) -> bool:
 def _called(hint: Any) -> str:
     if hint in (None, type(None)):
         return "null"
-    plain = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
+    plain = {bool: "true or false", int: "an integer", float: "a finite number", str: "a string"}
     if hint in plain:
         return plain[hint]
     return {tuple: "a list", list: "a list", dict: "an object"}.get(typing.get_origin(hint), str(hint))
@@ -215,4 +217,4 @@ def _shown(value: Any) -> str:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise Malformed(f"it holds {name}")
+    raise Malformed(f"it contains {name}")

@@ -1,4 +1,4 @@
-"""Files of tensors that anybody may have written: opened without running code, and without waiting for a pipe."""
+"""Reading tensor files from untrusted sources: runs no code and does not block on a pipe."""
 
 import contextlib
 import os
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from fastvae.files.reading import Malformed, open_regular
 
-# A whole VGG-19 has 575 MB in float32.
+# A complete VGG-19 has 575 MB in float32.
 _LARGEST_BYTES = 4 << 30
 
 
 @contextlib.contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """A safetensors file as `safetensors.safe_open` gives it.
+    """Opens a file with `safetensors.safe_open`.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
         safetensors.SafetensorError: it is damaged.
     """
-    # Opened here first: safetensors would wait for the writer of a pipe, and takes no name that is not UTF-8.
+    # Opened here first: safetensors would block on a pipe, and cannot open names that are not UTF-8.
     with open_regular(path) as opened:
         name = os.fspath(path)
         if name.encode("utf-8", "ignore") != os.fsencode(path):
@@ -35,11 +35,11 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict that `torch.save` wrote, also one under "state_dict", by name. No code is run.
+    """The tensors, by name, of a state dict that `torch.save` wrote, directly or under "state_dict". Runs no code.
 
     Raises:
-        Malformed: it holds something else, or tensors that claim more numbers than the file has.
-        Exception: whatever PyTorch's reader raises on a file that is damaged or holds code.
+        Malformed: it contains something else, or tensors with more elements than the file stores.
+        Exception: whatever PyTorch raises for a file that is damaged or contains code.
     """
     with open_regular(path) as file:
         check_size(os.fstat(file.fileno()).st_size)
@@ -50,7 +50,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise Malformed(f"it must hold a state dict (name -> tensor); got {type(content).__name__}")
+        raise Malformed(f"it must contain a state dict (name -> tensor); got {type(content).__name__}")
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     for name, tensor in tensors.items():
         _check_dense(name, tensor)
@@ -58,24 +58,24 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN or an infinity, or None."""
+    """The name of the first tensor that contains NaN or infinity, or None."""
     return next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
 
 
 def check_size(size: int) -> None:
-    """Raises Malformed if a file, or what is packed in it, is larger than any file of weights."""
+    """Raises Malformed if a file, or its unpacked contents, exceeds the limit for weights."""
     if size > _LARGEST_BYTES:
-        raise Malformed(f"it has {size:,} bytes, and no file of these weights has more than {_LARGEST_BYTES:,}")
+        raise Malformed(f"it has {size:,} bytes, and the limit for weights is {_LARGEST_BYTES:,}")
 
 
 def check_unpacked(file: Any) -> None:
-    """The same of all that is packed in a zip archive."""
+    """`check_size` of the unpacked contents of a zip archive."""
     with zipfile.ZipFile(file) as archive:
         check_size(sum(entry.file_size for entry in archive.infolist()))
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
-        raise Malformed(f"{name[:100]} is no dense tensor")
+        raise Malformed(f"{name[:100]} is not a dense tensor")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise Malformed(f"{name[:100]} claims {tensor.numel():,} numbers, which the file does not hold")
+        raise Malformed(f"{name[:100]} claims {tensor.numel():,} elements, more than the file stores")

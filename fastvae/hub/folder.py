@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from fastvae.errors import FastvaeError
+from fastvae.files.atomic_write import write_atomically
 from fastvae.files.places import resolved
 from fastvae.files.reading import open_regular, read_json
 from fastvae.files.tensor_file import not_finite
-from fastvae.files.whole_file import write_whole
 from fastvae.hub.model_card import model_card
 from fastvae.models import VAE
 from fastvae.train.checkpoint_files import FORMAT, MODEL, OPTIMIZER, STATE, read_metadata
@@ -54,13 +54,13 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
         data = save(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
     except SafetensorError as error:
         raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
-    write_whole(folder / MODEL, data, advice=_ADVICE)
-    write_whole(folder / _CONFIG, json.dumps({"model_type": _TYPE, **model}, indent=2) + "\n", advice=_ADVICE)
+    write_atomically(folder / MODEL, data, advice=_ADVICE)
+    write_atomically(folder / _CONFIG, json.dumps({"model_type": _TYPE, **model}, indent=2) + "\n", advice=_ADVICE)
     if picture is not None and not _same(run.picture, folder / PICTURE):
-        write_whole(folder / PICTURE, picture, advice=_ADVICE)
+        write_atomically(folder / PICTURE, picture, advice=_ADVICE)
     if not os.path.lexists(folder / _CARD):
         card = model_card(vae, run, picture=None if picture is None else PICTURE, license=license)
-        write_whole(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
+        write_atomically(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
 
 
 def _check_folder(folder: Path) -> None:

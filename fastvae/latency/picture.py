@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from fastvae.errors import FastvaeError
-from fastvae.files.whole_file import whole_file
+from fastvae.charts import pyplot, save_chart
 from fastvae.latency.measure import Cell
 
 
@@ -15,13 +14,7 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
     Raises:
         FastvaeError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise FastvaeError("no picture: matplotlib is not installed; pip install 'fastvae[bench]'") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     verbs = list(dict.fromkeys(cell.verb for cell in cells))
     figure, axes = plt.subplots(
         1, len(verbs), figsize=(4.2 * len(verbs) + 0.8, 4), dpi=110, layout="constrained", sharey=True, squeeze=False
@@ -47,8 +40,4 @@ def draw(cells: Sequence[Cell], title: str, path: Path) -> None:
     axes[0][0].set_ylabel("ms: median, and up to p99")
     axes[0][0].legend()
     figure.suptitle(fill(title, 55 * len(verbs)), fontsize="medium")
-    try:
-        with whole_file(path) as temporary:
-            figure.savefig(temporary)
-    finally:
-        plt.close(figure)
+    save_chart(figure, path)

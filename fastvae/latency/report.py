@@ -1,12 +1,11 @@
 """The measurements as text and as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastvae.files.whole_file import write_whole
+from fastvae.files.atomic_write import write_json
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start
 
@@ -57,4 +56,4 @@ def write(path: Path, *, cells: Sequence[Cell], starts: Sequence[Start], **metad
         "cells": [asdict(cell) | {"speedup": round(cell.speedup, 3)} for cell in cells],
         "starts": [asdict(start) for start in starts],
     }
-    write_whole(path, json.dumps(values, indent=1) + "\n")
+    write_json(path, values)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastvae.data.faces.faces import draw_faces
 from fastvae.errors import FastvaeError
 from fastvae.lossnet.network import TAPS, LossNetwork, tap_indices
+from fastvae.pictures import to_images
 
 # Root mean square of each tap of the original weights on `calibration_images()`, measured by `tap_rms` with a
 # copy rounded to float16. They are drawn faces, of less contrast than photographs: on 256 of CelebA at 64x64
@@ -29,7 +30,7 @@ _IMAGES, _SEED = 32, 7
 def calibration_images() -> Tensor:
     """The images on which taps are measured, the same everywhere: [32, 3, 64, 64] float32 RGB in [-1, 1]."""
     pixels, _ = draw_faces(_IMAGES, seed=_SEED)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_images(torch.from_numpy(pixels))
 
 
 def root_mean_square(x: Tensor) -> float:
@@ -41,7 +42,7 @@ def tap_rms(network: LossNetwork, images: Tensor) -> dict[str, float]:
     """Root mean square of every tap that the network's depth reaches, whether it returns that tap or not."""
     reached = {index: tap for tap, index in tap_indices(TAPS).items()}
     levels = {}
-    x = images * 127.5 + network.shift
+    x = network.preprocess(images)
     for index, layer in enumerate(network.features):
         x = layer(x)
         if index in reached:

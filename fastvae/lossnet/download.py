@@ -1,4 +1,4 @@
-"""Fetching VGG-19's weights once, checked, cut to the layers that a loss network can use."""
+"""Downloads VGG-19's weights once, checked, and keeps the layers that a loss network can use."""
 
 import dataclasses
 import logging
@@ -7,15 +7,14 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from fastvae.errors import FastvaeError
-from fastvae.files.cache import cache_folder, kept_file
-from fastvae.files.downloads import DownloadError, check_digest, described, download, sha256_of
-from fastvae.files.whole_file import temporary_beside, whole_file
+from fastvae.files.atomic_write import atomic_file, temporary_beside
+from fastvae.files.cache import ADVICE, cache_folder, kept_file
+from fastvae.files.downloads import PublicFile
 from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import conv_layers
 
-logger = logging.getLogger("fastvae")
+_logger = logging.getLogger("fastvae")
 
-_ADVICE = "free some space, or name another folder in FASTVAE_CACHE"
 _DIGEST = "sha256 of the tensors"
 
 
@@ -33,16 +32,12 @@ class Source:
     sha256: str
     convention: str
 
-    @property
-    def file_name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
-
 
 SOURCES = {
-    # J. Johnson's conversion of the original weights. Only the first eight digits of the checksum are
-    # published, in the file's name, as torch.hub checks them. They show a broken file; against a forged one
-    # stand https, a loader that runs no code, and the check of conv1_1's filter. Keras's file has a published
-    # MD5 sum only: load it from a local path.
+    # J. Johnson's conversion of the original weights. Only the first eight digits of the checksum are published, in the
+    # file's name, as torch.hub checks them. They detect a damaged file; https, a loader that runs no code, and the
+    # check of conv1_1's filter protect against a forged one. For Keras's file only an MD5 sum is published: load it
+    # from a local path.
     "caffe": Source("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb", "caffe"),
     "torchvision": Source(
         "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
@@ -53,61 +48,57 @@ SOURCES = {
 
 
 def fetch(name: str, source: Source, *, progress: bool) -> Path:
-    """The cached `.safetensors` file of a source, downloaded if it is not there: 575 MB, 51 of them kept.
+    """The cached `.safetensors` file of a source; if it is missing, 575 MB are downloaded and 51 of them kept.
 
-    A cached file that is damaged is fetched again. A `.pth` file that someone put into the cache folder by hand is
-    checked and used instead of a download.
+    A damaged cached file is downloaded again. A `.pth` file that somebody put into the cache folder by hand is checked
+    and used instead of a download.
 
     Raises:
-        FastvaeError: no network, an error of the server, a cache that cannot be written, or a file with another
-            checksum (which is deleted again).
+        FastvaeError: no network, a server error, a cache that cannot be written, or a download with another checksum
+            (which is deleted).
     """
-    name_kept = Path(source.file_name).with_suffix(".safetensors").name
-    if (kept := kept_file(name_kept)) is not None:
+    file = PublicFile(
+        f"the loss network's weights for --vgg {name}",
+        source.url,
+        source.sha256,
+        (
+            "give a local file: --vgg PATH, with VGG-19 as .safetensors, .pth or .pt (torchvision's keys "
+            "features.N.weight) or .h5 or .npz (Keras's layer names)",
+            "try things out with --vgg random, a stand-in with random filters that needs no file",
+        ),
+    )
+    kept_name = Path(file.name).with_suffix(".safetensors").name
+    if (kept := kept_file(kept_name)) is not None:
         if _is_intact(kept):
             return kept
-        logger.warning("%s is damaged: it is made again", kept)
-    kept, by_hand = cache_folder() / name_kept, kept_file(source.file_name)
+        _logger.warning("%s is damaged: making it again", kept)
+    kept, by_hand = cache_folder() / kept_name, kept_file(file.name)
     if by_hand is not None:
-        check_digest(by_hand, sha256_of(by_hand), source.sha256)
+        file.check(by_hand)
         _convert(by_hand, kept, source)
-        logger.info("%s is converted to %s and can be deleted", by_hand, kept)
+        _logger.info("%s is converted to %s and can be deleted", by_hand, kept)
         return kept
     try:
-        with temporary_beside(kept.with_name(source.file_name)) as (partial, _):
-            check_digest(source.url, download(source.url, partial, show=progress), source.sha256)
-            _convert(partial, kept, source)
-    except DownloadError as error:
-        raise FastvaeError(_offline_message(name, source, error)) from error
+        with temporary_beside(kept.with_name(file.name)) as (temporary, _):
+            file.download(temporary, show=progress)
+            _convert(temporary, kept, source)
     except OSError as error:
         raise FastvaeError(
-            f"{source.url} cannot be kept in the cache folder {kept.parent} ({error.strerror or error}): {_ADVICE}"
+            f"{source.url} cannot be kept in the cache folder {kept.parent} ({error.strerror or error}): {ADVICE}"
         ) from error
     return kept
 
 
-def _offline_message(name: str, source: Source, error: DownloadError) -> str:
-    return (
-        f"cannot download the loss network's weights for --vgg {name} ({error}). "
-        f"One can:\n"
-        f"  1. give a local file: --vgg PATH, with VGG-19 as .safetensors, .pth or .pt (torchvision's keys "
-        f"features.N.weight) or .h5 or .npz (Keras's layer names);\n"
-        f"  2. download {source.url} (whose SHA-256 {described(source.sha256)}) on another machine and put it at "
-        f"{cache_folder() / source.file_name};\n"
-        f"  3. try things out with --vgg random, a stand-in of random filters that needs no file."
-    )
-
-
 def _convert(downloaded: Path, kept: Path, source: Source) -> None:
-    """Keeps the convolutions alone, as float32."""
+    """Keeps only the convolutions, in float32."""
     tensors, _ = read_weights(downloaded, set(conv_layers()))
     metadata = {"convention": source.convention, "source": source.url, _DIGEST: digest_of(tensors)}
-    with whole_file(kept, advice=_ADVICE) as temporary:
+    with atomic_file(kept, advice=ADVICE) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
 def _is_intact(kept: Path) -> bool:
-    """Whether a file of `_convert` still holds what it was given."""
+    """Whether a file that `_convert` wrote is undamaged."""
     try:
         tensors, metadata = read_weights(kept, set(conv_layers()))
     except FastvaeError:

@@ -133,7 +133,7 @@ class LossNetwork(nn.Module):
         Returns:
             One tensor [B, C, H / 2^k, W / 2^k] per tap, k poolings in, all non-negative.
         """
-        x = self._centred(images)
+        x = self.preprocess(images)
         taps = []
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -160,9 +160,11 @@ class LossNetwork(nn.Module):
                 f"the loss network compares as many images as generated ones, of one size; "
                 f"got {tuple(images.shape)} and {tuple(fakes.shape)}"
             )
-        return forward_pair(self._layers, list(self.features.parameters()), self._centred(images), self._centred(fakes))
+        return forward_pair(
+            self._layers, list(self.features.parameters()), self.preprocess(images), self.preprocess(fakes)
+        )
 
-    def _centred(self, images: Tensor) -> Tensor:
+    def preprocess(self, images: Tensor) -> Tensor:
         """Images as the first convolution takes them: 0..255 minus the mean."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(

@@ -35,7 +35,7 @@ def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
     generator = torch.Generator().manual_seed(_SEED)
     tap_of = {index: tap for tap, index in tap_indices(TAPS).items()}
     levels = {}
-    x = calibration_images() * 127.5 + network.shift
+    x = network.preprocess(calibration_images())
     for index, layer in enumerate(network.features):
         if isinstance(layer, nn.Conv2d):
             fan_in = layer.weight[0].numel()

@@ -1,6 +1,5 @@
 """One function that turns the name of weights, or a file of them, into a loss network."""
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved
 from fastvae.lossnet.calibrate import balance_taps, calibration_images, tap_rms
 from fastvae.lossnet.convention import BY_NAME, CAFFE, CAFFE_RGB, Convention, recognise
@@ -92,8 +91,6 @@ def _convention(path: Path, conv1_1: Tensor, metadata: dict[str, str]) -> tuple[
 def _local_file(weights: str | Path) -> Path:
     path = resolved(weights)
     if not path.suffix and path.name == str(weights) and not os.path.exists(path):  # noqa: PTH110
-        names = ("caffe", "torchvision", "random")
-        near = difflib.get_close_matches(str(weights).lower(), names, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f'--vgg must be {", ".join(names)} or the path of a weights file; got "{weights}".{hint}')
+        hint = suggest(str(weights).lower(), (*SOURCES, "random"))
+        raise UsageError(f"--vgg {str(weights)!r} is neither the path of a weights file nor a known name{hint}")
     return path

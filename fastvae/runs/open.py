@@ -10,6 +10,7 @@ from fastvae.objectives import title_of
 from fastvae.runs.sampler import Sampler, load_samplers
 from fastvae.train.run_summary import RunSummary
 
+
 @dataclass(frozen=True)
 class Run:
     """One model of a run.

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvae.train.config_json import model_from_json
 from fastvae.errors import FastvaeError
 from fastvae.files.places import resolved
 from fastvae.hub.locate import GENERATOR, filled, name_of, read_model, views_of, which_view
-from fastvae.vae import load_file
-from fastvae.train.run_summary import RunSummary, of_checkpoint
 from fastvae.machine import usable_device
 from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.pictures import finite_pixels
 from fastvae.train import checkpoint_files
+from fastvae.train.config_json import model_from_json
+from fastvae.train.run_summary import RunSummary, of_checkpoint
+from fastvae.vae import load_file
 
 
 class Sampler(Protocol):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
+from fastvae.files.atomic_write import flush
 from fastvae.files.tensor_file import not_finite
-from fastvae.files.whole_file import flush
 from fastvae.objectives import Objective, Update
 from fastvae.train.checkpoint_files import (
     FORMAT,

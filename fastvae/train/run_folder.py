@@ -15,8 +15,8 @@ from typing import Any
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import locks, reading
+from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_json
 from fastvae.files.places import is_file, is_folder
-from fastvae.files.whole_file import remove_abandoned, whole_file, write_whole
 from fastvae.machine import environment
 
 # Locked by the process that writes into the folder; names that process.
@@ -113,7 +113,7 @@ class RunFolder:
         evaluated = False
         path = self.path / _STATS
         if path.is_file():
-            with whole_file(path, advice=_ADVICE) as temporary, temporary.open("w") as file:
+            with atomic_file(path, advice=_ADVICE) as temporary, temporary.open("w") as file:
                 for line in reading.read_json_lines(path):
                     if not isinstance(at := line.get("step"), int) or at > step:
                         continue
@@ -195,7 +195,7 @@ class RunFolder:
                 raise FastvaeError(f"expected {what} or a valid link to one at {path}: rename or repair what is there")
 
     def _write_json(self, name: str, values: dict[str, Any], advice: str = _ADVICE) -> None:
-        write_whole(self.path / name, json.dumps(values, indent=1) + "\n", advice=advice)
+        write_json(self.path / name, values, advice=advice)
 
     def _writer(self, first_step: int):
         if self._events is None:

@@ -26,6 +26,8 @@ from fastvae.train.runner import Runner
 from fastvae.train.stopping import StopSignal
 
 _PICTURED = 32
+# Of training, before a speed is told: the first steps are slower than those that follow.
+_MEASURED_S = 30.0
 _logger = logging.getLogger("fastvae")
 
 
@@ -46,6 +48,7 @@ class Trainer:
     Attributes:
         done: steps done.
         total: steps of the complete run.
+        picture: the newest picture of this run, reconstructions where the system makes them; None if there is none yet.
 
     Raises:
         FastvaeError: the data, the loss network's weights or the checkpoint cannot be loaded, the checkpoint was made
@@ -88,6 +91,7 @@ class Trainer:
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
+        self.picture: Path | None = None
         if resume:
             self._restore(named, allow_other_data)
         else:
@@ -100,6 +104,7 @@ class Trainer:
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
         self._saved = self.done if self.done else None
+        self._speed_said = self.train.minutes is None
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 
@@ -276,7 +281,15 @@ class Trainer:
         )
         left = (self.total - self.done) * self.train.batch_size / images_per_s
         if self.train.minutes is not None:
-            left = min(left, max(0.0, 60 * self.train.minutes - self.seconds))
+            left_in_time = max(0.0, 60 * self.train.minutes - self.seconds)
+            if not self._speed_said and self.seconds >= _MEASURED_S and left_in_time < left:
+                steps = self.done + int(left_in_time * images_per_s / self.train.batch_size)
+                self.progress.note(
+                    f"at {images_per_s:.1f} images/s about {steps} of {self.total} steps fit into the "
+                    f"{self.train.minutes:g} minutes of this run"
+                )
+                self._speed_said = True
+            left = min(left, left_in_time)
         self.progress.show(self.done, images_per_s, reading.means | (extra or {}), left)
 
     def _diverged(self, what: str) -> Diverged:
@@ -331,7 +344,9 @@ class Trainer:
                 fakes = system.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
             system.train(True)
             ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
-            pictures.save_png(pictures.grid(pictures.to_pixels(samples), 8), self.run.pictures / f"samples-{ending}")
+            self.picture = self.run.pictures / f"samples-{ending}"
+            pictures.save_picture(pictures.grid(pictures.to_pixels(samples), 8), self.picture)
             if fakes is not None:
                 sheet = pictures.beside(originals, pictures.to_pixels(fakes))
-                pictures.save_png(sheet, self.run.pictures / f"reconstructions-{ending}")
+                self.picture = self.run.pictures / f"reconstructions-{ending}"
+                pictures.save_picture(sheet, self.picture)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench.inference import accelerate_contenders, bench_accelerate
-from bench.inference.bench_accelerate import Row, main, verdicts
+from bench.inference.bench_accelerate import main, verdicts
 from bench.inference.engine_layers import LayerRow
 from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
+from bench.measuring.row import Row
 from fastvae.machine import host_compiler
 
 needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
@@ -69,9 +70,9 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
     monkeypatch.setattr(bench_accelerate, "Contender", Fragile)
     rows, notes = [], []
     bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, notes.append, rows, tiny=True)
-    assert [(row.contender, len(row.samples_ms)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
+    assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
     assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
-    assert rows[0].p99_ms is None and "4 calls" in bench_accelerate.table(rows)
+    assert rows[0].details["p99_ms"] is None and "4 calls" in bench_accelerate.table(rows)
 
 
 def test_peers_are_no_engine_of_fastvae():
@@ -80,14 +81,14 @@ def test_peers_are_no_engine_of_fastvae():
 
 
 def row(name: str, median: float, batch: int = 1) -> Row:
-    return Row(name, batch, 0.0, 0.0, median, (0.9 * median, 1.1 * median), None, 1.0, [])
+    return Row(name, "ms", [share * median for share in (0.8, 0.9, 1.0, 1.1, 1.2)], {"batch": batch})
 
 
 def test_verdicts_are_held_against_the_best_peer():
     rows = [row("plain eager", 9), row("plain onnxruntime", 5), row("fastvae accelerate", 2.2), row("folded eager", 1)]
     first, second = verdicts([*rows, row("fastvae accelerate", 0.1, batch=64)])
     assert not first.passes and first.value == 2.2
-    assert second.passes and second.value == pytest.approx(5 / 2.2) and "plain onnxruntime" in second.claim
+    assert second.passes and second.value == pytest.approx(5 / 2.2) and "plain onnxruntime" in second.name
     assert verdicts([row("plain eager", 9)]) == []
 
 

@@ -1,13 +1,11 @@
 """What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,31 +15,42 @@ from bench import __main__
 from bench.measuring import replay
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, latencies
-from bench.reporting import record
+from bench.measuring.row import Row
+from bench.measuring.verdicts import Verdict
+from bench.reporting import record, suite
+from bench.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    quartiles_ms: tuple[float, float]
-    samples_ms: list[float]
+COMMANDS = [*SUITES, "all"]
 
 
 def test_a_record_has_a_line_for_each_list_of_samples(tmp_path):
     path = tmp_path / "new" / "record.json"
-    rows = [Row("a", (1.0, 2.0), [1.0, 1.5, 2.0])]
+    rows = [{"name": "a", "quartiles_ms": (1.0, 2.0), "samples_ms": [1.0, 1.5, 2.0]}]
     record.write(path, what="a trial", rows=rows, notes=["none"], extra={"verdicts": [1, 2]})
     text = path.read_text()
     assert '"quartiles_ms": [1.0, 2.0],\n' in text and '"samples_ms": [1.0, 1.5, 2.0]\n' in text
-    found = json.loads(text)
-    assert found["rows"] == [{"name": "a", "quartiles_ms": [1.0, 2.0], "samples_ms": [1.0, 1.5, 2.0]}]
-    assert (found["ceilings"], found["verdicts"], found["notes"]) == (None, [1, 2], ["none"])
-    assert found["machine"]["torch"] == torch.__version__
+    read = json.loads(text)
+    assert read["rows"] == [{"name": "a", "quartiles_ms": [1.0, 2.0], "samples_ms": [1.0, 1.5, 2.0]}]
+    assert (read["ceilings"], read["verdicts"], read["notes"]) == (None, [1, 2], ["none"])
+    assert read["machine"]["torch"] == torch.__version__
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
     record.write(path, what="with ceilings", rows=[], notes=[], ceilings=Ceilings(10.0, {"float32": 0.1}))
     assert json.loads(path.read_text())["ceilings"]["copy_gb_per_s"] == 10.0
+
+
+def test_a_row_is_recorded_flat_and_in_its_unit():
+    timed = Row.from_seconds("fastvae eager", [0.001, 0.002, 0.003], "ms", job={"batch": 8}, details={"error": 0.5})
+    assert timed.is_ours and timed.median == 2.0 and timed.quartiles == (1.5, 2.5)
+    assert timed.seconds == pytest.approx([0.001, 0.002, 0.003])
+    samples = {"median_ms": 2.0, "quartiles_ms": [1.5, 2.5], "samples_ms": [1.0, 2.0, 3.0]}
+    assert timed.as_json() == {"contender": "fastvae eager", "batch": 8, "error": 0.5, **samples}
+    rate = Row("torch", "images_per_s", [10.04])
+    assert not rate.is_ours
+    assert rate.as_json() == {
+        "contender": "torch", "images_per_s": 10.0, "quartiles_images_per_s": [10.0, 10.0],
+        "samples_images_per_s": [10.0],
+    }  # fmt: skip
 
 
 def test_records_are_named_by_date_machine_and_suite(monkeypatch):
@@ -120,11 +129,12 @@ def test_samples_are_replayed_exactly():
     assert benchmark.durations == [0.1, 1e-6, 3.3]
 
 
-@pytest.mark.parametrize("suite", __main__.SUITES)
-def test_a_place_that_cannot_be_written_is_said_before_the_work(suite, tmp_path, capsys):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(name, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["bench", name, "--tiny", "--out", str(tmp_path / "file" / "x.json")])
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(__main__.SUITES[suite]).main(["--tiny", "--out", str(tmp_path / "file" / "x.json")])
+        __main__.main()
     assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
 
 
@@ -150,13 +160,54 @@ def test_pytest_benchmark_reports_the_samples_taken_in_turns(tmp_path):
     assert all(len(b["stats"]["data"]) == 2 and b["stats"]["min"] > 0 for b in benchmarks)
 
 
+def measured(tmp_path: Path, error: BaseException | None) -> int:
+    """The exit status of a suite that measures one row and then ends so."""
+    report = suite.Report("a trial", notes=["one thing was left out"])
+
+    def measure():
+        report.rows.append(Row("fastvae", "s", [1.0]))
+        report.verdicts.append(Verdict("train", "<=", 2.0, 1.0, (1.0, 1.0), "h"))
+        if error:
+            raise error
+
+    return suite.run(report, tmp_path / "trial.json", measure, lambda path: path.write_bytes(b"picture"))
+
+
+def test_a_suite_prints_what_it_measured(tmp_path, capsys):
+    assert measured(tmp_path, None) == 0
+    printed = capsys.readouterr().out
+    assert "train <= 2 h: PASS, 1 h, margin 2 x\n" in printed and "note: one thing was left out\n" in printed
+    assert f"{tmp_path / 'trial.json'} and its picture written" in printed
+
+
+@pytest.mark.parametrize("error", [AssertionError("another function"), SystemExit(143), RuntimeError("it died")])
+def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
+    if isinstance(error, AssertionError):
+        assert measured(tmp_path, error) == 1
+    else:
+        with pytest.raises(type(error)):
+            measured(tmp_path, error)
+    read = json.loads((tmp_path / "trial.json").read_text())
+    assert [row["contender"] for row in read["rows"]] == ["fastvae"] and read["verdicts"][0]["passes"]
+    wrong = ["WRONG, not timed: another function"] if isinstance(error, AssertionError) else []
+    assert read["notes"] == ["one thing was left out", *wrong] and (tmp_path / "trial.png").exists()
+
+
+def test_no_suite_needs_tyro():
+    """Only fastvae's command line does."""
+    modules = [suite.module for suite in SUITES.values()] + ["bench.everything", "bench.speed_table"]
+    code = f"import importlib, sys; sys.modules['tyro'] = None\nfor name in {modules}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_unknown_suite_gets_a_hint(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "infrence"])
     assert __main__.main() == 2
     assert "no suite 'infrence'; did you mean 'inference'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", __main__.SUITES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_suite_has_a_command(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", name, "--help"])
     with pytest.raises(SystemExit, match="0"):

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from bench import everything
+from bench.kernels import bench_kernels
+from bench.suites import SUITES, Suite
 from fastvae.errors import FastvaeError
 
 OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu")
@@ -32,10 +34,10 @@ class World:
 
     def start(self, command: list[str]):
         self.commands.append(command)
-        return Suite(self, Path(command[-1]), *self.suites[command[0]])
+        return Process(self, Path(command[-1]), *self.suites[command[0]])
 
 
-class Suite:
+class Process:
     """The process of a suite, as far as `run_for` knows it."""
 
     def __init__(self, world: World, path: Path, seconds: float, deaf: bool, rows: int, status: int):
@@ -50,7 +52,7 @@ class Suite:
 
     def poll(self) -> int | None:
         if self.returncode is None and self.world.now >= self.ends:
-            self._write(["whole"] * self.rows)
+            self._write(["complete"] * self.rows)
             self.returncode = self.status
         return self.returncode
 
@@ -71,15 +73,18 @@ class Suite:
         self.killed = True
 
 
+def made_up_suite(name: str, needs: tuple[str, ...]) -> Suite:
+    return Suite("nowhere", str, share=1, needs=needs, own_ops=SUITES["kernels"].own_ops if name == "kernels" else {})
+
+
 @pytest.fixture
 def all_of(monkeypatch, tmp_path):
     """Runs made-up suites in a made-up world, after a gate of real processes; returns status and record."""
 
     def run(suites: dict[str, tuple], *flags: str, gate: dict[str, str] | None = None, needs: dict | None = None):
         world = run.world = World(suites)
-        monkeypatch.setattr(everything, "SHARES", dict.fromkeys(suites, 1))
-        monkeypatch.setattr(everything, "NEEDS", dict.fromkeys(suites, ()) | (needs or {}))
-        monkeypatch.setattr(everything, "FLAGS", {})
+        made_up = {name: made_up_suite(name, (needs or {}).get(name, ())) for name in suites}
+        monkeypatch.setattr(everything, "SUITES", made_up)
         monkeypatch.setattr(
             everything, "gate_command", lambda op, **_: [sys.executable, "-c", (gate or {}).get(op, "")]
         )
@@ -97,8 +102,8 @@ def test_records_and_pictures_are_merged(all_of, tmp_path):
     status, record = all_of({"a": (1, False, 1, 0), "b": (1, False, 2, 0)})
     assert status == 0 and record["gate"] == {"passed": True, "seconds": 0.0, "ops": {}} and record["machine"]["torch"]
     assert record["suites"] == {
-        "a": {"rows": ["whole"], "command": "python -m bench a"},
-        "b": {"rows": ["whole", "whole"], "command": "python -m bench b"},
+        "a": {"rows": ["complete"], "command": "python -m bench a"},
+        "b": {"rows": ["complete", "complete"], "command": "python -m bench b"},
     }
     assert [run["exit_status"] for run in record["runs"].values()] == [0, 0]
     assert sorted(p.name for p in tmp_path.glob("*.png")) == [f"2026-01-01-cpu-all-{name}.png" for name in "ab"]
@@ -109,15 +114,15 @@ FAILS = (
 )
 
 
-def test_a_wrong_op_costs_those_that_need_it_their_numbers_and_no_others(all_of, capsys):
+def test_a_wrong_op_keeps_only_those_that_need_it_from_being_timed(all_of, capsys):
     needs = {"both": ("replicate_conv", "feature_loss"), "other": ("replicate_conv",), "kernels": OPS[:3]}
     suites = dict.fromkeys([*needs, "none"], (1, False, 1, 0))
     status, record = all_of(suites, gate={"feature_loss": FAILS}, needs=needs)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert status == 1 and set(record["suites"]) == {"other", "kernels", "none"}
-    assert "FAILED: the gate: feature_loss: test_odd_shapes\n" in said
-    assert "FAILED: both was not timed, since it needs feature_loss\n" in said
-    passed = {op: found["passed"] for op, found in record["gate"]["ops"].items()}
+    assert "FAILED: the gate: feature_loss: test_odd_shapes\n" in printed
+    assert "FAILED: both was not timed, since it needs feature_loss\n" in printed
+    passed = {op: result["passed"] for op, result in record["gate"]["ops"].items()}
     assert passed == {"replicate_conv": True, "feature_loss": False, "critic_update": True}
     kernels = next(command for command in all_of.world.commands if command[0] == "kernels")
     assert kernels[1:-1] == ["--op", "replicate_conv2d", "critic_update"]
@@ -129,7 +134,7 @@ def test_when_every_op_is_wrong_their_suite_is_not_timed(all_of):
     assert status == 1 and set(record["suites"]) == {"none"}
 
 
-def test_only_ops_that_somebody_needs_are_tested(all_of):
+def test_only_ops_that_are_needed_are_tested(all_of):
     needs = {"a": ("replicate_conv",), "b": ("conv_relu",)}
     status, record = all_of(
         dict.fromkeys("ab", (1, False, 1, 0)), "--only", "b", gate={"replicate_conv": FAILS}, needs=needs
@@ -149,14 +154,14 @@ def test_only_ops_that_somebody_needs_are_tested(all_of):
     ],
 )
 def test_an_op_whose_tests_did_not_pass_is_wrong(gate, failed):
-    found = everything.check({"conv_relu": [sys.executable, "-c", gate], "other": [sys.executable, "-c", ""]}, 1e6)
-    assert not found["passed"] and found["ops"]["conv_relu"]["failed"] == failed
-    assert found["ops"]["other"]["passed"] and found["ops"]["other"]["failed"] is None
+    result = everything.check({"conv_relu": [sys.executable, "-c", gate], "other": [sys.executable, "-c", ""]}, 1e6)
+    assert not result["passed"] and result["ops"]["conv_relu"]["failed"] == failed
+    assert result["ops"]["other"]["passed"] and result["ops"]["other"]["failed"] is None
 
 
 def test_tests_that_are_not_done_in_time_have_not_passed():
-    found = everything.check({"conv_relu": [sys.executable, "-c", "import time; time.sleep(3600)"]}, 0.0)
-    assert found["ops"]["conv_relu"]["failed"] == "it was not done when its time was over"
+    result = everything.check({"conv_relu": [sys.executable, "-c", "import time; time.sleep(3600)"]}, 0.0)
+    assert result["ops"]["conv_relu"]["failed"] == "not done when its time was over"
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -175,9 +180,10 @@ def test_the_gate_is_real():
 
 
 def test_needs_name_ops_that_there_are():
-    assert set(everything.NEEDS) == set(everything.SHARES)
-    assert {op for ops in everything.NEEDS.values() for op in ops} == set(OPS)
-    assert set(everything.KERNELS) == set(everything.NEEDS["kernels"])
+    assert {op for suite in SUITES.values() for op in suite.needs} == set(OPS)
+    for suite in SUITES.values():
+        assert not suite.own_ops or set(suite.own_ops) == set(suite.needs)
+    assert set(SUITES["kernels"].own_ops.values()) == set(bench_kernels.OPS)
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["asked_to_end", "killed"])
@@ -205,7 +211,7 @@ def test_the_faces_are_drawn_before_the_suites_get_their_shares(all_of, monkeypa
     assert len(asked) == 1
 
 
-def test_faces_that_cannot_be_drawn_cost_the_others_nothing(all_of, monkeypatch, capsys):
+def test_faces_that_cannot_be_drawn_do_not_stop_the_others(all_of, monkeypatch, capsys):
     def fails(data, size):
         raise FastvaeError("no room left")
 
@@ -221,17 +227,17 @@ def test_time_that_is_left_over_goes_to_the_next(all_of):
 
 
 @pytest.mark.parametrize(
-    ("suite", "words"),
+    ("suite", "message"),
     [
         ((1, False, 1, 3), "bad ended with exit status 3"),
         ((1, False, 0, 0), "bad measured nothing"),
         ((600, False, 0, 0), "bad measured nothing, stopped when its time was over"),
     ],
 )
-def test_a_suite_that_fails_costs_the_others_nothing(all_of, suite, words, capsys):
+def test_a_suite_that_fails_does_not_stop_the_others(all_of, suite, message, capsys):
     status, record = all_of({"bad": suite, "good": (1, False, 1, 0)}, "--minutes", "2")
-    assert status == 1 and record["suites"]["good"]["rows"] == ["whole"]
-    assert f"FAILED: {words}" in capsys.readouterr().out
+    assert status == 1 and record["suites"]["good"]["rows"] == ["complete"]
+    assert f"FAILED: {message}" in capsys.readouterr().out
 
 
 def test_only_what_is_asked_for(all_of):
@@ -251,7 +257,7 @@ def test_no_limit_is_overrun(monkeypatch, tmp_path, limit_s, deaf):
     assert run == everything.Run(limit_s if deaf else limit_s - grace_s, limit_s, None)
 
 
-def test_a_process_that_hears_nothing_is_killed_with_those_that_it_started(tmp_path):
+def test_a_process_that_ignores_the_request_is_killed_with_those_that_it_started(tmp_path):
     child = "import sys, time; print(1, flush=True); time.sleep(3600)"
     deaf = f"""
 import signal, subprocess, sys, time

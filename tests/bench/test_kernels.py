@@ -6,23 +6,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.kernels import bench_kernels as kernels
-from bench.kernels import feature_loss as bench_feature_loss
+from bench.kernels import bench_kernels, feature_loss
 from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_cases
-from bench.kernels.comparison import OURS, rows
+from bench.kernels.comparison import OURS_COMPILED, OURS_IN_ATEN, fastest_of_ours, fastest_peer, rows
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, quartiles
+from bench.measuring.ours import OURS
+from bench.measuring.row import Row
 
 CEILINGS = Ceilings(copy_gb_per_s=10.0, product_tflop_per_s={"float32": 0.1})
 
 
 def test_a_run_leaves_a_record_and_a_picture(tmp_path, monkeypatch, capsys):
     small = FeatureCase(2, ((3, 4, 4), (5, 2, 2)))
-    monkeypatch.setattr(kernels.kernel_cases, "feature_cases", lambda recipes: (small,))
-    monkeypatch.setattr(kernels.ceilings, "measure", lambda *_: CEILINGS)
+    monkeypatch.setattr(bench_kernels, "feature_cases", lambda recipes: (small,))
+    monkeypatch.setattr(bench_kernels.ceilings, "measure", lambda *_: CEILINGS)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
     out = tmp_path / "record.json"
-    assert kernels.main(["--op", "feature_loss", "--rounds", "2", "--out", str(out)]) == 0
+    assert bench_kernels.main(["--op", "feature_loss", "--rounds", "2", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert {row["contender"] for row in record["rows"]} == {"loop", "loop, compiled", OURS, "fastvae, compiled"}
     assert all(len(row["samples_us"]) == 2 and row["median_us"] > 0 for row in record["rows"])
@@ -33,8 +34,8 @@ def test_a_run_leaves_a_record_and_a_picture(tmp_path, monkeypatch, capsys):
 
 def measurement(monkeypatch, **changed):
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
-    (found, _) = bench_feature_loss.measurements((FeatureCase(2, ((3, 4, 4),)),), torch.float32, "cpu")
-    return replace(found, contenders={"loop": found.contenders["loop"], OURS: found.contenders[OURS], **changed})
+    (forward, _) = feature_loss.measurements((FeatureCase(2, ((3, 4, 4),)),), torch.float32, "cpu")
+    return replace(forward, contenders={"loop": forward.contenders["loop"], OURS: forward.contenders[OURS], **changed})
 
 
 def test_ours_is_not_timed_when_wrong(monkeypatch):
@@ -49,9 +50,16 @@ def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(monkeypatch):
 
     notes = []
     mixed = measurement(monkeypatch, broken=fails, wrong=lambda: torch.tensor(1.0))
-    found = rows(mixed, CEILINGS, rounds=1, device="cpu", note=notes.append)
-    assert [row.contender for row in found] == ["loop", OURS]
+    results = rows(mixed, CEILINGS, rounds=1, device="cpu", note=notes.append)
+    assert [row.contender for row in results] == ["loop", OURS]
     assert "left out: broken: RuntimeError" in notes[0] and "left out: wrong is wrong" in notes[1]
+
+
+def test_the_form_in_aten_is_neither_ours_nor_a_peer():
+    names = {OURS: 5.0, OURS_COMPILED: 4.0, OURS_IN_ATEN: 1.0, "loop": 6.0}
+    results = [Row(name, "us", [us]) for name, us in names.items()]
+    assert fastest_of_ours(results).contender == OURS_COMPILED and fastest_peer(results).contender == "loop"
+    assert fastest_of_ours(results[-1:]) is None and fastest_peer(results[:3]) is None
 
 
 def test_takes_turns():

@@ -7,21 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from bench.loader import bench_loader
-from bench.loader import contenders as loader_contenders
-from bench.loader.contenders import OURS, PEER, Contender
+from bench.loader import bench_loader, contenders
+from bench.loader.contenders import PEER, PREFIX, Contender
 from bench.loader.jpegs import write_jpegs
 from bench.loader.peer import Endless
-from fastvae.data.decoders import dali as decode_dali
+from fastvae.data.decoders import dali
 
 
 def test_it_runs_and_leaves_a_record_and_a_picture(tmp_path, capsys):
     out = tmp_path / "loader.json"
     assert bench_loader.main(["--tiny", "--workers", "1", "--out", str(out)]) == 0
     rows = {row["contender"]: row for row in json.loads(out.read_text())["rows"]}
-    expected = {PEER, *(f"{OURS}{name}" for name in ("Pillow", "packed", "resident"))}
-    if decode_dali.is_available():
-        expected |= {f"{OURS}DALI on the CPU"}
+    expected = {PEER, *(f"{PREFIX}{name}" for name in ("Pillow", "packed", "resident"))}
+    if dali.is_available():
+        expected |= {f"{PREFIX}DALI on the CPU"}
     assert expected <= rows.keys()
     assert all(len(row["samples_images_per_s"]) == 2 and row["images_per_s"] > 0 for row in rows.values())
     assert out.with_suffix(".png").stat().st_size > 10_000
@@ -39,10 +38,12 @@ def contender(images, log=None, ahead=0):
 def test_wrong_pixels_are_not_timed():
     right, wrong = np.zeros((2, 4, 4, 3), np.uint8), np.ones((2, 4, 4, 3), np.uint8)
     said = []
-    found = bench_loader._right_ones({PEER: contender(wrong), f"{OURS}packed": contender(right)}, right, said.append)
-    assert list(found) == [f"{OURS}packed"] and said == [f"left out: {PEER} brings other pixels than Pillow"]
-    with pytest.raises(AssertionError, match=f"{OURS}packed brings other pixels"):
-        bench_loader._right_ones({f"{OURS}packed": contender(wrong)}, right, said.append)
+    validated = bench_loader._validated(
+        {PEER: contender(wrong), f"{PREFIX}packed": contender(right)}, right, said.append
+    )
+    assert list(validated) == [f"{PREFIX}packed"] and said == [f"left out: {PEER} returns other pixels than Pillow"]
+    with pytest.raises(AssertionError, match=f"{PREFIX}packed returns other pixels"):
+        bench_loader._validated({f"{PREFIX}packed": contender(wrong)}, right, said.append)
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), RuntimeError("a worker died")])
@@ -58,7 +59,7 @@ def test_what_was_timed_before_the_end_stays(error, tmp_path, monkeypatch):
         endless, ending = contender(pixels), until(1 + chosen.batches)  # the checked one and those of a sample
         return {
             name: Contender("", batches, 0, np.array_equal, close=lambda name=name: closed.append(name))
-            for name, batches in ((PEER, endless.batches), (f"{OURS}packed", ending))
+            for name, batches in ((PEER, endless.batches), (f"{PREFIX}packed", ending))
         }
 
     monkeypatch.setattr(bench_loader, "contenders", some)
@@ -67,8 +68,8 @@ def test_what_was_timed_before_the_end_stays(error, tmp_path, monkeypatch):
     with pytest.raises(type(error)):
         bench_loader.main(["--tiny", "--rounds", "5", "--out", str(out)])
     rows = {row["contender"]: row for row in json.loads(out.read_text())["rows"]}
-    assert len(rows[PEER]["samples_images_per_s"]) == 2 and len(rows[f"{OURS}packed"]["samples_images_per_s"]) == 1
-    assert closed == [PEER, f"{OURS}packed"]
+    assert len(rows[PEER]["samples_images_per_s"]) == 2 and len(rows[f"{PREFIX}packed"]["samples_images_per_s"]) == 1
+    assert closed == [PEER, f"{PREFIX}packed"]
 
 
 def test_the_gates_tell_wrong_pixels_from_rounding():
@@ -76,10 +77,10 @@ def test_the_gates_tell_wrong_pixels_from_rounding():
     ring, inside, dull = pillow.copy(), pillow.copy(), pillow + 3
     ring[:, 0] += 19
     inside[0, 4, 4] += 2
-    assert loader_contenders._within_dali_s_bounds(ring, pillow)
-    assert not loader_contenders._within_dali_s_bounds(inside, pillow)
-    assert loader_contenders._like_nvjpeg_s(inside, pillow)
-    assert not loader_contenders._like_nvjpeg_s(dull, pillow)
+    assert contenders._within_dalis_bounds(ring, pillow)
+    assert not contenders._within_dalis_bounds(inside, pillow)
+    assert contenders._like_nvjpegs(inside, pillow)
+    assert not contenders._like_nvjpegs(dull, pillow)
 
 
 def test_a_sample_throws_away_what_was_ready(monkeypatch):

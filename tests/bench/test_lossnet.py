@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from bench.anatomy import flops
-from bench.kernels import bench_lossnet as bench_loss_network
-from bench.kernels import fp8
+from bench.kernels import bench_lossnet, fp8
 from bench.kernels.bench_lossnet import WORK, least, main, measurements
 from fastvae.lossnet import LossNetwork
 
@@ -68,5 +67,5 @@ def test_products_are_the_convolutions():
 @pytest.mark.parametrize("flag", ["--batch", "--rounds"])
 def test_bad_numbers_are_refused(flag, capsys):
     with pytest.raises(SystemExit):
-        bench_loss_network.main([flag, "0"])
+        bench_lossnet.main([flag, "0"])
     assert "must be 1 or more; got 0" in capsys.readouterr().err

@@ -15,14 +15,13 @@ from fastvae.kernels import replicate_conv2d
 pytest.importorskip("matplotlib")
 
 from bench.anatomy import flops
-from bench.anatomy import parts as step_parts
-from bench.anatomy import table as step_table
+from bench.anatomy.parts import apart, passes
 from bench.anatomy.real_steps import RealSteps
+from bench.anatomy.table import costs
 from bench.measuring import ceilings
 from bench.measuring.ceilings import Ceilings
-from bench.paper import bench_paper, projection
-from bench.paper import measure as paper_measure
-from bench.paper.findings import Findings
+from bench.paper import bench_paper, measure, projection
+from bench.reporting.suite import Report
 from bench.step.plain_step import with_stock_modules
 from fastvae.recipes import RECIPES
 from fastvae.train.build import build
@@ -64,8 +63,8 @@ def test_our_convolution_is_counted_by_its_identity(upsample, taps):
 def test_the_paper_size_step():
     """Counts of the celeba64 step, in GFLOP an image; by hand from the layers' shapes, section by section."""
     config = RECIPES["celeba64"]()
-    costs = step_table.costs(config, torch.bfloat16)
-    found = {part: cost.flops / BATCH / 1e9 for part, cost in costs.items()}
+    least = costs(config, torch.bfloat16)
+    gflop = {part: cost.flops / BATCH / 1e9 for part, cost in least.items()}
     vgg = 0
     side, inputs = 64, 3
     for widths in ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,)):
@@ -74,15 +73,15 @@ def test_the_paper_size_step():
             inputs = outputs
         side //= 2
     for part in ("loss network, real", "loss network, generated", "loss network, backward"):
-        assert found[part] == pytest.approx(vgg)
+        assert gflop[part] == pytest.approx(vgg)
     assert vgg == pytest.approx(2.96, abs=0.01)
     # A step computes nothing beside its parts.
     with FakeTensorMode():
         objective = flops.shapes_of(config)
         images, noise = torch.empty(BATCH, 3, 64, 64), torch.empty(BATCH, 100)
-        whole = flops.count(lambda: objective.loss(images, noise)[0].backward(), torch.bfloat16)
-    parts = sum(cost.flops for part, cost in costs.items() if part != "input" and not part.startswith("optimiser"))
-    assert whole.flops == parts
+        step = flops.count(lambda: objective.loss(images, noise)[0].backward(), torch.bfloat16)
+    parts = sum(cost.flops for part, cost in least.items() if part != "input" and not part.startswith("optimiser"))
+    assert step.flops == parts
 
 
 def test_the_identity_spares_a_sixth_of_a_reconstruction():
@@ -103,16 +102,16 @@ def test_a_bf16_part_has_the_steps_gradients(tmp_path):
     config = bench_paper.config_of(None, tmp_path, tiny=True)
     step = build(replace(config, train=replace(config.train, precision="bf16"))).step
     torch.manual_seed(1)
-    plain = step_parts.passes(step.objective, config, precision=step.precision)["decoder"]
+    plain = passes(step.objective, config, precision=step.precision)["decoder"]
     torch.manual_seed(1)
-    rounded = step_parts.passes(step.objective, config, precision=step.precision, rounded=True)["decoder"]
-    for expected, found in zip(plain(), rounded(), strict=True):
-        assert found.dtype == torch.float32 and torch.equal(expected, found)
+    rounded = passes(step.objective, config, precision=step.precision, rounded=True)["decoder"]
+    for expected, gradient in zip(plain(), rounded(), strict=True):
+        assert gradient.dtype == torch.float32 and torch.equal(expected, gradient)
 
 
 def test_parts_that_are_differences():
     amounts = {"encoder": 1, "loss network, real": 2, "real and generated": 5, "forward and backward": 9, "critic": 3}
-    found = step_parts.apart(amounts, lambda more, less: more - less)
+    found = apart(amounts, lambda more, less: more - less)
     expected = {
         "encoder": 1, "loss network, real": 2, "loss network, generated": 3, "loss network, backward": 4, "critic": 3
     }  # fmt: skip
@@ -126,11 +125,11 @@ def test_extrapolation():
 
 
 def test_projection_takes_the_worse_ratio():
-    factor, words = projection.slowdown(CEILINGS)
-    assert factor == pytest.approx(2.0) and "products" in words
+    factor, worse = projection.slowdown(CEILINGS)
+    assert factor == pytest.approx(2.0) and "products" in worse
     slower_products = Ceilings(copy_gb_per_s=4840.0, product_tflop_per_s={"float32": 1.134})
-    factor, words = projection.slowdown(slower_products)
-    assert factor == pytest.approx(10.0) and "copies" in words
+    factor, worse = projection.slowdown(slower_products)
+    assert factor == pytest.approx(10.0) and "copies" in worse
 
 
 def test_launches_do_not_grow():
@@ -151,7 +150,7 @@ def test_verdicts():
 @pytest.fixture
 def quick(monkeypatch):
     """Without the seconds that ceilings take."""
-    monkeypatch.setattr(paper_measure.ceilings, "measure", lambda device, dtypes: CEILINGS)
+    monkeypatch.setattr(measure.ceilings, "measure", lambda device, dtypes: CEILINGS)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -168,7 +167,7 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
     assert [v["claim"] for v in record["verdicts"]] == ["train <= 10 h", "inference <= 0.012 s"] * 2
     assert all(v["line"] in printed and v["passes"] == (v["margin"] >= 1) for v in record["verdicts"])
     here, aten = (r for r in record["rows"] if r["work"] == "training")
-    assert here["how"] == "fp32" and aten["how"] == "fp32 on ATen" and len(here["samples_us"]) == 2
+    assert here["contender"] == "fp32" and aten["contender"] == "fp32 on ATen" and len(here["samples_us"]) == 2
     # The projection is the measured time, times the worse ratio.
     train = record["verdicts"][2]
     assert train["value"] == pytest.approx(projection.run_hours(aten["median_us"] / 1e6) * 2.0)
@@ -180,8 +179,8 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
 
 
 def test_it_says_that_no_jpeg_is_decoded():
-    assert "no JPEG is decoded" in paper_measure.what_loading_is("faces")
-    assert "no JPEG" not in paper_measure.what_loading_is("photos")
+    assert "no JPEG is decoded" in measure.what_loading_is("faces")
+    assert "no JPEG" not in measure.what_loading_is("photos")
 
 
 def test_tf32_is_called_by_its_name():
@@ -193,7 +192,7 @@ def test_tf32_is_called_by_its_name():
 
 
 def test_a_signal_leaves_what_was_measured(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(paper_measure, "latencies", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(measure, "latencies", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
         bench_paper.main(["--tiny", "--out", str(tmp_path / "paper.json")])
     assert stopped.value.code == 143
@@ -205,7 +204,7 @@ def test_a_stage_that_fails_costs_the_others_nothing(quick, tmp_path, monkeypatc
     def fails(*_, **__):
         raise RuntimeError("no such thing here")
 
-    monkeypatch.setattr(paper_measure, "RealSteps", fails)
+    monkeypatch.setattr(measure, "RealSteps", fails)
     out = tmp_path / "paper.json"
     assert bench_paper.main(["--tiny", "--out", str(out)]) == 1
     assert "FAILED, not measured: training as it runs here: RuntimeError: no such thing" in capsys.readouterr().out
@@ -214,24 +213,24 @@ def test_a_stage_that_fails_costs_the_others_nothing(quick, tmp_path, monkeypatc
 
 def test_a_first_epoch_that_fills_the_device_counts_once(tmp_path):
     config = bench_paper.config_of(None, tmp_path, tiny=True)
-    found = Findings()
+    report = Report("a trial")
     with RealSteps(replace(config, train=replace(config.train, resident="on"))) as real:
         assert real.fills_in_first_epoch and real.resident == 24 * 32 * 32 * 3
-        windows = paper_measure._train(real, paper_measure.Size(2, 4, 1, 1), "here", found)
+        windows = measure._train(real, measure.Size(2, 4, 1, 1), "here", report)
         assert real.epoch == 2 and (real.memory is None) != torch.cuda.is_available()
-    usual, first = found.rows
+    usual, first = report.rows
     # Six steps an epoch: the windows of two that its end cut short do not count.
-    assert [w.steps for w in windows] == [4] and len(usual.samples_us) == len(first.samples_us) == 1
-    assert first.work == "training, first epoch"
-    slower = max(usual.median_us, first.median_us) / 1e6
-    assert found.verdicts[0].value == pytest.approx(projection.run_hours(usual.median_us / 1e6, slower))
+    assert [w.steps for w in windows] == [4] and len(usual.samples) == len(first.samples) == 1
+    assert first.job["work"] == "training, first epoch"
+    slower = max(usual.median, first.median) / 1e6
+    assert report.verdicts[0].value == pytest.approx(projection.run_hours(usual.median / 1e6, slower))
 
 
 def test_the_papers_gpu_has_no_tensor_cores():
     from fastvae.kernels import provider
 
     before = torch.backends.cudnn.conv.fp32_precision
-    with paper_measure.as_the_papers_gpu():
+    with measure.as_the_papers_gpu():
         assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert provider("replicate_conv2d", torch.empty(0)) == "aten"
     assert torch.backends.cudnn.conv.fp32_precision == before

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.anatomy import parts as step_parts
+from bench.anatomy.parts import own_copy, passes
 from bench.measuring.tiny import tiny_run
 from fastvae.recipes import RECIPES
 from fastvae.train.build import build, resolve
@@ -16,16 +16,18 @@ def test_compiled_parts_have_the_gradients_of_eager_ones(tmp_path, monkeypatch):
     config = resolve(tiny_run(RECIPES["celeba64"](), tmp_path))[0]
     objective = build(config).objective
 
-    def results(compiled: bool) -> dict[str, list[torch.Tensor]]:
+    def gradients(compiled: bool) -> dict[str, list[torch.Tensor]]:
         torch.manual_seed(0)  # of the inputs and of what the backward passes start from
-        calls = step_parts.passes(step_parts.own_copy(objective), config, compiled=compiled)
-        found = {name: call() for name, call in calls.items()}
-        return {name: [r] if isinstance(r, torch.Tensor) else list(r) for name, r in found.items()}
+        calls = passes(own_copy(objective), config, compiled=compiled)
+        results = {name: call() for name, call in calls.items()}
+        return {name: [r] if isinstance(r, torch.Tensor) else list(r) for name, r in results.items()}
 
-    eager, compiled = results(False), results(True)
+    eager, compiled = gradients(False), gradients(True)
     assert list(compiled) == list(eager) and "forward and backward" in eager
     for name, expected in eager.items():
         for result, right in zip(compiled[name], expected, strict=True):
             largest = right.abs().max().item()
             assert largest > 0, name
-            torch.testing.assert_close(result, right, rtol=1e-3, atol=1e-3 * largest, msg=lambda w, n=name: f"{n}: {w}")
+            torch.testing.assert_close(
+                result, right, rtol=1e-3, atol=1e-3 * largest, msg=lambda message, n=name: f"{n}: {message}"
+            )

@@ -10,9 +10,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from bench.anatomy import table as step_table
 from bench.anatomy.device_trace import idle_share
-from bench.anatomy.table import PartRow, largest_gaps
+from bench.anatomy.table import STEP, PartRow, largest_gaps
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
@@ -29,18 +28,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_it_leaves_a_trace_and_a_table(tmp_path):
-    found = tmp_path / "found"
-    done = run("-m", "bench.anatomy.profile_step", "--tiny", "--steps", "2", "--rounds", "1", "--out", str(found))
+    out = tmp_path / "profile"
+    done = run("-m", "bench.anatomy.profile_step", "--tiny", "--steps", "2", "--rounds", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    table = (found / "step.txt").read_text()
+    table = (out / "step.txt").read_text()
     assert table.strip() in done.stdout and "largest gaps between time and floor: " in table
-    names = {event.get("name") for event in json.loads((found / "trace.json").read_text())["traceEvents"]}
+    names = {event.get("name") for event in json.loads((out / "trace.json").read_text())["traceEvents"]}
     assert "aten::convolution_backward" in names
-    record = json.loads((found / "step.json").read_text())
+    record = json.loads((out / "step.json").read_text())
     assert set(PARTS) < {row["part"] for row in record["rows"]}
     assert all(row["flops"] > 0 and row["bytes"] > 0 for row in record["rows"] if row["floor_us"] > 0)
     assert len(record["largest_gaps"]) == 3
-    assert (found / "step.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "step.png").read_bytes().startswith(b"\x89PNG")
     if record["machine"]["gpu"] is None:
         assert record["idle_share"] is None and "not defined" in table
 
@@ -55,8 +54,8 @@ def test_wrong_flags_are_explained(flags, tmp_path, capsys, monkeypatch, process
         code = main(flags)
     except SystemExit as stopped:
         code = stopped.code
-    words = capsys.readouterr().err
-    assert code in (1, 2) and flags[1] in words and "Traceback" not in words
+    message = capsys.readouterr().err
+    assert code in (1, 2) and flags[1] in message and "Traceback" not in message
 
 
 def trace(tmp_path, *events: tuple[str, float, float]) -> Path:
@@ -78,5 +77,5 @@ def test_largest_gaps_leave_out_the_whole():
     def row(part, median, floor):
         return PartRow(part, median, (median, median), 1, 1, floor, floor / median, 0.1, [median])
 
-    rows = [row("a", 10, 9), row("b", 5, 0.1), row("c", 8, 5), row("d", 4, 3.5), row(step_table.WHOLE, 99, 1)]
+    rows = [row("a", 10, 9), row("b", 5, 0.1), row("c", 8, 5), row("d", 4, 3.5), row(STEP, 99, 1)]
     assert [r.part for r in largest_gaps(rows)] == ["b", "c", "a"]

@@ -1,12 +1,19 @@
-"""README's section on speed is made of the newest record of each machine."""
+"""The pages about speed are made of the newest record of each machine, and the committed ones are up to date."""
 
 import json
+import re
+import sys
 
 import pytest
 
-from bench import speed_table
+from bench import everything, speed_chart, speed_table
+from bench.__main__ import main as bench_main
+from bench.inference.accelerate_contenders import CONTENDERS, PEERS
 from bench.paper import projection
 from bench.reporting.newest_records import newest
+from bench.reporting.record import RECORDS
+from bench.suites import SUITES, Suite
+from bench.tables import ACCELERATES_PEERS
 
 CPU = {"gpu": None, "cpu": "AVX512", "threads": 2, "torch": "2.13.0+cpu"}
 GPU = {"gpu": "NVIDIA H200", "cpu": "AVX512", "threads": 16, "torch": "2.13.0+cu130"}
@@ -54,11 +61,48 @@ KERNELS = {
     ],
 }
 
-
+LOADERS = {
+    "machine": CPU,
+    "rows": [
+        {"contender": name, "images_per_s": rate, "quartiles_images_per_s": [rate - 100, rate + 100]}
+        for name, rate in {
+            "torch DataLoader + Pillow": 1000.0,
+            "fastvae: Pillow": 900.0,
+            "fastvae: DALI on the CPU": 1500.0,
+            "fastvae: packed": 99999.0,
+            "fastvae: resident": 99999.0,
+        }.items()
+    ],
+}
+LOSSNET = {
+    "machine": CPU,
+    "rows": [
+        {
+            "case": "8 pairs of 64x64",
+            "work": "features, loss and gradient",
+            "contender": name,
+            "median_us": us,
+            "quartiles_us": [us - 500, us + 500],
+        }
+        for name, us in {"two calls": 4000.0, "two calls, compiled": 3000.0, "fastvae": 2000.0}.items()
+    ],
+}
+SOAK = {
+    "machine": CPU,
+    "settings": {"width": 32},
+    "rows": [{"calls": 10}],
+    "verdicts": [{"line": "memory grown over 10 calls <= 4 MiB: PASS, 0 MiB"}],
+}
 ACCELERATE = {
     "machine": CPU,
     "rows": [
-        {"contender": name, "batch": batch, "median_ms": ms, "p99_ms": 2 * ms if batch == 1 else None}
+        {
+            "contender": name,
+            "batch": batch,
+            "median_ms": ms,
+            "quartiles_ms": [0.8 * ms, 1.2 * ms],
+            "p99_ms": 2 * ms if batch == 1 else None,
+        }
         for name, by_batch in {
             "plain eager": {1: 9.0, 64: 300.0},
             "exported file, onnxruntime": {1: 5.0, 64: 240.0},
@@ -95,17 +139,20 @@ def test_the_newest_of_each_machine(folder):
             named(9, "cpu_curve"): {"machine": CPU},
         }
     )
-    found = newest(where)
-    assert list(found) == ["h200", "cpu"]  # GPUs first
-    assert {suite: f.date for suite, f in found["h200"].items()} == {"step": "2026-01-03", "paper": "2026-01-03"}
-    assert found["cpu"]["step"].date == "2026-01-09"
+    records = newest(where, SUITES)
+    assert list(records) == ["h200", "cpu"]  # GPUs first
+    assert {suite: record.date for suite, record in records["h200"].items()} == {
+        "step": "2026-01-03",
+        "paper": "2026-01-03",
+    }
+    assert records["cpu"]["step"].date == "2026-01-09"
 
 
 def test_of_one_day_the_suites_own_record_counts(folder):
     where = folder(
         **{named(3, "h200_all"): {"suites": {"step": step(GPU, 0.5)}}, named(3, "h200_step"): step(GPU, 0.4)}
     )
-    assert newest(where)["h200"]["step"].path.name == "2026-01-03-h200-step.json"
+    assert newest(where, SUITES)["h200"]["step"].path.name == "2026-01-03-h200-step.json"
 
 
 def test_records_without_rows_are_passed_over(folder):
@@ -113,7 +160,7 @@ def test_records_without_rows_are_passed_over(folder):
         **{named(1, "cpu_step"): step(CPU, 1.5), named(2, "cpu_step"): {"machine": CPU, "rows": []}},
         **{named(3, "cpu_step"): {"machine": CPU, "times_s": {}}},
     )
-    assert newest(where)["cpu"]["step"].date == "2026-01-01"
+    assert newest(where, SUITES)["cpu"]["step"].date == "2026-01-01"
 
 
 def test_what_it_says_of_a_gpu(folder):
@@ -121,7 +168,7 @@ def test_what_it_says_of_a_gpu(folder):
         **{named(1, "h200_all"): {"suites": {"step": step(GPU, 0.5), "inference": INFERENCE, "loader": LOADER}}},
         **{named(1, "h200_paper"): PAPER},
     )
-    text = speed_table.section(where)
+    text = speed_table.page(where)
     assert "not been measured on a GPU" not in text and "Nothing has been measured" not in text
     assert "batches of 64** — NVIDIA H200, torch 2.13.0+cu130, [2026-01-01](2026-01-01-h200-all.json)" in text
     assert "| plain eager fp32 | 32 | 1.00 (0.80 to 1.11) |" in text
@@ -133,7 +180,7 @@ def test_what_it_says_of_a_gpu(folder):
 
 
 def test_what_it_says_without_a_gpu(folder):
-    text = speed_table.section(folder(**{named(1, "cpu_kernels"): KERNELS}))
+    text = speed_table.page(folder(**{named(1, "cpu_kernels"): KERNELS}))
     assert "Nothing has been measured on a GPU yet" in text
     assert "unless the table names something else" in " ".join(text.split())
     assert "one pass of the critic more" in " ".join(text.split())
@@ -148,10 +195,10 @@ def test_a_projection_from_a_cpu_settles_nothing(folder):
         projection.train(1.5, (1.0, 2.0), "projected"),
     ]
     paper = {"machine": CPU, "rows": [{}], "verdicts": [v.as_json() for v in verdicts]}
-    text = speed_table.section(folder(**{named(1, "cpu_paper"): paper}))
+    text = speed_table.page(folder(**{named(1, "cpu_paper"): paper}))
     assert "- train <= 10 h: FAIL, 12 h (11 to 13), margin 0.833 x, measured on a CPU\n" in text
     assert "- train <= 10 h: not settled: 1.5 h (1 to 2), projected\n" in text and "PASS" not in text
-    gpu = speed_table.section(folder(**{named(2, "h200_paper"): paper | {"machine": GPU}}))
+    gpu = speed_table.page(folder(**{named(2, "h200_paper"): paper | {"machine": GPU}}))
     assert "- train <= 10 h: PASS, 1.5 h (1 to 2), margin 6.67 x, projected" in gpu
 
 
@@ -159,7 +206,7 @@ def test_a_projection_from_a_cpu_settles_nothing(folder):
 def test_a_fallback_that_is_slower_is_explained(folder, ours):
     rates = {"torch DataLoader + Pillow": 1000.0, "fastvae: Pillow": ours}
     rows = [{"contender": n, "images_per_s": r, "quartiles_images_per_s": [r, r]} for n, r in rates.items()]
-    text = speed_table.section(folder(**{named(1, "cpu_loader"): {"machine": CPU, "rows": rows}}))
+    text = speed_table.page(folder(**{named(1, "cpu_loader"): {"machine": CPU, "rows": rows}}))
     assert ("it is the fallback" in text) == (ours < 1000)
 
 
@@ -172,17 +219,137 @@ def test_it_replaces_what_is_between_the_marks():
         speed_table.replaced("no marks", "new")
 
 
-def test_check_finds_what_is_out_of_date(tmp_path, monkeypatch, capsys):
-    (tmp_path / "README.md").write_text(f"{speed_table.OPEN}\nold\n{speed_table.CLOSE}\n")
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with one record and a README."""
+    for name in ("bench/records", "docs"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "README.md").write_text(f"# Ours\n{speed_table.OPEN}\nold\n{speed_table.CLOSE}\n")
+    (tmp_path / "bench/records/2026-01-01-cpu-step.json").write_text(json.dumps(step(CPU, 1.5)))
     monkeypatch.setattr(speed_table, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_pages_are_written_and_checked(checkout, capsys):
     assert speed_table.main(["--check"]) == 1
-    assert "old" in (tmp_path / "README.md").read_text()
+    assert "out of date: bench/records/README.md, README.md, docs/speed.png" in capsys.readouterr().out
+    assert "old" in (checkout / "README.md").read_text()
     assert speed_table.main([]) == 0 and speed_table.main(["--check"]) == 0
-    assert "says what the records say" in capsys.readouterr().out
+    assert "agree with the records" in capsys.readouterr().out
+    assert "- Training step, 64x64, width 32: 42.7 images/s, **1.33 times**" in (checkout / "README.md").read_text()
+    assert (checkout / "docs/speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["bench/records/README.md", "README.md", "docs/speed.png"])
+def test_every_page_follows_the_records(name, checkout, capsys):
+    assert speed_table.main([]) == 0
+    pages = {path: path.read_bytes() for path in checkout.rglob("*") if path.suffix in (".md", ".png")}
+    (checkout / "bench/records/2026-01-02-cpu-step.json").write_text(json.dumps(step(CPU, 1.0)))
+    assert speed_table.main(["--check"]) == 1 and name in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in pages} == pages  # --check writes nothing
+    assert speed_table.main([]) == 0 and (checkout / name).read_bytes() != pages[checkout / name]
+
+
+def test_the_committed_tables_and_the_chart_say_what_the_newest_records_say():
+    assert (RECORDS / "README.md").read_text() == speed_table.page(RECORDS), "run python -m bench.speed_table"
+    measured = speed_table.headlined(RECORDS)
+    shown = measured[0][0].machine, [headline for _, headline in measured]
+    assert speed_chart.shows(speed_table.ROOT / "docs/speed.png", *shown), "run python -m bench.speed_table"
+
+
+def test_every_link_of_the_committed_page_leads_to_a_record():
+    targets = re.findall(r"\]\(([^)]+)\)", (RECORDS / "README.md").read_text())
+    assert targets and all((RECORDS / target).is_file() for target in targets)
+
+
+def test_the_summary_has_a_line_for_each_suite_with_peers():
+    lines = speed_table.summary(RECORDS).split("\n- ")
+    assert len(lines) == 1 + sum(suite.headline is not None for suite in SUITES.values()) == 7
+    assert all("times** as fast as" in line for line in lines[1:])
+
+
+def test_the_summary_is_of_one_machine_a_gpu_before_a_cpu(folder):
+    where = folder(**{named(1, "h200_step"): step(GPU, 0.5), named(2, "cpu_step"): step(CPU, 1.0)})
+    text = speed_table.summary(where)
+    assert "On NVIDIA H200" in text and "on a GPU yet" not in text
+    assert "- Training step, 64x64, width 32: 128 images/s, **4.00 times** as fast as plain eager fp32 (3.20 to" in text
+    assert speed_table.summary(folder().parent / "nowhere") == "Nothing has been measured yet."
+
+
+def test_headlines_by_hand(folder):
+    where = folder(
+        **{
+            named(1, "cpu_accelerate"): ACCELERATE,
+            named(1, "cpu_inference"): INFERENCE | {"machine": CPU},
+            named(1, "cpu_loader"): LOADERS,
+            named(1, "cpu_kernels"): KERNELS,
+            named(1, "cpu_lossnet"): LOSSNET,
+        }
+    )
+    of_suites = {record.path.stem.rpartition("-")[2]: headline for record, headline in speed_table.headlined(where)}
+    assert of_suites["accelerate"][2:] == (2.0, pytest.approx(5 / 3), 2.5, "exported file, onnxruntime")
+    # Of two jobs, 1 / 0.1234 and 1 / 0.25.
+    assert of_suites["inference"][2:5] == pytest.approx(((1 / 0.1234 + 4) / 2, 4.0, 1 / 0.1234))
+    # Packed images are not decoded, so that they are no match for the peer.
+    assert of_suites["loader"][1:] == ("1,500 images/s", 1.5, 1.4, 1.6, "torch DataLoader + Pillow")
+    assert of_suites["kernels"][2:5] == pytest.approx((1.25, 0.5, 2.0))
+    assert of_suites["lossnet"][1:5] == ("2 ms", 1.5, 1.2, 2.0)
+
+
+def test_suites_without_our_rows_or_peers_have_no_headline(folder):
+    alone = {"machine": CPU, "settings": {"width": 32}, "rows": step(CPU, 1.0)["rows"][:1]}
+    loaders = LOADERS | {"rows": LOADERS["rows"][:1]}
+    assert speed_table.headlined(folder(**{named(1, "cpu_step"): alone, named(1, "cpu_loader"): loaders})) == []
+
+
+def test_what_it_says_of_the_loss_network_and_of_the_soak(folder):
+    text = speed_table.page(folder(**{named(1, "cpu_lossnet"): LOSSNET, named(1, "cpu_soak"): SOAK}))
+    assert "|  | features, loss and gradient |\n" in text and "| **fastvae** | 2 (1.5 to 2.5) |" in text
+    assert "- memory grown over 10 calls <= 4 MiB: PASS, 0 MiB" in text
+    stopped = speed_table.page(folder(**{named(2, "cpu_soak"): SOAK | {"verdicts": []}}))
+    assert "Stopped too early for a verdict." in stopped
+
+
+def test_an_added_suite_is_everywhere(folder, monkeypatch, capsys):
+    """In the command, in `all`, among the newest records and in the tables: there is one list."""
+    extra = Suite("nowhere", lambda record: f"of {record.path.name}: {record.rows}", share=1)
+    monkeypatch.setitem(SUITES, "extra", extra)
+    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+    assert bench_main() == 0 and "soak,extra,all}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        everything.main(["--help"])
+    assert "soak,extra}" in "".join(capsys.readouterr().out.split())
+    record = {"machine": CPU, "rows": [1]}
+    assert "of 2026-01-01-cpu-extra.json: [1]" in speed_table.page(folder(**{named(1, "cpu_extra"): record}))
+    both = {"suites": {"extra": record, "unknown": record}}
+    assert "of 2026-01-02-cpu-all.json: [1]" in speed_table.page(folder(**{named(2, "cpu_all"): both}))
+
+
+def test_a_record_of_all_gives_every_table(folder):
+    committed = {name: record.content for name, record in newest(RECORDS, SUITES)["cpu"].items()}
+    assert committed.keys() == SUITES.keys()
+    text = speed_table.page(folder(**{named(1, "cpu_all"): {"suites": committed}}))
+    tables = speed_table.page(RECORDS).split("\n\n**")[1:]
+    assert len(tables) == len(SUITES) == text.count("](2026-01-01-cpu-all.json)")
+    assert [strip_links(part) for part in text.split("\n\n**")[1:]] == [strip_links(part) for part in tables]
+
+
+def strip_links(text: str) -> str:
+    return re.sub(r"\[[^]]*\]\([^)]*\)", "", text)
+
+
+def test_every_module_with_a_suite_is_in_the_list():
+    files = (speed_table.ROOT / "bench").rglob("bench_*.py")
+    modules = {".".join(file.relative_to(speed_table.ROOT).with_suffix("").parts) for file in files}
+    assert modules == {suite.module for suite in SUITES.values()}
+
+
+def test_accelerates_peers_are_told_by_their_names():
+    assert tuple(name for name in CONTENDERS if name.startswith(ACCELERATES_PEERS)) == PEERS
 
 
 def test_what_it_says_of_accelerate(folder):
-    text = speed_table.section(folder(**{named(1, "cpu_accelerate"): ACCELERATE}))
+    text = speed_table.page(folder(**{named(1, "cpu_accelerate"): ACCELERATE}))
     assert "| **fastvae accelerate** | 2.5 (5) | 2.00 | 120 | 2.00 |" in text
     # The folded forms are fastvae's own: no peers, even where one is faster.
     assert "| folded eager | 1 (2) | 5.00 |  |  |" in text

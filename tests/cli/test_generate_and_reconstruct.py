@@ -95,7 +95,7 @@ def test_names_that_are_not_utf8(tmp_path, photo, capfd):
         (["--out", "x.gif"], ".png, .jpg, .jpeg, .webp"),
         (["--out", "x"], ".png, .jpg, .jpeg, .webp"),
         (["--out", "~nobody-of-this-name/x.png"], "home folder"),
-        (["--out", "x.jpg", "--count", "60000", "--columns", "1"], "JPEG takes 65,500 a side"),
+        (["--out", "x.jpg", "--count", "60000", "--columns", "1"], "JPEG is limited to 65,500 a side"),
     ],
 )
 def test_flags_that_cannot_be(model, fails, flags, words, tmp_path, monkeypatch):

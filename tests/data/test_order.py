@@ -56,7 +56,7 @@ def test_no_images():
         ({"count": 5, "seed": -2, "epoch": 0}, "seed must be 0 or more; got -2"),
         ({"count": 5, "seed": 0, "epoch": -1}, "epoch must be 0 or more; got -1"),
         ({"count": 5, "seed": 0, "epoch": 0, "rank": 2, "world_size": 2}, "rank must be in 0 .. world_size - 1"),
-        ({"count": 5, "seed": 0, "epoch": 0, "rank": 0, "world_size": 6}, "5 images cannot be shared by 6 ranks"),
+        ({"count": 5, "seed": 0, "epoch": 0, "rank": 0, "world_size": 6}, "5 images cannot be divided among 6 ranks"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -74,7 +74,7 @@ def test_splits(file):
     assert packed.indices("validation").tolist() == [1, 4]
     assert packed.indices("test").tolist() == [2, 5]
     assert packed.held_out().tolist() == [1, 4]
-    with pytest.raises(UsageError, match="split must be one of train, validation, test; got 'val'"):
+    with pytest.raises(UsageError, match="unknown split 'val'; choose from train, validation, test"):
         packed.indices("val")
 
 
@@ -116,7 +116,7 @@ def replace_header(file, change):
         (lambda f: (f.unlink(), f.mkdir()), "is a folder, not a packed file"),
         (lambda f: f.write_bytes(b""), "is not a packed file: it begins with b''"),
         (lambda f: f.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "is not a packed file: it begins with b'.x89PNG"),
-        (lambda f: f.write_bytes(MAGIC + b"\x63" + bytes(99)), "has format version 99, and this fastvae reads 1"),
+        (lambda f: f.write_bytes(MAGIC + b"\x63" + bytes(99)), "has format version 99; this fastvae reads 1"),
         (lambda f: f.write_bytes(f.read_bytes()[:100]), "the header is damaged or cut off"),
         (lambda f: f.write_bytes(f.read_bytes()[:-1]), "is truncated or damaged: .* copy it again"),
         (lambda f: f.write_bytes(f.read_bytes() + b"x"), "is truncated or damaged"),
@@ -128,15 +128,15 @@ def replace_header(file, change):
         (lambda f: replace_header(f, lambda h: h.update(file_bytes=True)), "file_bytes must be an integer"),
         (lambda f: replace_header(f, lambda h: h.update(file_bytes=h["file_bytes"] + 0.0)), "must be an integer"),
         (lambda f: replace_header(f, lambda h: h.update(attribute_names=["A"])), r"attributes must be \[7, 1\]"),
-        (lambda f: replace_header(f, lambda h: h.update(attribute_names=[1])), "must be a text"),
+        (lambda f: replace_header(f, lambda h: h.update(attribute_names=[1])), "must be a string"),
         (lambda f: replace_header(f, lambda h: h["blocks"].update(images=h["blocks"]["splits"])), "overlap"),
-        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[7, 80, 3, 1])), "images are"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[7, 80, 3, 1])), "images must be"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[-7, -8, 10, 3])), "the shape of"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[0, 8, 10, 3])), "the shape of"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[])), "the shape of"),
-        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[2**40, 8, 10, 3])), "outside of"),
-        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=0)), "outside of the file"),
-        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=-(2**62))), "outside of the file"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(shape=[2**40, 8, 10, 3])), "outside the"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=0)), "outside the file"),
+        (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(offset=-(2**62))), "outside the file"),
         (lambda f: replace_header(f, lambda h: h["blocks"]["images"].update(sha256="a\nb")), "is not a SHA-256"),
         (lambda f: replace_header(f, lambda h: h["blocks"].pop("splits")), "lacks splits"),
         (lambda f: replace_header(f, lambda h: h["blocks"].update(splits=None)), "splits must be an object"),
@@ -183,7 +183,7 @@ def damage(file, name, value):
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("splits", 3, "0 to 2, and 3"), ("attributes", 2, "0 to 1, and 2"), ("names", 0, "other than 3 names")],
+    [("splits", 3, "0 to 2; got 3"), ("attributes", 2, "0 to 1; got 2"), ("names", 0, "should have 3 names")],
 )
 def test_all_but_the_pixels_is_checked_at_opening(tmp_path, name, value, message):
     file = tmp_path / "set"
@@ -225,7 +225,7 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     ("path", "message"),
     [
         ("there/set.fvae", "the folder .*there does not exist"),
-        (".", "is a folder; give the name of a file"),
+        (".", "is a folder; give a file"),
         ("old.fvae", "exists; choose another name"),
         ("link", "exists; choose another name"),
     ],
@@ -351,7 +351,7 @@ def test_limit_on_the_file_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(errno.EDQUOT, "the disk quota is used up"), (errno.EIO, "Input/output error")]
+    ("number", "message"), [(errno.EDQUOT, "the disk quota is exceeded"), (errno.EIO, "Input/output error")]
 )
 def test_disks_that_fail_late(tmp_path, monkeypatch, number, message):
     # Network file systems report at fsync that they had no room.

@@ -104,7 +104,7 @@ def test_more_than_one_percent_broken(tmp_path):
     with pytest.raises(FastvaeError) as caught:
         run(tmp_path / "photos", tmp_path / "out")
     message = str(caught.value)
-    assert message.startswith("5 or more of 25 images are broken, and at most 0 (1 %) may be; nothing was written.")
+    assert message.startswith("at least 5 of 25 images are broken, and the limit is 0 (1 %): nothing was written.")
     assert all(name in message for name in ("1x1.png: too small", "empty.jpg", "text.jpg", "truncated.jpg: image file"))
     assert "\n" not in message
     assert names_in(tmp_path) == ["photos"]
@@ -180,14 +180,14 @@ def test_no_room_is_found_out_before_the_work(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "folders"}, "kind must be one of .*; did you mean 'folder'"),
-        ({"decoder": "opencv"}, "decoder must be one of auto, pillow, dali; got 'opencv'"),
+        ({"kind": "folders"}, "unknown kind .*, did you mean 'folder'"),
+        ({"decoder": "opencv"}, "unknown decoder 'opencv'; choose from auto, pillow, dali"),
         ({"image_size": 4}, "image_size must be 8 to 1024 pixels; got 4"),
         ({"image_size": 0}, "image_size must be 8 to 1024 pixels; got 0"),
         ({"image_size": 4096}, "image_size must be 8 to 1024 pixels; got 4096"),
         ({"crop": "left"}, "crop must be"),
         ({"workers": 0}, "workers must be from 1 to 1024; got 0"),
-        ({"kind": "folder", "annotations": "/"}, "annotations go with CelebA"),
+        ({"kind": "folder", "annotations": "/"}, "--annotations is for CelebA"),
     ],
 )
 def test_bad_arguments(folder, tmp_path, options, message):
@@ -199,10 +199,10 @@ def test_bad_arguments(folder, tmp_path, options, message):
     ("source", "out", "message"),
     [
         ("missing", "out", "missing does not exist; give the folder"),
-        ("empty", "out", "holds no pictures"),
+        ("empty", "out", "contains no pictures"),
         ("photos/00.png", "out", "is a file; give the folder"),
         ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
-        ("photos", "empty", "is a folder; give the name of a file"),
+        ("photos", "empty", "is a folder; give a file"),
     ],
 )
 def test_bad_paths(folder, tmp_path, source, out, message):
@@ -213,7 +213,7 @@ def test_bad_paths(folder, tmp_path, source, out, message):
 
 SIGNALLED = """
 import os, signal, sys
-from fastvae.data import decode_pillow
+from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.prepare import prepare
 
 def unwind(number, frame):
@@ -279,7 +279,7 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     before = (folder / "07.png").read_bytes()
     (tmp_path / "link").symlink_to(folder / "07.png")
     for out in (folder / "07.png", tmp_path / "link"):
-        with pytest.raises(FastvaeError, match="is one of the pictures that are read"):
+        with pytest.raises(FastvaeError, match="is one of the input pictures"):
             run(folder, out, overwrite=True)
     assert (folder / "07.png").read_bytes() == before
 
@@ -299,7 +299,7 @@ def test_names_that_are_not_utf8(tmp_path, caplog):
     assert all(line.isprintable() for line in packed.header["skipped"]["first"])
     for name in names[4:8]:
         (source / name).write_bytes(b"no picture")
-    with pytest.raises(FastvaeError, match="5 or more of 100 images are broken") as error:
+    with pytest.raises(FastvaeError, match="at least 5 of 100 images are broken") as error:
         run(source, out, overwrite=True, image_size=8)
     assert str(error.value).isprintable()
 

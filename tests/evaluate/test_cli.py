@@ -189,7 +189,7 @@ def test_runs_of_one_name_and_of_other_sizes(data, models, tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags, code, words",
     [
-        (["--out", "numbers.txt"], 2, "should be a file that ends in .json"),
+        (["--out", "numbers.txt"], 2, "--out must end in .json"),
         (["--out", "/dev/null/numbers.json"], 2, "/dev/null is not a folder that can be written into"),
         (["--count", "13"], 2, "it has 12 held-out images; give --count 12"),
         (["--data", "/nowhere.fvae"], 1, "/nowhere.fvae does not exist"),

@@ -31,13 +31,13 @@ def server(classifier, monkeypatch):
 def test_once_and_whole(server, classifier, monkeypatch):
     path = download.fetch()
     assert path.parent == cache_folder() and path.read_bytes() == classifier.read_bytes()
-    monkeypatch.setattr(download, "fetch_file", None)  # not asked for again
+    monkeypatch.setattr(download, "atomic_file", None)  # not downloaded again
     assert download.fetch() == path and len(list(path.parent.iterdir())) == 1
 
 
 def test_another_file_is_not_kept(server, monkeypatch):
     monkeypatch.setattr(download, "SHA256", "0" * 64)
-    with pytest.raises(FastvaeError, match=r"expected a SHA-256 that is 0000.*is not used"):
+    with pytest.raises(FastvaeError, match=r"should be one that is 0000.*is not used"):
         download.fetch()
     assert list(cache_folder().iterdir()) == []
 

@@ -69,9 +69,9 @@ def test_means_are_over_images_whatever_the_batches(vae):
 def test_pictures_of_nan_are_not_measured():
     vae = fastvae.VAE(32, width=2, latent=4).eval()
     vae.decoder.to_image.bias.data[0] = float("nan")
-    with pytest.raises(FastvaeError, match="reconstructions hold NaN"):
+    with pytest.raises(FastvaeError, match="reconstructions contain NaN"):
         closeness(vae, blobs(2, 32), np.arange(2), None, "words")
-    with pytest.raises(FastvaeError, match="images hold NaN"):
+    with pytest.raises(FastvaeError, match="images contain NaN"):
         next(_samples(vae, 3, 0))
 
 

@@ -101,7 +101,7 @@ class Page:
 
 def test_it_loads_with_a_draw_and_the_sliders_and_no_error(page):
     assert page.browser.title.endswith("fastvae explore")
-    assert "32×32 pixels" in page.words("about") and not page.words("message")
+    assert "32×32 pixels" in page.words("metadata") and not page.words("message")
     assert page.picture().shape == (32, 32, 3)
     assert [
         slider.get_attribute("name") for slider in page.browser.find_elements("css selector", "#sliders input")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fastvae.cli import main
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.explore.requests import MOST_BYTES
+from fastvae.explore.requests import MAX_BYTES
 from fastvae.explore.server import Server
 from fastvae.explore.sliders import NoSliders, make_sliders
 from fastvae.pictures import to_pixels
@@ -65,10 +65,10 @@ def test_the_page_and_its_files(server):
         assert ask(server, path)[0] == 404
 
 
-def test_about_names_the_sliders(server):
-    about = json.loads(ask(server, "about")[2])
-    assert about["image_size"] == 32 and about["latent"] == 4
-    assert [slider["name"] for slider in about["sliders"]] == ["Male", "Smiling", "Blurry"]
+def test_metadata_names_the_sliders(server):
+    metadata = json.loads(ask(server, "metadata")[2])
+    assert metadata["image_size"] == 32 and metadata["latent"] == 4
+    assert [slider["name"] for slider in metadata["sliders"]] == ["Male", "Smiling", "Blurry"]
 
 
 def test_an_upload_becomes_its_mean(server, vae):
@@ -101,11 +101,11 @@ def test_a_picture_is_the_mixture_and_the_attributes(server, vae, sliders):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"z": [1, 2]}, "z has 2 numbers and this model takes 4"),
-        ({"z": "abcd"}, "z should be a list of 4 numbers"),
+        ({"z": [1, 2]}, "z has 2 numbers and this model expects 4"),
+        ({"z": "abcd"}, "z must be a list of 4 numbers"),
         ({"z": [0, 0, 0, 1e39]}, "finite"),
-        ({"z": [0] * 4, "mix": 2}, "mix should be a number from 0 to 1"),
-        ({"z": [0] * 4, "strengths": {"Smiling": 3}}, "Smiling should be a number from -2 to 2"),
+        ({"z": [0] * 4, "mix": 2}, "mix must be a number from 0 to 1"),
+        ({"z": [0] * 4, "strengths": {"Smiling": 3}}, "Smiling must be a number from -2 to 2"),
         ({"z": [0] * 4, "strengths": {"Young": 1}}, "no slider 'Young'"),
         (b"[1]", "JSON object"),
         (b"[" * 100_000, "JSON object"),
@@ -133,21 +133,21 @@ def test_a_picture_of_too_many_pixels_is_not_decoded(server):
     huge = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(huge, "PNG")
     status, said = refusal(server, "encode", huge.getvalue(), kind="application/octet-stream")
-    assert status == 400 and "far too many pixels; at most 50 million" in said
+    assert status == 400 and "far too many pixels; the limit is 50 million" in said
 
 
 def test_too_large_and_of_another_type(server):
-    status, said = refusal(server, "encode", bytes(MOST_BYTES + 1), kind="application/octet-stream")
-    assert status == 413 and "at most 20 MB" in said
+    status, said = refusal(server, "encode", bytes(MAX_BYTES + 1), kind="application/octet-stream")
+    assert status == 413 and "the limit is 20 MB" in said
     assert refusal(server, "decode", {"z": [0] * 4}, kind="text/plain")[0] == 415  # what a form could send
     assert refusal(server, "nowhere", {})[0] == 404
 
 
 def test_a_name_that_was_made_to_mean_this_machine_is_refused(server):
     status, said = refusal(server, "decode", {"z": [0] * 4}, Host="evil.example")
-    assert status == 403 and "for this machine alone" in said
+    assert status == 403 and "only for this machine" in said
     for name in ("localhost", "127.0.0.1", "[::1]"):
-        assert ask(server, "about", Host=f"{name}:{server.server_port}")[0] == 200
+        assert ask(server, "metadata", Host=f"{name}:{server.server_port}")[0] == 200
 
 
 def test_a_request_without_a_length(server):
@@ -159,7 +159,7 @@ def test_a_request_without_a_length(server):
 
 def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(server):
     assert server.server_address[0] == "127.0.0.1" and server.local
-    with pytest.raises(FastvaeError, match=r"port \d+ of 127.0.0.1 cannot be had .*--port 0"):
+    with pytest.raises(FastvaeError, match=r"port \d+ of 127.0.0.1 is not available .*--port 0"):
         Server("127.0.0.1", server.server_port)
     with pytest.raises(UsageError, match="no address of this machine"):
         Server("no such host", 0)
@@ -169,7 +169,7 @@ def test_sliders_that_cannot_be(vae, packed, faces):
     fast = vae.accelerate()
     with pytest.raises(FastvaeError, match="has no attributes"):
         make_sliders(fast, str(packed.path), (), trained_on=None)
-    with pytest.raises(NoSliders, match="is not there"):
+    with pytest.raises(NoSliders, match="do not exist"):
         make_sliders(fast, None, (), trained_on="/nowhere/celeba64.fvae")
     with pytest.raises(UsageError, match="--attributes needs a data set"):
         make_sliders(fast, None, ("Smiling",), trained_on=None)

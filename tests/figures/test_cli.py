@@ -157,7 +157,7 @@ def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsy
         (["samples", "RUN", "--labels", "a", "b"], "expected a label for each of the 1 models; --labels has 2", 2),
         (["samples", "RUN", "--rows", "0"], "rows must be 1 or more; got 0", 2),
         (["samples", "RUN", "--rows", "99", "--columns", "99"], "must be 1024 or less; got 9801", 2),
-        (["samples", "RUN", "--out", "x.gif"], "should be a file that ends in .png, .jpg, .jpeg, .webp", 2),
+        (["samples", "RUN", "--out", "x.gif"], "--out must end in .png, .jpg, .jpeg, .webp", 2),
         (["samples", "RUN", "--out", "/dev/null/x.png"], "/dev/null is not a folder that can be written into", 2),
         (["samples", "nowhere"], "nowhere", 1),
         (["reconstructions", "RUN"], "give --data", 2),

@@ -84,12 +84,12 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(temporary):
     folder = temporary / f"fastvae-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(FastvaeError, match="this user alone"):
+    with pytest.raises(FastvaeError, match="only this user"):
         cache.temporary_cache()
 
 
 def test_a_temporary_folder_that_is_a_link_is_not_trusted(temporary):
     (temporary / "elsewhere").mkdir(mode=0o700)
     (temporary / f"fastvae-{os.getuid()}").symlink_to(temporary / "elsewhere")
-    with pytest.raises(FastvaeError, match="this user alone"):
+    with pytest.raises(FastvaeError, match="only this user"):
         cache.temporary_cache()

@@ -43,7 +43,7 @@ def test_a_dataclass_from_json():
         ({"inner": {"size": 1.0}}, "config.inner.size must be an integer"),
         ({"inner": {"size": 10**30}}, "config.inner.size must be an integer"),
         ({"inner": {"size": 1, "names": "xy"}}, "config.inner.names must be a list"),
-        ({"inner": {"size": 1, "names": ["x", 1]}}, r"config.inner.names\[1\] must be a text"),
+        ({"inner": {"size": 1, "names": ["x", 1]}}, r"config.inner.names\[1\] must be a string"),
         ({"inner": {"size": 1}, "rate": math.inf}, "config.rate must be a finite number"),
         ({"inner": {"size": 1}, "rate": 10**400}, "config.rate must be a finite number"),
         ({"inner": {"size": 1}, "kind": "c"}, "config.kind must be one of a, b"),

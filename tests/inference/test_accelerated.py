@@ -264,7 +264,7 @@ def test_bad_arguments(small, arguments, words):
 
 def test_cuda_without_cuda(small, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(FastvaeError, match="torch sees no cuda here"):
+    with pytest.raises(FastvaeError, match="torch sees no cuda"):
         small.accelerate(device="cuda")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.kernels import resources as kernel_resources
+from bench.kernels.resources import compile_for, recorded, resources
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import adam_clip_, critic_update_triton, force, provider, rmsprop_clip_
 from fastvae.kernels.critic_update import adam_clip_ref, rmsprop_clip_ref
@@ -251,12 +251,10 @@ def test_ahead_of_time(capability):
     """16 bytes a thread in whole blocks, nothing spilled."""
     for optimizer, loads, stores in (("adam", 4, 3), ("rmsprop", 3, 2)):
         sets = Sets(optimizer, [(3,)])
-        (variant,) = kernel_resources.recorded(
-            capability, lambda sets=sets: sets.update([torch.zeros(3)], lr=0.1, clip=0.1)
-        )
-        used = kernel_resources.resources(variant, capability)
+        (variant,) = recorded(capability, lambda sets=sets: sets.update([torch.zeros(3)], lr=0.1, clip=0.1))
+        used = resources(variant, capability)
         assert used.spilled == 0 and used.registers <= 64
-        ptx = kernel_resources.compile_for(variant, capability).asm["ptx"]
+        ptx = compile_for(variant, capability).asm["ptx"]
         per_thread = 1024 // (4 * 32) // 4  # blocks of 1024, 4 warps, 4 numbers at once
         assert ptx.count("ld.global.v4") == loads * per_thread
         assert ptx.count("st.global.v4") == stores * per_thread

@@ -112,7 +112,7 @@ def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatc
     flags = ["--batch-sizes", "1", "--verbs", "decode", *QUICK, "--no-start", "--out", str(out)]
     assert main(["latency", str(model), *flags]) == 0
     assert out.exists() and not out.with_suffix(".png").exists()
-    assert "matplotlib is not installed; pip install 'fastvae[bench]'" in capsys.readouterr().err
+    assert "matplotlib is not installed; pip install 'fastvae[eval]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatc
     [
         (["--seconds", "0"], "seconds must be more than 0"),
         (["--batch-sizes", "1", "0"], "batch-sizes are 1 to 65536; got 1 0"),
-        (["--out", "latency.txt"], "should be a file that ends in .json"),
+        (["--out", "latency.txt"], "--out must end in .json"),
         (["--out", "/dev/null/latency.json"], "/dev/null is not a folder that can be written into"),
     ],
 )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.whole_file import check_writable
+from fastvae.files.atomic_write import check_writable
 from fastvae.latency import report
 from fastvae.latency.measure import Cell, Latency
 from fastvae.latency.start import Start

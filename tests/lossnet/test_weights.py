@@ -89,7 +89,7 @@ def test_metadata_states_the_convention(save, caplog):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("cafe", "Did you mean caffe"), ("torch-vision", "torchvision"), ("xyzzy", "path of")]
+    ("name", "hint"), [("cafe", "did you mean 'caffe'"), ("torch-vision", "torchvision"), ("xyzzy", "choose from")]
 )
 def test_unknown_names_get_a_hint(name, hint):
     with pytest.raises(UsageError, match=f"caffe, torchvision, random.*{name}.*|.*{hint}"):

@@ -7,8 +7,8 @@ import torch
 import fastvae
 from fastvae.cli import main
 from fastvae.errors import FastvaeError
-from fastvae.runs.sampler import draw_samples, load_sampler
 from fastvae.pictures import to_pixels
+from fastvae.runs.sampler import draw_samples, load_sampler
 
 
 @pytest.fixture(scope="module")

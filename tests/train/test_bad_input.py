@@ -108,7 +108,7 @@ def test_data_that_is_not_there(fails, tmp_path):
     fails(1, ["nothing.fvae", "does not exist"], "train", "celeba64", "--data", str(tmp_path / "nothing.fvae"), *out)
     fails(1, [str(empty), "is empty"], "train", "celeba64", "--data", str(empty), *out)
     (empty / "readme.txt").write_text("no images here")
-    fails(1, [str(empty), "holds no pictures"], "train", "celeba64", "--data", str(empty), *out)
+    fails(1, [str(empty), "contains no pictures"], "train", "celeba64", "--data", str(empty), *out)
     fails(1, ["does not exist"], "prepare", str(tmp_path / "nothing"), str(tmp_path / "out.fvae"))
     assert not (tmp_path / "run").exists()
 

@@ -24,7 +24,7 @@ from fastvae.train.run_folder import RunFolder
 from tests.mutations import mutated_bytes, mutated_json
 from tests.train.conftest import SMALL
 
-CASES = 300
+CASES = 300  # with --slow
 MOST_BYTES = 2 << 30  # of address space beyond what the process has
 MOST_SECONDS = 60  # for what takes milliseconds
 
@@ -100,17 +100,17 @@ def summarised(run: Path, out: Path) -> None:
     fastvae.load(out)
 
 
-def test_weights(run, restore):
+def test_weights(run, restore, cases):
     file = checkpoint_files.latest(run) / "model.safetensors"
     good, numbers = file.read_bytes(), random.Random(1)
     with bounded():
-        for _ in range(CASES):
+        for _ in range(cases(CASES)):
             file.write_bytes(mutated_bytes(good, numbers))
             used_or_refused(lambda: fastvae.load(run))
             used_or_refused(lambda: restore(run))
 
 
-def test_headers_of_weights(run, restore):
+def test_headers_of_weights(run, restore, cases):
     """The names, shapes, dtypes and places that a file claims for its tensors."""
     folder, numbers = checkpoint_files.latest(run), random.Random(2)
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -118,7 +118,7 @@ def test_headers_of_weights(run, restore):
         size = int.from_bytes(good[:8], "little")
         header = json.loads(good[8 : 8 + size])
         with bounded():
-            for _ in range(CASES):
+            for _ in range(cases(CASES)):
                 text = json.dumps(mutated_json(header, numbers)).encode()
                 (folder / name).write_bytes(len(text).to_bytes(8, "little") + text + good[8 + size :])
                 used_or_refused(lambda: restore(run))
@@ -127,17 +127,17 @@ def test_headers_of_weights(run, restore):
     restore(run)
 
 
-def test_metadata_of_weights(run, restore, tmp_path):
+def test_metadata_of_weights(run, restore, tmp_path, cases):
     file, numbers = checkpoint_files.latest(run) / "model.safetensors", random.Random(3)
     tensors, good = load_file(file), checkpoint_files.read_metadata(file)
     loaded = 0
     with bounded():
-        for _ in range(CASES):
+        for _ in range(cases(CASES)):
             text = json.dumps(mutated_json(good, numbers))
             file.write_bytes(save(tensors, {"fastvae": text}))
             loaded += used_or_refused(lambda: summarised(run, tmp_path / "saved"))
             used_or_refused(lambda: restore(run))
-    assert loaded > CASES / 10, "what does not matter is passed over"
+    assert loaded > cases(CASES) / 10, "what does not matter is passed over"
 
 
 def test_weights_of_another_kind(run, restore):
@@ -173,41 +173,41 @@ def test_states_of_optimisers_that_do_not_fit(run, restore, kind):
     assert not used_or_refused(lambda: restore(run))
 
 
-def test_optimisers(run, restore):
+def test_optimisers(run, restore, cases):
     file = checkpoint_files.latest(run) / "optimizer.safetensors"
     good, numbers = file.read_bytes(), random.Random(4)
     with bounded():
-        for _ in range(CASES):
+        for _ in range(cases(CASES)):
             file.write_bytes(mutated_bytes(good, numbers))
             used_or_refused(lambda: restore(run))
 
 
-def test_states(run, restore):
+def test_states(run, restore, cases):
     file, numbers = checkpoint_files.latest(run) / "state.json", random.Random(5)
     good = file.read_bytes()
     with bounded():
-        for case in range(2 * CASES):
+        for case in range(2 * cases(CASES)):
             data = mutated_bytes(good, numbers) if case % 2 else _dumped(mutated_json(json.loads(good), numbers))
             file.write_bytes(data)
             used_or_refused(lambda: restore(run))
 
 
-def test_configs(run):
+def test_configs(run, cases):
     file, numbers = run / "config.json", random.Random(6)
     good = file.read_bytes()
     with bounded():
-        for case in range(2 * CASES):
+        for case in range(2 * cases(CASES)):
             data = mutated_bytes(good, numbers) if case % 2 else _dumped(mutated_json(json.loads(good), numbers))
             file.write_bytes(data)
             used_or_refused(lambda: from_json(RunFolder(run).read_config()))
 
 
 @pytest.mark.parametrize("name", ["stats.jsonl", "environment.json"])
-def test_what_is_told_of_a_run(run, tmp_path, name):
+def test_what_is_told_of_a_run(run, tmp_path, name, cases):
     file, numbers = run / name, random.Random(7)
     good = file.read_bytes()
     with bounded():
-        for case in range(CASES):
+        for case in range(cases(CASES)):
             if case % 2:
                 data = mutated_bytes(good, numbers)
             else:
@@ -218,7 +218,7 @@ def test_what_is_told_of_a_run(run, tmp_path, name):
             used_or_refused(lambda: RunFolder(run).forget_after(1))
 
 
-def test_whole_resumes_of_damaged_runs(trained, tmp_path, capsys):
+def test_whole_resumes_of_damaged_runs(trained, tmp_path, capsys, cases):
     """Some of the same through the command line, to the end."""
     numbers = random.Random(8)
     newest = checkpoint_files.latest(trained).relative_to(trained)
@@ -227,7 +227,7 @@ def test_whole_resumes_of_damaged_runs(trained, tmp_path, capsys):
         "stats.jsonl",
         *(newest / name for name in ("state.json", "model.safetensors", "optimizer.safetensors")),
     ]
-    for case in range(20):
+    for case in range(5 * cases(4)):  # each of the five files
         run = shutil.copytree(trained, tmp_path / str(case))
         file = run / names[case % len(names)]
         file.write_bytes(mutated_bytes(file.read_bytes(), numbers))

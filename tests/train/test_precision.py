@@ -21,5 +21,5 @@ def test_it_is_logged_and_kept_on_another_machine(packed, tmp_path, processor, c
     assert f"precision {here}: the processor has " in capsys.readouterr().err
     processor(*INSTRUCTIONS[elsewhere])
     assert main(["train", "--resume", str(run), "--steps", "4"]) == 0
-    assert f"precision {here}: as asked, or as the run began\n" in capsys.readouterr().err
+    assert f"precision {here}: as requested, or as when the run began\n" in capsys.readouterr().err
     assert json.loads((run / "config.json").read_text())["train"]["precision"] == here

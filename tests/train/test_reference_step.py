@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.measuring.closeness import assert_close, relative_error
-from bench.step.curve import LR, ReferenceStep
+from bench.step.reference_step import LR, ReferenceStep
 from fastvae.config import ModelConfig
 from fastvae.kernels import adam_clip_
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions

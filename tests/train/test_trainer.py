@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from fastvae.cli import main
 from fastvae.objectives.vae_wgan import VaeWgan
+from fastvae.recipes import RECIPES
+from fastvae.train import trainer
 from fastvae.train.checkpoint_files import checkpoints, latest
 
 
@@ -180,6 +183,24 @@ def test_a_time_limit_stops_and_saves(train, tmp_path):
     assert train("--minutes", "0.02", "--epochs", "100000", "--lr-decay", "1") == 0
     assert checkpoints(tmp_path / "run" / "checkpoints")
     assert stats(tmp_path / "run")[-1]["step"] < 100_000
+
+
+def test_a_run_with_a_time_limit_says_how_far_it_will_come(train, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "_MEASURED_S", 0.0)
+    assert train("--minutes", "0.02", "--epochs", "100000", "--lr-decay", "1", "--log-every", "2") == 0
+    said = re.findall(r"at .* images/s about (\d+) of 500000 steps fit into the 0.02 minutes", capsys.readouterr().err)
+    assert len(said) == 1 and 2 <= int(said[0]) < 100_000
+
+
+@pytest.mark.parametrize("flags", [["--steps", "3"], ["--epochs", "100000", "--minutes", "0.001"]])
+def test_the_last_line_names_the_picture_to_open(train, tmp_path, capsys, flags):
+    assert train(*flags) == 0
+    picture = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("picture to open: "))
+    assert picture == max((tmp_path / "run" / "pictures").glob("reconstructions-*.png"))
+
+
+def test_the_demo_is_a_matter_of_minutes_on_every_machine():
+    assert RECIPES["demo"]().train.minutes == 8
 
 
 def test_compiled_step_gives_the_same_losses(train, tmp_path):

@@ -28,7 +28,7 @@ from bench.kernels.cases import conv_cases, feature_cases, update_cases
 from bench.kernels.resources import variant_of
 from bench.measuring.clock import Contenders, Samples, interleaved
 from fastvae.errors import suggest
-from fastvae.files.whole_file import write_whole
+from fastvae.files.atomic_write import write_atomically
 from fastvae.kernels import dispatch, tiles
 from fastvae.recipes import RECIPES
 from tools.tune.problems import OPS, Entries, Problem, gather
@@ -36,14 +36,14 @@ from tools.tune.search import Machine, Say, Search
 
 
 def tune(problems: list[Problem], machine: Machine, out: Path, *, budget_s: float = math.inf, say: Say = print) -> int:
-    """Tunes the problems in order, and writes what was found after each.
+    """Tunes the problems in order, and writes the chosen tiles after each.
 
     Args:
         problems: as `gather` makes them.
         machine: where they are tried.
         out: the file of entries; those of other keys stay.
         budget_s: no problem is begun later than this.
-        say: told results, and what was refused, in words.
+        say: called with messages about results and refused tiles.
 
     Returns:
         How many candidates computed something wrong or could not be compiled.
@@ -67,7 +67,7 @@ def write(out: Path, keys: Iterable[str], chosen: Entries) -> None:
     kept = json.loads(out.read_text()) if out.exists() else {}
     entries = {k: v for k, v in kept.items() if k not in keys} | chosen
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items()))
-    write_whole(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
+    write_atomically(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
 
 
 def compile_ahead(calls: list[Callable[[], object]]) -> None:
@@ -118,9 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
     if capability < (7, 0):
-        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
         print(
-            f"tools.tune needs a GPU of compute capability 7.0 or later; torch sees {found}",
+            f"tools.tune needs a GPU of compute capability 7.0 or later; torch sees {device}",
             file=sys.stderr,
         )
         return 2

@@ -29,9 +29,9 @@ def _sizes(count: int, smallest: int, largest: int) -> list[int]:
 
 def _fits(tile: Tile, itemsize: int) -> bool:
     accumulators = tile["BLOCK_M"] * tile["BLOCK_N"] // (32 * tile["num_warps"])
-    fewest, most = _ACCUMULATORS[tile["num_warps"]]
+    fewest, limit = _ACCUMULATORS[tile["num_warps"]]
     staged = tile["num_stages"] * (tile["BLOCK_M"] + tile["BLOCK_N"]) * tile["BLOCK_K"] * itemsize
-    return fewest <= accumulators <= most and staged <= _SHARED
+    return fewest <= accumulators <= limit and staged <= _SHARED
 
 
 def _tiles_of_product(

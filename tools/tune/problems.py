@@ -53,7 +53,7 @@ class Trial(dict):
 
 
 def _looked_up(choose_tile: Callable, *arguments) -> tuple[str, tiles.Tile]:
-    """The key that an op looks its tile up by, and its default: both in the op's own words."""
+    """The key that an op looks its tile up by, and its default: as the op itself makes them."""
     trial = Trial()
     with trial.in_use():
         choose_tile(*arguments)
@@ -98,8 +98,8 @@ class ConvCall:
             return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, self.case.upsample, None, dispatch.SOURCES)]
         of_x = self.direction == "data_gradient"
         wanted = [of_x, not of_x, not of_x and bias is not None]
-        found = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, self.case.upsample, None, wanted)
-        return [gradient for gradient, wants in zip(found, wanted, strict=True) if wants]
+        gradients = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, self.case.upsample, None, wanted)
+        return [gradient for gradient, wants in zip(gradients, wanted, strict=True) if wants]
 
     def first_entries(self, defaults: Entries) -> list[Entries]:
         """What to try first: all shapes of tiles, with the default's pipeline."""
@@ -111,8 +111,8 @@ class ConvCall:
         if self.direction == "weight_gradient":
             return [{key: t} for t in candidates.over_weights(default, columns, channels, pixels, size)]
         _, ring = defaults
-        whole = {**default, "SPLIT_RING": 0}
-        made = [{key: whole, ring: t} for t in candidates.ring(defaults[ring], pixels, channels, columns, size)]
+        unsplit = {**default, "SPLIT_RING": 0}
+        made = [{key: unsplit, ring: t} for t in candidates.ring(defaults[ring], pixels, channels, columns, size)]
         if interior := self.case.batch * max(self.case.size - 2, 0) ** 2:
             split = candidates.over_pixels({**default, "SPLIT_RING": 1}, interior, channels, columns, size)
             made += [{key: t, ring: defaults[ring]} for t in split]
@@ -256,7 +256,7 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """For people: the entry and the cases that it is for."""
+        """Human-readable: the entry and the cases that it is for."""
         return f"{self.key} ({'; '.join(call.case.name for call in self.calls)})"
 
     @property
@@ -278,9 +278,9 @@ def gather(
     for dtype in dtypes:
         calls += [ConvCall(case, direction, dtype) for case in convs for direction in DIRECTIONS]
         calls += [FeatureCall(case, dtype) for case in features]
-    found: dict[str, list[Call]] = {}
+    by_key: dict[str, list[Call]] = {}
     for call in calls:
         if call.op in ops and dispatch.supports(call.op.partition(".")[0], call.dtype, capability):
-            found.setdefault(next(iter(call.defaults())), []).append(call)
-    problems = [Problem(tuple(group), group[0].defaults()) for group in found.values()]
+            by_key.setdefault(next(iter(call.defaults())), []).append(call)
+    problems = [Problem(tuple(group), group[0].defaults()) for group in by_key.values()]
     return sorted(problems, key=lambda problem: -problem.expense)

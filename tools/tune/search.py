@@ -15,7 +15,7 @@ from bench.measuring.closeness import assert_close
 from fastvae.kernels import dispatch
 from tools.tune.problems import Call, Entries, Operands, Problem, Trial
 
-# What is won by less is taken for noise.
+# A gain below this share is taken for noise.
 MARGIN = 0.03
 FINALISTS = 4
 SCREENING_ROUNDS, FINAL_ROUNDS = 20, 100
@@ -63,8 +63,8 @@ class Gate:
     def check(self) -> None:
         """Raises AssertionError unless the call, as the ops would run it now, is as good as ATen's."""
         with _memory_filled():
-            found = self.call.run(*_mapped(torch.clone, self._operands))
-        for result, plain, exact, terms in zip(found, self._plain, self._exact, self._terms, strict=True):
+            results = self.call.run(*_mapped(torch.clone, self._operands))
+        for result, plain, exact, terms in zip(results, self._plain, self._exact, self._terms, strict=True):
             assert_close(result, plain, exact, terms)
 
 
@@ -117,8 +117,8 @@ class Search:
             chosen = {key: tile for key, tile in self._tried[best].items() if tile != defaults[key]}
         if aten_s < min(best_s, default_s) * (1 - MARGIN):
             chosen = aten
-        found = f"default {1e6 * default_s:.1f} us, best {1e6 * best_s:.1f} us ({best}), ATen {1e6 * aten_s:.1f} us"
-        self.say(f"{self.problem.name}: {found} -> {in_words(chosen)}")
+        times_us = f"default {1e6 * default_s:.1f} us, best {1e6 * best_s:.1f} us ({best}), ATen {1e6 * aten_s:.1f} us"
+        self.say(f"{self.problem.name}: {times_us} -> {described(chosen)}")
         return chosen
 
     def _ranked(self, times: dict[str, float]) -> list[Entries]:
@@ -166,12 +166,12 @@ class Search:
 
 
 def label(entries: Entries) -> str:
-    """The tiles in words, e.g. "BLOCK_M=64 num_warps=4"; a data gradient's, then its ring's."""
+    """A name for the tiles, e.g. "BLOCK_M=64 num_warps=4"; a data gradient's, then its ring's."""
     return "; ".join(
         "ATen" if tile is None else " ".join(f"{k}={v}" for k, v in tile.items()) for tile in entries.values()
     )
 
 
-def in_words(chosen: Entries) -> str:
-    """What is written, for people."""
+def described(chosen: Entries) -> str:
+    """The entries that are written, human-readable."""
     return "; ".join(f"{key.split()[0]} {label({key: tile})}" for key, tile in chosen.items()) or "the default"

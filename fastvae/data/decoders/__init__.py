@@ -1,1 +1,1 @@
-"""JPEG and PNG files to pixels: by Pillow or by DALI, with the same results."""
+"""Decoding picture files with Pillow or DALI, with the same results."""

@@ -1,11 +1,11 @@
-"""Which square of a picture becomes the training image. All decoders ask here, so they cut the same one."""
+"""The crop of a picture that becomes the training image, for all decoders."""
 
 from fastvae.errors import FastvaeError, UsageError
 
 # (left, top, right, bottom) of the authors' crop of an aligned 178x218 CelebA picture.
 CELEBA_SIZE = (178, 218)
 CELEBA_BOX = (30, 40, 168, 178)
-# A picture with less than this on a side after the crop counts as broken: it is an icon or a damaged header.
+# A picture with a smaller side after the crop counts as broken: it is an icon or has a damaged header.
 SMALLEST_SIDE = 8
 
 Box = tuple[int, int, int, int]
@@ -13,7 +13,7 @@ Crop = str | Box | None
 
 
 def crop_box(width: int, height: int, crop: Crop) -> Box:
-    """The box (left, top, right, bottom), in pixels, that `crop` means in a picture of width x height.
+    """The box (left, top, right, bottom), in pixels, of `crop` in a picture of width x height.
 
     Args:
         width: of the upright picture, in pixels.
@@ -38,16 +38,16 @@ def crop_box(width: int, height: int, crop: Crop) -> Box:
     if box[2] > width or box[3] > height:
         raise FastvaeError(f"the crop {box} does not fit into {width}x{height} pixels")
     if min(box[2] - box[0], box[3] - box[1]) < SMALLEST_SIDE:
-        raise FastvaeError(f"too small: {width}x{height} pixels leave less than {SMALLEST_SIDE} on a side")
+        raise FastvaeError(f"too small: {width}x{height} pixels, less than {SMALLEST_SIDE} on a side after the crop")
     return box
 
 
 def check_crop(crop: Crop) -> None:
     """Raises UsageError unless `crop` is one of these.
 
-    "auto": the CelebA box for a 178x218 picture, else the largest centred square, so that pictures which are
-    square already stay whole. "celeba": the box (30, 40, 168, 178). "center": the largest centred square.
-    None: the whole picture, stretched if it is not square. Four integers: left, top, right, bottom.
+    "auto": the CelebA box for a 178x218 picture, else the largest centred square (square pictures are not cropped).
+    "celeba": the box (30, 40, 168, 178). "center": the largest centred square. None: the complete picture, stretched if
+    it is not square. Four integers: left, top, right, bottom.
     """
     if crop is None or crop in ("auto", "celeba", "center"):
         return

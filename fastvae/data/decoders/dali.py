@@ -1,16 +1,16 @@
-"""Picture files to square RGB arrays, with NVIDIA DALI on the CPU: Pillow's pixels, faster.
+"""Decodes picture files to square RGB arrays with NVIDIA DALI on the CPU: the same pixels as Pillow, faster.
 
-DALI takes what costs most, the decoding of small JPEGs, of which it decodes only the rows of the crop. All other
-files (see `plain_jpeg`), and those that DALI refuses, go through Pillow. On two cores, 178x218 to 64x64, it
-is 1.2 to 1.5 times as fast as Pillow alone (interleaved runs; 350 against 440 us of processor time a picture).
+DALI does the most expensive part, decoding small JPEGs, and only the rows of the crop. Pillow decodes all other files
+(see `plain_jpeg`) and those that DALI rejects. On two cores, 178x218 to 64x64, this is 1.2 to 1.5 times as fast as
+Pillow alone (interleaved runs; 350 against 440 us of processor time per picture).
 
-Pixels: identical to `decode_pillow`, a bound of 0 levels, where both use libjpeg-turbo, as the wheels of Pillow
-13 and DALI 2.4 do (12,000 CelebA pictures compared). For that the resize stays with Pillow. DALI's own (linear,
-antialiased) agrees within 1 level except in the outermost ring of pixels, where DALI repeats the edge and Pillow
-renormalises its weights: up to 22 levels there.
+Pixels: identical to `decoders.pillow`, a bound of 0 levels, if both use libjpeg-turbo, as the wheels of Pillow 13 and
+DALI 2.4 do (12,000 CelebA pictures compared). For that, Pillow does the resizing. DALI's own (linear, antialiased)
+agrees within 1 level except in the outermost ring of pixels, where DALI repeats the edge and Pillow renormalises its
+weights: up to 22 levels there.
 
-A JPEG whose bytes are damaged in the middle, not cut short, decodes to the same wrong pixels with both, since
-libjpeg only warns of it; of 150 such files Pillow refused one that DALI took.
+A JPEG with damaged bytes in the middle (not truncated) decodes to the same wrong pixels with both, since libjpeg only
+warns; of 150 such files Pillow rejected one that DALI accepted.
 """
 
 import logging
@@ -29,11 +29,11 @@ from fastvae.data.decoders.pillow import BrokenImage
 from fastvae.data.decoders.plain_jpeg import plain_jpeg_size, read_if_small
 from fastvae.errors import FastvaeError
 
-# A larger picture spends its time in libjpeg with either decoder, and DALI's buffers, which never shrink,
-# would grow with the largest.
-_MOST_PIXELS = 512 * 512
+# For larger pictures libjpeg dominates with either decoder, and DALI's buffers, which never shrink, would grow with the
+# largest.
+_MAX_PIXELS = 512 * 512
 _BATCH = 256
-# Pictures a task of the thread pool: enough that handing tasks out costs little beside 0.15 ms a picture.
+# Pictures per task of the thread pool: enough that submitting a task costs little beside 0.15 ms per picture.
 _TASK = 32
 _logger = logging.getLogger("fastvae")
 
@@ -59,9 +59,9 @@ def describe() -> str:
 
 
 def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Generator[_Result, None, None]:
-    """Decodes files in order; arguments and results as in `decode_pillow.decode`.
+    """Decodes files in order; arguments and results as in `decoders.pillow.decode`.
 
-    While DALI decodes a batch, `workers` threads read the files of the next and resize the crops of the last.
+    While DALI decodes a batch, `workers` threads read the next batch's files and resize the previous batch's crops.
     """
     decoder = _CroppingDecoder(workers)
     pool = ThreadPoolExecutor(workers)
@@ -98,7 +98,7 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Gen
 
 
 class _CroppingDecoder:
-    """A DALI pipeline that decodes JPEGs and cuts a box out of each."""
+    """A DALI pipeline that decodes a box of each JPEG."""
 
     def __init__(self, threads: int):
         self._threads = threads
@@ -107,7 +107,7 @@ class _CroppingDecoder:
     def decode(self, files: list[tuple[_File, Box | None]]) -> list[np.ndarray | None]:
         """At most _BATCH files -> for each with a box, that box as uint8 [bottom - top, right - left, 3], RGB.
 
-        None for files without a box, and for all if DALI refuses one: it does not say which one it was.
+        None for files without a box, and for all files if DALI rejects one, since it does not report which one.
         """
         pieces: list[np.ndarray | None] = [None] * len(files)
         wanted = [index for index, (_, box) in enumerate(files) if box is not None]
@@ -121,9 +121,9 @@ class _CroppingDecoder:
         try:
             (batch,) = self._pipeline.run()
         except RuntimeError:
-            # A pipeline that has raised takes no more input.
+            # A pipeline that has raised accepts no more input.
             self._build()
-            _logger.info("DALI refused one of %d pictures; Pillow decodes them", len(wanted))
+            _logger.info("DALI rejected one of %d pictures; Pillow decodes them", len(wanted))
             return pieces
         for row, index in enumerate(wanted):
             # A copy, because the next run overwrites the batch.
@@ -133,7 +133,7 @@ class _CroppingDecoder:
     def _build(self) -> None:
         from nvidia.dali import Pipeline, fn, types
 
-        # No device, and a queue of one batch, since each run is fed just before.
+        # CPU only; a queue of one batch, since each run is fed just before.
         self._pipeline = Pipeline(_BATCH, self._threads, None, prefetch_queue_depth=1)
         with self._pipeline:
             data = fn.external_source(name="data", dtype=types.UINT8, ndim=1)
@@ -147,15 +147,15 @@ class _CroppingDecoder:
 
 
 def _read(path: Path, crop: Crop) -> tuple[_File, Box | None]:
-    """The file's bytes, or the path of a large one, and the box to cut out of it if it is for DALI."""
+    """The file's bytes, or the path of a large file; and the crop box if DALI decodes it."""
     try:
         data = read_if_small(path)
-    except OSError:  # Pillow's reader says what is wrong
+    except OSError:  # Pillow's reader reports the error
         data = None
     if data is None:
         return path, None
     size = plain_jpeg_size(data)
-    if size is None or size[0] * size[1] > _MOST_PIXELS:
+    if size is None or size[0] * size[1] > _MAX_PIXELS:
         return data, None
     try:
         return data, crop_box(*size, crop)

@@ -1,11 +1,11 @@
-"""Picture files to square RGB arrays, with Pillow: the decoder that is always there, and the reference.
+"""Decodes picture files to square RGB arrays with Pillow: always available, and the reference.
 
-A file becomes upright 8-bit RGB (`upright_rgb`), is cropped (`crop.crop_box`), and is resized with Pillow's
-antialiased bilinear (triangle) filter, whose support ends at the crop's edge. JPEG's draft mode is not used,
-because it changes pixels.
+A file is converted to upright 8-bit RGB (`upright_rgb`), cropped (`crop.crop_box`), and resized with Pillow's
+antialiased bilinear (triangle) filter, whose support ends at the crop's edge. JPEG's draft mode is not used, because it
+changes pixels.
 
-Threads, not processes: on two cores two threads decode 3.1k CelebA pictures (178x218 to 64x64) a second,
-two processes 3.6k, and processes would ask every calling script for an `if __name__ == "__main__"`.
+Threads, not processes: on two cores two threads decode 3.1k CelebA pictures (178x218 to 64x64) per second, two
+processes 3.6k, but processes would require an `if __name__ == "__main__"` in every calling script.
 """
 
 from collections.abc import Generator, Sequence
@@ -25,20 +25,20 @@ from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
 from fastvae.files.reading import open_regular
 
-# Others that Pillow knows are not pictures from a camera, and some run external programs (EPS).
+# Pillow's other formats are not from cameras, and some run external programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-# 256 MiB as RGB: more pixels than any camera for consumers has but for two, and a bound to what a thread allocates.
-# Pillow warns from there on, and refuses twice as many.
-_MOST_PIXELS = (1 << 28) // 3
+# 256 MiB as RGB: more than all but two consumer cameras have, and it bounds a thread's memory. Pillow warns above this
+# limit and raises above twice as many.
+_MAX_PIXELS = (1 << 28) // 3
 _LARGEST_FILE = 1 << 28
-# Pictures a task: enough that handing tasks out costs nothing beside 0.4 ms a picture.
+# Pictures per task: enough that submitting a task costs nothing beside 0.4 ms per picture.
 _TASK = 32
 _TASKS_AHEAD_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
 class BrokenImage:
-    """A file that gave no image, and why."""
+    """The reason why a file could not be decoded."""
 
     reason: str
 
@@ -67,7 +67,7 @@ def decode(
 
     def decode_task(start: int) -> list[np.ndarray | BrokenImage]:
         ahead = paths[start : start + _TASK]
-        # A task of large pictures takes long, and whoever stops should not have to wait for it.
+        # A task of large pictures takes long; stopping should not wait for it.
         return [decode_file(path, crop=crop, size=size) for path in ahead if not stopping.is_set()]
 
     starts = range(0, len(paths), _TASK)
@@ -86,10 +86,10 @@ def decode(
 
 
 def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray | BrokenImage:
-    """One file as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never an exception.
+    """One file as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never raises.
 
-    Broken is also what is no regular file (a pipe would be waited for), has more than 256 MiB, or more pixels than that
-    is as RGB.
+    A file is also broken if it is not a regular file (reading a pipe would block), or has more than 256 MiB, as a file
+    or decoded to RGB.
     """
     try:
         if not isinstance(file, Path):
@@ -100,7 +100,7 @@ def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray |
         return BrokenImage("not a JPEG, PNG, WebP or BMP picture")
     except FastvaeError as error:
         return BrokenImage(str(error))
-    # What codecs raise on damaged files is open-ended: OSError, SyntaxError, struct.error and more.
+    # Codecs may raise anything for damaged files: OSError, SyntaxError, struct.error and more.
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         return BrokenImage(shown(reason) or type(error).__name__)
@@ -111,17 +111,17 @@ def _decode(file: BinaryIO, crop: Crop, size: int) -> np.ndarray:
         raise FastvaeError(f"the file is larger than {_LARGEST_FILE >> 20} MiB")
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
-        if picture.width * picture.height > _MOST_PIXELS:
-            raise FastvaeError(f"{picture.width}x{picture.height} pixels are more than {_MOST_PIXELS:,}")
+        if picture.width * picture.height > _MAX_PIXELS:
+            raise FastvaeError(f"{picture.width}x{picture.height} pixels; the limit is {_MAX_PIXELS:,}")
         return crop_and_resize(upright_rgb(picture), crop=crop, size=size)
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:
-    """The picture as 8-bit RGB, turned as its EXIF orientation says.
+    """The picture as 8-bit RGB, rotated according to its EXIF orientation.
 
-    Grey becomes three equal channels, 16-bit grey is divided by 257, of 16-bit colours the high byte is kept as by
-    Pillow, palettes are looked up, CMYK is converted as Pillow does (no colour profile), transparent pixels are laid
-    over white. Of an animation, the first frame.
+    Grey becomes three equal channels; 16-bit grey is divided by 257; 16-bit colours keep their high byte, as in Pillow;
+    palettes are looked up; CMYK is converted as in Pillow (no colour profile); transparent pixels are blended over
+    white. Animations: the first frame.
 
     Args:
         picture: opened, its pixels not yet loaded.
@@ -130,7 +130,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     alpha = None
     if opaque is not None:
         alpha = Image.fromarray(opaque)
-        alpha.info = picture.info  # which says how to turn it
+        alpha.info = picture.info  # contains the orientation
         alpha = ImageOps.exif_transpose(alpha)
     picture.load()
     picture = ImageOps.exif_transpose(picture)
@@ -154,9 +154,9 @@ def crop_and_resize(picture: Image.Image, *, crop: Crop, size: int) -> np.ndarra
     """Upright RGB picture -> uint8 [size, size, 3], 0..255.
 
     Raises:
-        FastvaeError: the crop does not fit the picture or leaves too little of it.
+        FastvaeError: the crop does not fit the picture or is too small.
     """
-    # Cropped first: resize(box=...) would let the filter reach beyond the box.
+    # Cropped first: with resize(box=...) the filter would reach beyond the box.
     picture = picture.crop(crop_box(*picture.size, crop))
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)

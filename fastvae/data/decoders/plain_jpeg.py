@@ -1,30 +1,29 @@
-"""Tells the JPEGs that every decoder understands alike from those that only Pillow is trusted with."""
+"""Recognises JPEGs that all decoders decode alike; Pillow decodes all others."""
 
 import os
 from pathlib import Path
 
 from fastvae.files.reading import open_regular
 
-# All of a few batches of files are in memory at a time.
+# A few batches of complete files are in memory at a time.
 _LARGEST_FILE = 16 << 20
 
 
 def read_if_small(path: Path) -> bytes | None:
-    """The bytes of a regular file of at most 16 MiB; None for a larger one, which Pillow reads piece by piece.
+    """The bytes of a regular file of at most 16 MiB; None for a larger one, which Pillow reads in parts.
 
     Raises:
-        OSError: it is missing, may not be read, or is no regular file.
+        OSError: it is missing, not readable, or not a regular file.
     """
     with open_regular(path) as file:
-        # Its size is asked first: a reader that is given a limit makes room for all of it, in five times the time.
+        # The size is checked first: read(limit) would allocate the complete limit, in five times the time.
         return file.read() if os.fstat(file.fileno()).st_size <= _LARGEST_FILE else None
 
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a complete 8-bit JFIF file of three components, without EXIF and Adobe's marker.
+    """(width, height) of a complete 8-bit JFIF file with three components, without EXIF and Adobe markers.
 
-    In such a file nothing is open to interpretation: no orientation, no CMYK, no colours but YCbCr. None for
-    every other file. It takes 5 us.
+    Such a file is unambiguous: no orientation, no CMYK, only YCbCr. None for every other file. Takes 5 us.
     """
     if not data.startswith(b"\xff\xd8\xff\xe0") or not data.endswith(b"\xff\xd9"):
         return None

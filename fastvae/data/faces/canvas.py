@@ -1,4 +1,4 @@
-"""What `face_drawing` draws with: many small pictures at once as NumPy planes [N, H, W], and shapes on them.
+"""The canvas of `drawing`: many small pictures at once as NumPy planes [N, H, W], and shapes on them.
 
 Coordinates: one unit is 1/64 of the image's side, x to the right, y down, so that measures do not depend on the
 resolution. Head coordinates (hx, hy) have the picture's middle as origin and undo shift, zoom and roll. Face
@@ -28,7 +28,7 @@ class Traits(SimpleNamespace):
 
 
 class View:
-    """Another object's arrays by the same names, each indexed when it is first asked for."""
+    """Another object's arrays by the same names, each indexed on first use."""
 
     def __init__(self, source: object, index: tuple):
         self._source, self._index = source, index
@@ -93,7 +93,7 @@ def new_scene(traits: Traits | View, size: int) -> Scene:
     sin, cos = _sin_cos(t.roll)
     right, down = x - t.shift_x, y - t.shift_y
     hx, hy = (right * cos + down * sin) / t.zoom, (down * cos - right * sin) / t.zoom
-    # Turning the cylinder back: sin(angle - yaw) from the sine that is seen. Beside the head nothing is turned.
+    # Rotates the cylinder back: sin(angle - yaw) from the visible sine. Nothing is rotated beside the head.
     sin, cos = _sin_cos(t.yaw)
     seen = np.clip(hx / _HEAD_RADIUS, -1, 1)
     fx = hx + _HEAD_RADIUS * (seen * cos - sin * np.sqrt(1 - seen * seen) - seen)
@@ -124,11 +124,11 @@ def hump(x: np.ndarray, radius: float | np.ndarray) -> np.ndarray:
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, radius_x: float | np.ndarray, radius_y: float | np.ndarray) -> np.ndarray:
-    """About the signed distance from an ellipse: right to first order on the edge, which is all that coverage needs."""
+    """Approximate signed distance from an ellipse; first-order exact at the edge, which is enough for coverage."""
     u, v = x * (1 / radius_x), y * (1 / radius_y)
     radius = np.sqrt(u * u + v * v)
     u, v = u * (1 / radius_x), v * (1 / radius_y)
-    # The small number keeps the centre finite.
+    # The small number avoids division by zero at the centre.
     return radius * (radius - 1) / (np.sqrt(u * u + v * v) + np.float32(1e-6))
 
 

@@ -1,15 +1,14 @@
-"""The embedded data set: faces drawn by our own code, with attributes that are exact because they are causes.
+"""The embedded data set: procedurally drawn faces, with attributes that are exact because they determine the drawing.
 
-A face is drawn in three steps, each a function of (seed, index) and of the step before only:
-`sample_attributes` decides what is there, `choose_traits` gives it measures and colours, and
-`face_drawing.draw` turns those into pixels. Because random numbers are addressed rather than consumed, changing
-one attribute leaves everything else about the face as it was.
+A face is drawn in three steps, each a function of (seed, index) and the previous step: `sample_attributes` chooses its
+attributes, `choose_traits` its measures and colours, and `drawing.draw` draws the pixels. Because random numbers are
+addressed rather than consumed, changing one attribute leaves the rest of the face unchanged.
 
-The bytes are the same on every machine, so that a checksum can stand for the data set. IEEE 754 demands correct
-rounding of + - * / and sqrt, and minimum, floor and comparisons are exact. It demands nothing of sin, exp, pow
-and tanh, whose last bits differ between libraries and SIMD widths, nor does NumPy fix the order of a sum. So
-nothing here, in `face_canvas` or in `face_drawing` uses them, and a test reads the source for that: bells are
-polynomials, rotations are rational, and random numbers come from integer hashing.
+The bytes are the same on every machine, so that a checksum can identify the data set. IEEE 754 requires correct
+rounding of + - * / and sqrt, and minimum, floor and comparisons are exact. It does not specify sin, exp, pow and tanh,
+whose last bits differ between libraries and SIMD widths, and NumPy does not fix the order of a sum. So neither this
+file nor `canvas` nor `drawing` uses them, and a test checks the source for that: bells are polynomials, rotations are
+rational, and random numbers come from integer hashing.
 """
 
 from collections.abc import Callable
@@ -52,10 +51,10 @@ ATTRIBUTES: tuple[str, ...] = (
     "Young",
 )
 
-# Of the pixels and attributes that are drawn: the next number whenever any of them changes.
+# Version of the pixels and attributes: increase it whenever any of them changes.
 VERSION = 1
 
-# Faces whose traits are chosen at a time, which costs 15 % of the time if done for 16.
+# Faces per batch of `choose_traits`, which takes 15 % of the time with batches of 16.
 _BATCH = 256
 _SIZE_STEP = 16
 
@@ -101,7 +100,7 @@ def draw_faces(
         count: number of faces, 0 or more.
         seed: 0 or more.
         size: side of the images in pixels, a positive multiple of 16.
-        start: index of the first face, 0 or more. Two calls with adjoining ranges give what one would.
+        start: index of the first face, 0 or more. Two calls with adjoining ranges return the same as one call.
         progress: called with the number of faces just finished, a few at a time, like `tqdm.update`.
 
     Returns:
@@ -129,7 +128,7 @@ def draw_faces(
 
 
 def sample_attributes(indices: np.ndarray, *, seed: int) -> np.ndarray:
-    """Decides what each face has, about as often as faces in CelebA do, and never what could not be seen.
+    """Samples each face's attributes, about as frequent as in CelebA, without those that would be invisible.
 
     Args:
         indices: uint64 [N], the faces' numbers.
@@ -148,9 +147,9 @@ def sample_attributes(indices: np.ndarray, *, seed: int) -> np.ndarray:
     colored = ~bald & ~gray
     black = chance(0.12 + 0.8 * tone) & colored
     brown = chance(0.50 + 0.4 * tone) & colored & ~black
-    # What remains of the remainder is red, for which CelebA has no name.
+    # The rest is red, for which CelebA has no attribute.
     blond = chance(np.where(male, 0.75, 0.88)) & colored & ~black & ~brown
-    # A hat hides what the hair above the ears is like.
+    # A hat hides the hair above the ears.
     styled = ~bald & ~hat
     wavy = chance(np.where(male, 0.24, 0.42)) & styled
     straight = chance(0.45) & styled & ~wavy
@@ -193,7 +192,7 @@ def sample_attributes(indices: np.ndarray, *, seed: int) -> np.ndarray:
 
 
 def choose_traits(attributes: np.ndarray, indices: np.ndarray, *, seed: int) -> Traits:
-    """Gives each face its measures and colours.
+    """Chooses each face's measures and colours.
 
     Args:
         attributes: uint8 [N, len(ATTRIBUTES)], 0 or 1; from `sample_attributes`, possibly changed since.
@@ -307,7 +306,7 @@ def choose_traits(attributes: np.ndarray, indices: np.ndarray, *, seed: int) -> 
     t["beard"] = (1 - has["No_Beard"]) * (1 - has["Goatee"])
     t["beard_alpha"] = between(0.72, 0.96)
 
-    # What is worn.
+    # Accessories.
     t["glasses"] = has["Eyeglasses"]
     t["sun"] = (chance(0.3) & (makeup + has["Narrow_Eyes"] == 0)).astype(np.float32)
     t["frame_rgb"] = color(((0.05, 0.05, 0.06), (0.30, 0.16, 0.08), (0.10, 0.12, 0.25), (0.55, 0.50, 0.45)))
@@ -335,13 +334,13 @@ def choose_traits(attributes: np.ndarray, indices: np.ndarray, *, seed: int) -> 
 
 
 def _complexion(indices: np.ndarray, *, seed: int) -> np.ndarray:
-    """How dark the skin is, float32 [N] in 0..1. Hair and eyes go with it, so it comes before the attributes."""
+    """How dark the skin is, float32 [N] in 0..1. Chosen before the attributes, since hair and eyes depend on it."""
     unit = _Draws(indices, seed=seed, domain=2).between(0.0, 1.0)
     return unit * (0.3 + 0.7 * unit)
 
 
 class _Draws:
-    """Random numbers addressed by (seed, domain, index, how many were asked for before): SplitMix64 as a hash.
+    """Random numbers addressed by (seed, domain, index, number of previous draws): SplitMix64 as a hash.
 
     A generator object for each face would be as independent, but could not serve many faces in one operation.
     """

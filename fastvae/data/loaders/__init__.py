@@ -1,1 +1,1 @@
-"""Batches for training: from a packed file, or decoded on the way."""
+"""Loaders of training batches: from a packed file, or decoded on the fly."""

@@ -1,4 +1,4 @@
-"""Takes finished batches over from DALI as tensors of torch."""
+"""Converts finished DALI batches to torch tensors."""
 
 from collections import deque
 from typing import Any, Protocol
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from fastvae.data.loaders.loader import empty_batch
 
-# Copies that the host may be ahead of a GPU, 0.8 MB each for 64 images of 64x64 pixels.
-_MOST_HELD = 16
+# Copies in flight to a GPU, 0.8 MB each for 64 images of 64x64 pixels.
+_MAX_HELD = 16
 
 
 class Outputs(Protocol):
-    """Where batches go."""
+    """The destination of batches."""
 
     def take(self, pipeline: Any, count: int, replaced: dict[int, np.ndarray]) -> Tensor:
-        """The next batch of a pipeline, scheduled before.
+        """The next batch of a pipeline, scheduled before this call.
 
         Args:
             pipeline: of `dali_pipeline.build`.
             count: images in the batch.
-            replaced: uint8 [H, W, 3] by row: what is put in the place of DALI's image.
+            replaced: uint8 [H, W, 3] by row: images that replace DALI's.
 
         Returns:
             uint8 [count, H, W, 3].
@@ -30,12 +30,12 @@ class Outputs(Protocol):
         ...
 
     def close(self) -> None:
-        """Waits until DALI's memory is not read any more."""
+        """Waits until DALI's memory is no longer in use."""
         ...
 
 
 class HostOutputs:
-    """On the host, pinned where there is CUDA."""
+    """Batches on the host, in pinned memory if CUDA is available."""
 
     def __init__(self, image_size: int):
         self._image_size = image_size
@@ -52,17 +52,17 @@ class HostOutputs:
         return batch
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """Does nothing."""
 
 
 class DeviceOutputs:
-    """On a GPU, in stream order: the host waits until DALI's threads have enqueued a batch, and not for the GPU.
+    """Batches on a GPU, in stream order: the host waits until DALI's threads have enqueued a batch, not for the GPU.
 
-    `share_outputs` with a stream makes that stream wait for DALI's work, so the copy, which is enqueued on it, is
-    ordered behind. DALI's dynamic executor uses memory again once its owner is gone, so the owner is held until an
-    event behind the copy has passed. Torch copies, because DALI's `copy_to_external` makes DALI's stream wait for the
-    copy, and by that for all that the reader has enqueued before it. The tensor comes from torch's allocator under
-    the current stream, which is the one that the reader uses.
+    `share_outputs` with a stream makes that stream wait for DALI's work, so a copy enqueued on it is ordered after
+    DALI. DALI's dynamic executor reuses memory once its owner is deleted, so the owner is kept until an event after the
+    copy has completed. Torch does the copy, because DALI's `copy_to_external` makes DALI's stream wait for the copy,
+    and so for everything that the caller enqueued before it. Torch allocates the tensor on the current stream,
+    which is the caller's.
     """
 
     def __init__(self, image_size: int, device: torch.device):
@@ -83,7 +83,7 @@ class DeviceOutputs:
         pipeline.release_outputs()
         for row, image in replaced.items():
             batch[row].copy_(torch.from_numpy(image.copy()).pin_memory(), non_blocking=True)
-        while self._held and (self._held[0][0].query() or len(self._held) > _MOST_HELD):
+        while self._held and (self._held[0][0].query() or len(self._held) > _MAX_HELD):
             self._drop()
         return batch
 

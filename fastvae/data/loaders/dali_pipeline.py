@@ -9,21 +9,21 @@ from PIL import Image
 
 from fastvae.data.decoders.crop import Box
 
-# Batches that DALI works on at a time.
+# Batches in progress in DALI.
 QUEUE_DEPTH = 3
 
 
 class Sample(NamedTuple):
-    """What DALI gets of one picture: the file's bytes, as `nvidia.dali.tensors.TensorCPU`, and the box to cut out."""
+    """DALI's input for one picture: the file's bytes, as `nvidia.dali.tensors.TensorCPU`, and the crop box."""
 
     data: Any
     box: Box
 
 
 def sample(data: bytes, box: Box) -> Sample:
-    """A file and its crop, for `build`'s source.
+    """A sample for `build`'s source.
 
-    DALI would turn arrays into its own tensors when they are fed, 5 us each in the thread that waits for batches.
+    DALI would convert arrays to its own tensors when they are fed, 5 us each in the thread that waits for batches.
     """
     from nvidia.dali.tensors import TensorCPU
 
@@ -31,7 +31,7 @@ def sample(data: bytes, box: Box) -> Sample:
 
 
 def blank() -> Sample:
-    """A tiny grey picture, which stands where DALI is not to decode."""
+    """A tiny grey picture, for rows that DALI does not decode."""
     file = BytesIO()
     Image.new("RGB", (16, 16), "gray").save(file, "JPEG")
     return sample(file.getvalue(), (0, 0, 16, 16))
@@ -46,17 +46,17 @@ def build(
     device_id: int | None,
     queue_depth: int = QUEUE_DEPTH,
 ) -> Any:
-    """The pipeline, built: decodes what lies in the box and resizes it, linear and antialiased.
+    """Builds the pipeline: decodes the box and resizes it, linear and antialiased.
 
-    On a GPU nvJPEG decodes and the GPU resizes, with the CPU decoder's chroma upsampling.
+    On a GPU, nvJPEG decodes with the CPU decoder's chroma upsampling, and the GPU resizes.
 
     Args:
-        source: called for each batch; gives 1 to `batch_size` samples, or raises StopIteration.
-        batch_size: the most samples of a batch.
+        source: called for each batch; returns 1 to `batch_size` samples, or raises StopIteration.
+        batch_size: largest number of samples in a batch.
         image_size: pixels a side of the results.
-        threads: of DALI's own.
+        threads: number of DALI's threads.
         device_id: number of the GPU, or None for the CPU.
-        queue_depth: batches that are worked on at a time.
+        queue_depth: batches in progress.
 
     Returns:
         `nvidia.dali.Pipeline` with one output, uint8 [b, image_size, image_size, 3], RGB.
@@ -73,13 +73,13 @@ def build(
         decoder = {
             "device": "mixed",
             "jpeg_fancy_upsampling": True,
-            # All or nothing: DALI gives a share of each batch to the hardware decoder, whose pixels may differ, and
-            # an image's pixels must not depend on its place in the batch.
+            # All or nothing: DALI would give a share of each batch to the hardware decoder, whose pixels may differ,
+            # and an image's pixels must not depend on its position in the batch.
             "hw_decoder_load": 1.0,
-            # Else each process on a machine ties its threads to the same cores.
+            # Otherwise all processes on a machine pin their threads to the same cores.
             "affine": False,
         }
-    # The dynamic executor is the one that can give results out in the order of a stream.
+    # Only the dynamic executor can return results in stream order.
     pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=queue_depth, exec_dynamic=True)
     with pipeline:
         data, start, end = fn.external_source(
@@ -92,35 +92,35 @@ def build(
     return pipeline
 
 
-def refused(samples: dict[int, Sample], **options: Any) -> dict[int, str]:
-    """Decodes samples one by one, to find those that DALI refuses.
+def rejected(samples: dict[int, Sample], **options: Any) -> dict[int, str]:
+    """Decodes samples one by one, to find those that DALI rejects.
 
-    A pipeline that has raised is dead, and does not say which sample it was.
+    A pipeline that has raised cannot be used any more, and does not report which sample failed.
 
     Args:
         samples: by index.
-        options: of `build`: image_size, threads, device_id.
+        options: for `build`: image_size, threads, device_id.
 
     Returns:
-        What DALI says of each that it refuses.
+        DALI's message for each rejected sample, by index.
     """
-    found: dict[int, str] = {}
-    left = list(samples)
-    while left:
-        coming = iter(tuple(left))
-        pipeline = build(lambda coming=coming: [samples[next(coming)]], batch_size=1, queue_depth=1, **options)
-        while left:
-            index = left.pop(0)
+    messages: dict[int, str] = {}
+    remaining = list(samples)
+    while remaining:
+        indices = iter(tuple(remaining))
+        pipeline = build(lambda indices=indices: [samples[next(indices)]], batch_size=1, queue_depth=1, **options)
+        while remaining:
+            index = remaining.pop(0)
             try:
                 pipeline.run()
-            # DALI raises what its operators do, not one class of its own.
+            # DALI has no exception class of its own.
             except Exception as error:
-                found[index] = reason(error)
+                messages[index] = reason(error)
                 break
-    return found
+    return messages
 
 
 def reason(error: Exception) -> str:
-    """What DALI says, without the traceback of the pipeline's definition."""
+    """DALI's message without the traceback of the pipeline's definition."""
     text = str(error)
     return " ".join(text.rpartition("encountered:")[2].partition("Current pipeline")[0].split()) or repr(error)

@@ -1,4 +1,4 @@
-"""What the training loop asks of whoever brings it images."""
+"""The interface between the training loop and the loaders."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,10 +13,9 @@ _Result = TypeVar("_Result")
 
 
 class Loader(Protocol):
-    """Brings images by their positions in the data set.
+    """Loads images by their positions in the data set.
 
-    Which pixels come for an index depends on the data set alone: not on the batch it is in, the order, the number of
-    threads or the timing.
+    The pixels for an index depend only on the data set, not on the batch, the order, the number of threads or timing.
 
     Attributes:
         image_size: pixels a side.
@@ -25,16 +24,16 @@ class Loader(Protocol):
     image_size: int
 
     def batches(self, indices: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
-        """Loads batches in the background, a few ahead of their reader.
+        """Loads batches in the background, a few ahead of the caller.
 
         Args:
-            indices: for each batch int64 [b], positions in the whole data set, b from 1 to the loader's batch size;
-                may be endless. It is read a few batches ahead, in order, in the thread that asks for batches.
+            indices: for each batch int64 [b], positions in the complete data set, b from 1 to the loader's batch size;
+                may be infinite. It is iterated a few batches ahead, in order, in the caller's thread.
 
         Yields:
-            For each uint8 [b, H, W, 3], 0..255, RGB, valid until the next is asked for. On the host it is pinned where
-            there is CUDA, and a non-blocking copy of it may still be under way when the next is asked for; on a
-            device it is ready for, and may be read on, the stream that was current when it was asked for.
+            For each batch uint8 [b, H, W, 3], 0..255, RGB, valid until the next one is requested. On the host it is
+            pinned if CUDA is available, and a non-blocking copy of it may still be running when the next one is
+            requested; on a device it can be read on the stream that was current when it was requested.
 
         Closing the generator ends its threads.
 
@@ -45,9 +44,9 @@ class Loader(Protocol):
 
 
 def empty_batch(count: int, size: int) -> Tensor:
-    """uint8 [count, size, size, 3] on the host, for a batch to be written to.
+    """An uninitialised batch on the host, uint8 [count, size, size, 3].
 
-    Each batch is a new tensor: of pinned ones torch gives the memory out again only when copies from it are done.
+    Each batch is a new tensor: torch reuses pinned memory only after copies from it are done.
     """
     return torch.empty(count, size, size, 3, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
@@ -55,11 +54,11 @@ def empty_batch(count: int, size: int) -> Tensor:
 def started_ahead(
     start: Callable[[_Item], Callable[[], _Result]], items: Iterable[_Item], *, ahead: int
 ) -> Iterator[_Result]:
-    """Results in order, with `ahead` more started than asked for.
+    """Results in order, with `ahead` more items started than requested.
 
     Args:
-        start: begins the work on an item in the background, and returns what waits for its result.
-        items: may be endless.
+        start: starts the work on an item in the background, and returns a function that waits for its result.
+        items: may be infinite.
         ahead: 1 or more.
     """
     started: deque[Callable[[], _Result]] = deque()

@@ -15,8 +15,8 @@ _AHEAD = 4
 class PackedLoader:
     """A `loader.Loader` of a packed file.
 
-    One thread: a batch of 64 images of 64x64 pixels is 0.8 MB, which a core copies in a tenth of a millisecond, and
-    what is worth hiding is the wait for the disk.
+    One thread: a batch of 64 images of 64x64 pixels is 0.8 MB, which a core copies in 0.1 ms; only the wait for the
+    disk is worth hiding.
 
     Args:
         images: the file.
@@ -42,6 +42,6 @@ class PackedLoader:
         batch = empty_batch(len(indices), self.image_size)
         if not 0 <= indices.min() <= indices.max() < len(self._images):
             raise IndexError(f"indices must be 0 to {len(self._images) - 1}; got {indices.min()} to {indices.max()}")
-        # The mode "raise" would write a copy first.
+        # mode="raise" would make a copy first.
         np.take(self._images, indices, axis=0, out=batch.numpy(), mode="clip")
         return batch

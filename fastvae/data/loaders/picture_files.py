@@ -1,5 +1,6 @@
-"""A data set of picture files that are decoded when they are asked for."""
+"""A data set of picture files, decoded on demand."""
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,17 +15,17 @@ from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
 
 CROP = "auto"
+_logger = logging.getLogger("fastvae")
 
 
 class PictureFiles:
-    """The files of a `Source`, cropped as `prepare` does by default.
+    """The files of a `Source`, cropped like `prepare` does by default. Thread-safe.
 
-    The place of a broken picture is taken by the next whole one of its split, in the order of the source, the first
-    following the last: a function of the files alone. Broken ones are counted (`broken.BrokenPictures`). May be used
-    from several threads.
+    A broken picture is replaced by the next intact one of its split, in the order of the source and cyclically, so the
+    result depends only on the files. Broken pictures are counted (`broken.BrokenPictures`).
 
     Args:
-        source: one whose images are files.
+        source: one with picture files.
         image_size: pixels a side.
 
     Attributes:
@@ -36,7 +37,8 @@ class PictureFiles:
         self.paths: list[Path] = source.images
         self.image_size = image_size
         self._splits = source.splits
-        self._broken = BrokenPictures(source.names)
+        self._names = source.names
+        self._broken = BrokenPictures(source.names, "remove or replace them")
 
     def decode(self, index: int) -> np.ndarray:
         """One picture, decoded by Pillow.
@@ -45,10 +47,10 @@ class PictureFiles:
             index: 0 to N - 1.
 
         Returns:
-            uint8 [image_size, image_size, 3], 0..255, RGB: of this picture, or of the one that stands in for it.
+            uint8 [image_size, image_size, 3], 0..255, RGB: this picture, or its replacement if it is broken.
 
         Raises:
-            FastvaeError: more than 1 % of all pictures are broken, or all of this split.
+            FastvaeError: more than 1 % of all pictures, or all pictures of this split, are broken.
         """
         index = int(index)
         for candidate in chain((index,), self._following(index)):
@@ -57,10 +59,13 @@ class PictureFiles:
             image = decode_pillow.decode_file(self.paths[candidate], crop=CROP, size=self.image_size)
             if isinstance(image, np.ndarray):
                 return image
-            self._broken.add(candidate, image.reason)
+            if self._broken.add(candidate, image.reason):
+                name = shown(self._names[candidate])
+                _logger.warning("%s is broken and replaced by another picture: %s", name, image.reason)
+            self._broken.check()
         split = next(name for name, code in SPLITS.items() if code == self._splits[index])
         raise FastvaeError(
-            f"every picture of the {split} split is broken; replace them (one is {shown(self.paths[index])})"
+            f"every picture of the {split} split is broken; replace them (such as {shown(self.paths[index])})"
         )
 
     def _following(self, index: int) -> Iterator[int]:

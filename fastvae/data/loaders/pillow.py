@@ -1,4 +1,4 @@
-"""Batches decoded by Pillow from picture files, in threads: the loader that reads everything, everywhere."""
+"""Batches of picture files decoded by Pillow, in threads: reads every format on every machine."""
 
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +10,12 @@ from fastvae.data.loaders.loader import empty_batch, started_ahead
 from fastvae.data.loaders.picture_files import PictureFiles
 
 _AHEAD = 3
-# Pictures a task: small enough that all threads work on one batch, large beside the cost of handing a task out.
+# Pictures per task: small enough that all threads work on one batch, large enough to hide the cost of a task.
 _TASK = 8
 
 
 class PillowLoader:
-    """A `loader.Loader` of picture files; broken ones are replaced as `PictureFiles` says.
+    """A `loader.Loader` of picture files; broken ones are replaced as in `PictureFiles`.
 
     Args:
         pictures: the files.

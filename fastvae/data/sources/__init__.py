@@ -1,1 +1,1 @@
-"""What people have on their disks, read as one kind of source."""
+"""Readers of CelebA, CIFAR-10 and picture folders; all return a `Source`."""

@@ -1,4 +1,4 @@
-"""CelebA: aligned JPEGs, the list of 40 attributes and the list of splits."""
+"""Reads CelebA: aligned JPEGs, the list of 40 attributes and the list of splits."""
 
 import re
 from pathlib import Path
@@ -27,53 +27,53 @@ _NAME = re.compile(r"\d{6}")
 
 
 def is_celeba(root: Path) -> bool:
-    """Whether the folder holds pictures named as CelebA's and the two lists lie in, beside or above it."""
+    """Whether the folder contains pictures with CelebA's names, and the two lists are in, beside or above it."""
     if find_list(root, SPLITS_LIST) is None or find_list(root, ATTRIBUTES_LIST) is None:
         return False
     return _has_its_pictures(_images_folder(root))
 
 
 def looks_like_celeba(source: Source) -> bool:
-    """Whether the pictures of a plain folder are named as CelebA's, and the first is as large as those."""
+    """Whether the pictures of a plain folder have CelebA's names, and the first one CelebA's size."""
     stems = [Path(name).stem for name in source.names]
     if sum(_NAME.fullmatch(stem) is not None for stem in stems) * 2 < len(stems):
         return False
     try:
         with open_regular(source.images[0]) as file, Image.open(file) as picture:
             return picture.size == CELEBA_SIZE
-    except Exception:  # what Pillow raises on damaged files is open-ended
+    except Exception:  # Pillow may raise anything for damaged files
         return False
 
 
 def missing_lists(root: Path) -> list[str]:
-    """The lists that are not there, by their names without ending."""
+    """Names, without suffix, of the missing lists."""
     return [name for name in (ATTRIBUTES_LIST, SPLITS_LIST) if find_list(root, name) is None]
 
 
 def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
-    """Lists CelebA, or the part of it that is there.
+    """Lists CelebA or a part of it.
 
     Args:
-        root: `img_align_celeba` (or `img_align_celeba_png`), the folder that holds it, or any folder with some of its
-            pictures. Pictures that were cropped beforehand, or saved as PNG, are as welcome as the 178x218 JPEGs.
-        annotations: folder with `list_attr_celeba` and `list_eval_partition`, .txt or, as Kaggle has them, .csv. By
-            default they are looked for in `root` and the two folders above it, and in `Anno` and `Eval` there.
+        root: `img_align_celeba` (or `img_align_celeba_png`), the folder containing it, or any folder with some of its
+            pictures: the 178x218 JPEGs, or pictures that were cropped or saved as PNG.
+        annotations: folder with `list_attr_celeba` and `list_eval_partition`, .txt or (from Kaggle) .csv. By default
+            they are searched for in `root`, in the two folders above it, and in `Anno` and `Eval` of these.
 
     Raises:
         FastvaeError: a list is missing or damaged, there are no pictures, or one is not in the lists.
     """
     if annotations is not None and not is_folder(annotations):
-        raise FastvaeError(f"annotations must be a folder with {_LISTS}; {shown(annotations)} is none")
+        raise FastvaeError(f"--annotations {shown(annotations)} must be a folder containing {_LISTS}")
     lists = {}
     for name in (ATTRIBUTES_LIST, SPLITS_LIST):
-        found = find_list(root, name, annotations)
-        if found is None:
+        file = find_list(root, name, annotations)
+        if file is None:
             where = f"{shown(root)} and the two folders above it" if annotations is None else shown(annotations)
             raise FastvaeError(
-                f"{name}.txt is not in {where}, nor is {name}.csv; put CelebA's {_LISTS} there, "
-                "say where they are (annotations), or prepare it as a plain folder (kind folder)"
+                f"neither {name}.txt nor {name}.csv is in {where}; put CelebA's {_LISTS} there, "
+                "give their folder (--annotations), or prepare it as a plain folder (--kind folder)"
             )
-        lists[name] = found
+        lists[name] = file
     folder = _images_folder(root)
     listing = list_pictures(folder)
     stems = [stem_of(name.rpartition("/")[2]) for name in listing.names]
@@ -86,7 +86,7 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
             raise FastvaeError(
                 f"{len(unlisted)} of {len(stems)} pictures in {shown(folder)} are not in {file.name} "
                 f"(first: {shown(unlisted[0])}); "
-                "remove them, or prepare it as a plain folder (kind folder)"
+                "remove them, or prepare it as a plain folder (--kind folder)"
             )
     return Source(
         kind="celeba",
@@ -105,7 +105,7 @@ def _images_folder(root: Path) -> Path:
     for name in _IMAGES_FOLDERS:
         for candidate in (root / name, root / "Img" / name):
             if is_folder(candidate):
-                # Some archives hold a second folder of the same name inside.
+                # Some archives contain a second folder with the same name.
                 return candidate / name if is_folder(candidate / name) else candidate
     if _has_its_pictures(root):
         return root

@@ -1,4 +1,4 @@
-"""CelebA's two lists, of attributes and of splits, as its authors give them (.txt) and as Kaggle does (.csv)."""
+"""Reads CelebA's lists of attributes and splits, in the authors' form (.txt) or Kaggle's (.csv)."""
 
 import csv
 import itertools
@@ -17,15 +17,18 @@ ATTRIBUTES_LIST = "list_attr_celeba"
 SPLITS_LIST = "list_eval_partition"
 _ENDINGS = (".txt", ".csv")
 _INNER_FOLDERS = ("", "Anno", "Eval")
-# A row of CelebA's attributes has 130 bytes, and the file 26 MB.
+# A row of CelebA's attributes has 130 bytes, the file 26 MB.
 _LONGEST_LINE = 1 << 20
 _LARGEST_LIST = 1 << 30
 _CODES = {str(code): code for code in SPLITS.values()}
 
 
 def find_list(root: Path, name: str, annotations: Path | None = None) -> Path | None:
-    """A list, by its name without ending, in `annotations`; else in `root`, as it is called or where a link leads, and
-    the two folders above; and in `Anno` and `Eval` there. None if there is none."""
+    """Finds a list by its name without suffix.
+
+    Searches `annotations` if given, else `root` (as given, and with links followed) and the two folders above it; and
+    `Anno` and `Eval` in each. None if it is not found.
+    """
     if annotations is not None:
         folders = [annotations]
     else:
@@ -36,9 +39,10 @@ def find_list(root: Path, name: str, annotations: Path | None = None) -> Path | 
 
 
 def read_attributes(file: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Names of the attributes, and for each wanted picture in the list, by its name without ending, uint8 [A], 0 or 1.
+    """Names of the attributes; and for each wanted picture in the list, by its name without suffix, uint8 [A], 0 or 1.
 
-    The file is a count, a line of names, then `000001.jpg -1 1 ...` a line; or comma-separated, with one header.
+    The file has a count, a line of names, and a line `000001.jpg -1 1 ...` for each picture; or is comma-separated with
+    a header.
 
     Raises:
         FastvaeError: it is damaged or cannot be read.
@@ -49,20 +53,20 @@ def read_attributes(file: Path, wanted: set[str]) -> tuple[tuple[str, ...], dict
     _, header = next(rows, (0, []))
     names = tuple(header if file.suffix == ".txt" else header[1:])
     if not names:
-        raise FastvaeError(f"{shown(file)} is damaged: it names no attributes; download it again")
+        raise FastvaeError(f"{shown(file)} is damaged: it contains no attribute names; download it again")
     table = {}
     for number, (name, *values) in rows:
         if (stem := stem_of(name)) in wanted:
             if len(values) != len(names) or not {"-1", "1", "0"}.issuperset(values):
-                raise FastvaeError(f"{shown(file)}, line {number}: expected a name and {len(names)} times 1 or -1")
+                raise FastvaeError(f"{shown(file)}, line {number}: expected a name and {len(names)} values, 1 or -1")
             table[stem] = np.frombuffer(bytes(map("1".__eq__, values)), np.uint8)
     return tuple(map(shown, names)), table
 
 
 def read_splits(file: Path, wanted: set[str]) -> dict[str, int]:
-    """For each wanted picture in the list, by its name without ending, its split: 0 train, 1 validation, 2 test.
+    """For each wanted picture in the list, by its name without suffix, its split: 0 train, 1 validation, 2 test.
 
-    The file is `000001.jpg 0` a line; or comma-separated, with a header.
+    The file has a line `000001.jpg 0` for each picture; or is comma-separated with a header.
 
     Raises:
         FastvaeError: it is damaged or cannot be read.
@@ -78,13 +82,13 @@ def read_splits(file: Path, wanted: set[str]) -> dict[str, int]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields; lines without any are left out."""
+    """Line numbers and fields; empty lines are skipped."""
     is_text = file.suffix == ".txt"
     try:
-        # One line at a time: a damaged file may be of any size, and hold nothing but line breaks.
+        # One line at a time: a damaged file may have any size and consist of line breaks alone.
         with open_regular(file) as data:
             if data.seek(0, 2) > _LARGEST_LIST:
-                raise FastvaeError(f"{shown(file)} is larger than any list of CelebA; download it again")
+                raise FastvaeError(f"{shown(file)} is larger than CelebA's lists; download it again")
             data.seek(0)
             for number in itertools.count(1):
                 if not (line := data.readline(_LONGEST_LINE)):
@@ -105,5 +109,5 @@ def _comma_separated(line: str) -> list[str]:
 
 
 def stem_of(name: str) -> str:
-    """A name without its ending, by which CelebA's PNG edition finds itself in lists that say .jpg."""
+    """A name without its suffix: the lists say .jpg for CelebA's PNG edition, too."""
     return name.rpartition(".")[0] or name

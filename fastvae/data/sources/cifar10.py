@@ -1,4 +1,4 @@
-"""CIFAR-10 in its public binary form, as one PNG a batch, or as one folder a class."""
+"""Reads CIFAR-10 in its binary form, as one PNG per batch, or as one folder per class."""
 
 import dataclasses
 from pathlib import Path
@@ -20,15 +20,15 @@ _TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _INNER_FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 # CIFAR-10 has 10,000 images a batch.
-_MOST_ROWS = 65536
+_MAX_ROWS = 65536
 _PICKLE_ADVICE = (
-    "these are Python pickles, which fastvae never loads because loading one can run any code; "
-    "take the binary version, cifar-10-binary.tar.gz"
+    "these are Python pickles, which fastvae does not load, since loading one can run any code; "
+    "use the binary version, cifar-10-binary.tar.gz"
 )
 
 
 def is_cifar10(root: Path) -> bool:
-    """Whether the folder holds CIFAR-10 in a form that is read or, for pickles, refused with advice."""
+    """Whether the folder contains CIFAR-10, in any form; `read_cifar10` rejects pickles with advice."""
     folder = _batches_folder(root)
     has_batches = any(is_file(folder / f"{_BATCHES[0]}{form}") for form in ("", ".bin", ".png"))
     return has_batches or _has_class_folders(root)
@@ -37,12 +37,12 @@ def is_cifar10(root: Path) -> bool:
 def read_cifar10(root: Path) -> Source:
     """Reads CIFAR-10. The five train batches are the train split, the test batch is the test split.
 
-    There is no validation split: `PackedImages.held_out` gives the test images. The classes become ten one-hot
+    There is no validation split: `PackedImages.held_out` returns the test images. The classes become ten one-hot
     attributes, airplane to truck. Forms:
 
     - binary: `data_batch_1.bin` ... `test_batch.bin`, rows of one label byte and 3072 bytes CHW;
-    - PNG: `data_batch_1.png` ... `test_batch.png`, one image a row of 1024 RGB pixels, labels in
-      `train_lables.json` and `test_lables.json` (so spelt; the right spelling is taken too);
+    - PNG: `data_batch_1.png` ... `test_batch.png`, each image a row of 1024 RGB pixels, labels in
+      `train_lables.json` and `test_lables.json` (spelt so, or correctly);
     - folders: `train/airplane/*.png`, `test/airplane/*.png` ..., or the ten classes directly.
 
     Raises:
@@ -57,11 +57,11 @@ def read_cifar10(root: Path) -> Source:
         if present:
             return _source(folder, *read(folder))
     if is_file(folder / _BATCHES[0]) or is_file(folder / "batches.meta"):
-        raise FastvaeError(f"{shown(folder)} holds {_BATCHES[0]} and its like: {_PICKLE_ADVICE}")
+        raise FastvaeError(f"{shown(folder)} contains {_BATCHES[0]} and others: {_PICKLE_ADVICE}")
     if _has_class_folders(root):
         return dataclasses.replace(read_folder(root), kind="cifar10", native_size=SIDE)
     raise FastvaeError(
-        f"{shown(root)} holds no CIFAR-10: expected {_BATCHES[0]}.bin to {_BATCHES[-1]}.bin, the same as .png, "
+        f"{shown(root)} does not contain CIFAR-10: expected {_BATCHES[0]}.bin to {_BATCHES[-1]}.bin, the same as .png, "
         f"or folders train/{CLASSES[0]} and so on"
     )
 
@@ -91,8 +91,8 @@ def _read_binary(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
         file = folder / f"{name}.bin"
         try:
             with open_regular(file) as binary:
-                if binary.seek(0, 2) > _MOST_ROWS * (1 + _PIXEL_BYTES):
-                    raise FastvaeError(f"{shown(file)} is larger than any batch of CIFAR-10; unpack the archive again")
+                if binary.seek(0, 2) > _MAX_ROWS * (1 + _PIXEL_BYTES):
+                    raise FastvaeError(f"{shown(file)} is larger than a batch of CIFAR-10; unpack the archive again")
                 binary.seek(0)
                 data = np.frombuffer(binary.read(), np.uint8)
         except OSError as error:
@@ -115,17 +115,17 @@ def _read_pngs(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
         try:
             with open_regular(file) as data, Image.open(data, formats=("PNG",)) as picture:
                 mode, (width, height) = picture.mode, picture.size
-                # Asked before anything is decoded.
-                fits = mode == "RGB" and width == SIDE * SIDE and height <= _MOST_ROWS
+                # Checked before anything is decoded.
+                fits = mode == "RGB" and width == SIDE * SIDE and height <= _MAX_ROWS
                 rows = np.asarray(picture) if fits else None
-        # Whatever the codec raises, the file is damaged.
+        # Any exception of the codec means that the file is damaged.
         except Exception as error:
             raise FastvaeError(
                 f"{shown(file)} cannot be decoded ({shown(str(error))}); unpack the archive again"
             ) from None
         if rows is None:
             raise FastvaeError(
-                f"{shown(file)} is no batch of CIFAR-10: expected RGB rows of {SIDE * SIDE} pixels, one an image; "
+                f"{shown(file)} is not a batch of CIFAR-10: expected one RGB row of {SIDE * SIDE} pixels per image; "
                 f"got {mode} {width}x{height}"
             )
         pixels.append(rows.reshape(-1, SIDE, SIDE, 3))
@@ -139,20 +139,20 @@ def _read_labels(folder: Path, split: str, count: int) -> np.ndarray:
     candidates = [folder / f"{split}_lables.json", folder / f"{split}_labels.json"]
     file = next(filter(is_file, candidates), None)
     if file is None:
-        raise FastvaeError(f"{shown(candidates[0])} is missing: the PNG form of CIFAR-10 has its labels there")
-    expected = f"{shown(file)} must be a JSON list of {count} numbers, one an image"
+        raise FastvaeError(f"{shown(candidates[0])} is missing: it contains the labels of CIFAR-10's PNG form")
+    expected = f"{shown(file)} must be a JSON list of {count} integers, one per image"
     try:
         labels = conform(parse_json(read_text(file)), tuple[int, ...], "labels")
     except Malformed as error:
         raise FastvaeError(f"{expected} ({shown(str(error))}); unpack it again") from None
     if len(labels) != count:
-        raise FastvaeError(f"{expected}, and has {len(labels)}; unpack it again")
+        raise FastvaeError(f"{expected}; got {len(labels)}; unpack it again")
     return _checked_labels(np.array(labels), file)
 
 
 def _checked_labels(labels: np.ndarray, file: Path) -> np.ndarray:
     if labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise FastvaeError(f"{shown(file)} is damaged or not CIFAR-10: it has labels beyond 0 to {len(CLASSES) - 1}")
+        raise FastvaeError(f"{shown(file)} is damaged or not CIFAR-10: labels must be 0 to {len(CLASSES) - 1}")
     return labels.astype(np.uint8)
 
 

@@ -1,6 +1,5 @@
-"""Which kind of data set a folder holds."""
+"""Detects the kind of data set in a folder and reads it."""
 
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from fastvae.data.packed import SPLITS
 from fastvae.data.sources import celeba, cifar10, folder
 from fastvae.data.sources.listing import HIDDEN, NOT_PICTURES, describe
 from fastvae.data.sources.source import Source
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import is_folder, shown
 
 KINDS = ("auto", "celeba", "cifar10", "folder")
@@ -18,29 +17,27 @@ _logger = logging.getLogger("fastvae")
 
 
 def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = None) -> Source:
-    """Lists the images of a folder, with their splits and attributes; pixels of picture files are not read yet.
+    """Lists the images of a folder, with their splits and attributes; does not decode picture files.
 
-    Which kind it is read as, its splits and classes, and what is left out, is said in the log "fastvae".
+    Logs its kind, splits, classes and skipped files to "fastvae".
 
     Args:
         path: the folder.
         kind: "celeba", "cifar10", "folder" (any pictures), or "auto": CelebA if `annotations` is given or its
-            lists lie in, beside or above the folder, CIFAR-10 if its batches lie in it, else "folder".
+            lists are in, beside or above the folder, CIFAR-10 if its batches are in it, else "folder".
         annotations: folder with CelebA's lists, if they are elsewhere.
 
     Raises:
-        UsageError: an unknown kind, or annotations for another kind than CelebA.
-        FastvaeError: the folder is missing, holds no images or an incomplete data set.
+        UsageError: an unknown kind, or annotations for a kind other than CelebA.
+        FastvaeError: the folder is missing, contains no images, or an incomplete data set.
     """
     check_kind(kind)
     if annotations is not None and kind not in ("auto", "celeba"):
-        raise UsageError(f"annotations go with CelebA; got kind {kind!r}")
+        raise UsageError(f"--annotations is for CelebA; got --kind {kind}")
     if not is_folder(path):
         if os.path.lexists(path):
-            raise FastvaeError(
-                f"{shown(path)} is a file; give the folder that holds the images (unpack archives first)"
-            )
-        raise FastvaeError(f"{shown(path)} does not exist; give the folder that holds the images")
+            raise FastvaeError(f"{shown(path)} is a file; give the folder of the images (unpack archives first)")
+        raise FastvaeError(f"{shown(path)} does not exist; give the folder of the images")
     wanted = kind
     if kind == "auto":
         if annotations is not None or celeba.is_celeba(path):
@@ -53,15 +50,15 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
         source = cifar10.read_cifar10(path) if kind == "cifar10" else folder.read_folder(path)
     _logger.info("%s", _summary(path, source))
     if source.left_out:
-        harmless = source.left_out.keys() <= {HIDDEN, NOT_PICTURES}
-        _logger.log(logging.INFO if harmless else logging.WARNING, "%s: %s", shown(path), describe(source.left_out))
+        is_harmless = source.left_out.keys() <= {HIDDEN, NOT_PICTURES}
+        _logger.log(logging.INFO if is_harmless else logging.WARNING, "%s: %s", shown(path), describe(source.left_out))
     if wanted == "auto" and kind == "folder" and celeba.looks_like_celeba(source):
         _logger.warning(
-            "%s: these may be CelebA's, but %s: read as a plain folder, without its attributes and splits",
+            "%s: this may be CelebA, but %s: read as a plain folder, without its attributes and splits",
             shown(path),
             f"{' and '.join(missing)} (.txt or .csv) is not in, beside or above it"
             if (missing := celeba.missing_lists(path))
-            else "lie in more folders than one",
+            else "its pictures are in more than one folder",
         )
     return source
 
@@ -78,8 +75,6 @@ def _summary(path: Path, source: Source) -> str:
 
 
 def check_kind(kind: str) -> None:
-    """Raises UsageError for a kind that does not exist, with the nearest one that does."""
+    """Raises UsageError for an unknown kind."""
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}{hint}")
+        raise UsageError(f"unknown kind of data set {kind!r}{suggest(kind, KINDS)}")

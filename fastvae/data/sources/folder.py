@@ -1,4 +1,4 @@
-"""Any folder of pictures, at any depth."""
+"""Reads any folder of pictures, at any depth."""
 
 import logging
 import re
@@ -13,8 +13,8 @@ from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
 
 VALIDATION_EVERY = 20
-# More folders than this are albums or identities, and one column of attributes each would only cost memory.
-_MOST_CLASSES = 256
+# More folders than this are albums or identities, not classes; an attribute for each would waste memory.
+_MAX_CLASSES = 256
 _SPLIT_FOLDERS = {
     "train": re.compile(r"train(ing)?"),
     "validation": re.compile(r"val(id(ation)?)?|dev|eval(uation)?|hold[-_ ]?out"),
@@ -29,10 +29,10 @@ _Parts = list[tuple[str, ...]]
 
 
 def split_of(folder: str) -> int | None:
-    """The split that a folder's name says, 0 train, 1 validation or 2 test, or None.
+    """The split that a folder's name stands for, 0 train, 1 validation or 2 test, or None.
 
-    In any case: train, training; val, valid, validation, dev, eval, evaluation, holdout; test, testing; with set, data,
-    images or a number behind it, as in `test_set` and `val2017`.
+    Case-insensitive: train, training; val, valid, validation, dev, eval, evaluation, holdout; test, testing; optionally
+    followed by set, data, images or a number, as in `test_set` and `val2017`.
     """
     for split, name in _SPLIT_FOLDERS.items():
         match = name.match(folder.lower())
@@ -44,17 +44,17 @@ def split_of(folder: str) -> int | None:
 def read_folder(root: Path) -> Source:
     """Lists a folder of pictures.
 
-    Folders that hold all others, as archives have them, count for nothing: what follows is said of what they hold.
+    Folders that contain everything else, as in archives, are ignored.
 
-    Splits: if the pictures lie in folders of two or more splits (`split_of`), these decide, and every picture must lie
-    in one of them. They may also be one level lower, below the classes, if all pictures do so. Else every 20th picture
-    in sorted order is held out for validation; of fewer than 20 pictures, the last.
+    Splits: if the pictures are in folders of two or more splits (`split_of`), the folders decide, and every picture
+    must be in one of them. They may be one level lower, below the classes, if that holds for all pictures. Otherwise
+    every 20th picture in sorted order is held out for validation; of fewer than 20 pictures, the last.
 
-    Attributes: if every picture lies in a folder, those of the splits not counted, and these are 2 to 256, the
-    folders' names are classes and become one-hot attributes.
+    Attributes: if every picture is in a folder other than a split's, and there are 2 to 256 such folders, their names
+    are the classes and become one-hot attributes.
 
     Raises:
-        FastvaeError: no pictures, or pictures outside of the split folders.
+        FastvaeError: no pictures, or pictures outside the split folders.
     """
     listing = list_pictures(root)
     names = listing.names
@@ -63,7 +63,7 @@ def read_folder(root: Path) -> Source:
     if level is None:
         splits = _every_20th(len(names))
         split_rule = f"every {VALIDATION_EVERY}th picture in sorted order is validation, the rest train"
-        # One split is none, and its folder is no class, unless it holds pictures as the classes beside it do.
+        # A single split folder is neither a split nor a class, unless it contains pictures like the classes beside it.
         fewest = 2 if all(split_of(part[0]) is not None for part in parts if len(part) > 1) else 3
         parts = [part[1:] if len(part) >= fewest and split_of(part[0]) is not None else part for part in parts]
         _warn_of_likely_splits(root, parts)
@@ -72,8 +72,8 @@ def read_folder(root: Path) -> Source:
         outside = [name for name, part in zip(names, parts, strict=True) if _split_at(part, level) is None]
         if outside:
             raise FastvaeError(
-                f"{shown(root)} has the split folders {', '.join(map(shown, folders))}, and {len(outside)} pictures "
-                f"lie outside of them (first: {shown(outside[0])}); move or remove these"
+                f"{shown(root)} has the split folders {', '.join(map(shown, folders))}, but {len(outside)} pictures "
+                f"are outside them (first: {shown(outside[0])}); move or remove these"
             )
         splits = np.array([_split_at(part, level) for part in parts], np.uint8)
         split_rule = f"folders {', '.join(map(shown, folders))}"
@@ -93,7 +93,7 @@ def read_folder(root: Path) -> Source:
 
 
 def _warn_of_likely_splits(root: Path, parts: _Parts) -> None:
-    """Says so where folders that are not read as splits are named as if they were: train_station is a class, too."""
+    """Warns of folders whose names suggest splits but are not read as such, since train_station may be a class."""
     likely: dict[int, str] = {}
     for name in sorted({part[0] for part in parts if len(part) > 1}):
         for word in _WORDS.findall(name):
@@ -101,14 +101,14 @@ def _warn_of_likely_splits(root: Path, parts: _Parts) -> None:
                 likely.setdefault(split, name)
     if len(likely) >= 2:
         _logger.warning(
-            "%s: the folders %s are not read as splits; if they are, call them train, val and test",
+            "%s: the folders %s are not read as splits; if they are splits, rename them to train, val and test",
             shown(root),
             " and ".join(shown(name) for name in likely.values()),
         )
 
 
 def _without_common(parts: _Parts) -> _Parts:
-    """The paths without the folders that hold all of them, but for those of splits."""
+    """The paths without their common leading folders."""
     while len(parts[0]) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
         parts = [part[1:] for part in parts]
     return parts
@@ -119,7 +119,7 @@ def _split_at(part: tuple[str, ...], level: int) -> int | None:
 
 
 def _split_level(parts: _Parts) -> int | None:
-    """The level of the folders that are splits, 0 or 1, or None."""
+    """The level of the split folders, 0 or 1, or None."""
     for level in (0, 1):
         found = {_split_at(part, level) for part in parts}
         if len(found - {None}) >= 2 and (level == 0 or None not in found):
@@ -138,7 +138,7 @@ def _every_20th(count: int) -> np.ndarray:
 
 def _classes(parts: _Parts) -> tuple[np.ndarray, tuple[str, ...]]:
     classes = sorted({part[0] if len(part) > 1 else "" for part in parts})
-    if "" in classes or not 2 <= len(classes) <= _MOST_CLASSES:
+    if "" in classes or not 2 <= len(classes) <= _MAX_CLASSES:
         return np.empty((len(parts), 0), np.uint8), ()
     column = {name: number for number, name in enumerate(classes)}
     labels = [column[part[0]] for part in parts]

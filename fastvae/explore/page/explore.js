@@ -1,16 +1,16 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-// What is mixed: {z, original (a data URL, or null for a draw), words for the caption, name}.
+// The mixed pictures: {z, original (a data URL, or null for a draw), caption, name}.
 const chosen = { first: null, second: null };
-let about = null;
+let metadata = null;
 
-// Messages. One about the server goes when it answers again; one about an upload goes with the next thing done.
+// Messages. One about the server disappears at its next answer, one about an upload at the next action.
 let topic = "";
 
-function say(words, of) {
-  topic = words ? of : "";
-  $("message").textContent = words;
+function say(text, of) {
+  topic = text ? of : "";
+  $("message").textContent = text;
 }
 
 function forget(of) {
@@ -29,7 +29,7 @@ async function ask(path, options) {
   throw new Error(capital(said.error || `The server answered with status ${answer.status}.`));
 }
 
-const capital = (words) => words[0].toUpperCase() + words.slice(1);
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function post(path, body, type = "application/json") {
   return ask(path, { method: "POST", headers: { "Content-Type": type }, body });
@@ -47,13 +47,13 @@ function wish() {
 
 function caption(wanted) {
   const changed = wanted.mix > 0 || Object.values(wanted.strengths).some((strength) => strength !== 0);
-  return chosen.first.words + (changed ? ", changed" : "");
+  return chosen.first.caption + (changed ? ", changed" : "");
 }
 
 let stale = false;
 let showing = false;
 
-// Only the newest wish is sent: those that came while an answer was awaited are skipped.
+// Sends only the newest request: older ones that were waiting for an answer are skipped.
 async function show() {
   stale = true;
   if (showing || !chosen.first) return;
@@ -61,11 +61,11 @@ async function show() {
   while (stale) {
     stale = false;
     const wanted = wish();
-    const words = caption(wanted);
+    const text = caption(wanted);
     const original = chosen.first.original;
     try {
       const answer = await post("decode", JSON.stringify(wanted));
-      replace(URL.createObjectURL(await answer.blob()), original, words);
+      replace(URL.createObjectURL(await answer.blob()), original, text);
       forget("server");
     } catch (error) {
       say(error.message, "server");
@@ -74,10 +74,10 @@ async function show() {
   showing = false;
 }
 
-function replace(url, original, words) {
+function replace(url, original, text) {
   const old = $("save").href;
   $("result").src = $("save").href = url;
-  $("result").alt = $("caption").textContent = words;
+  $("result").alt = $("caption").textContent = text;
   $("original-figure").hidden = !original;
   if (original) $("original").src = original;
   if (old) URL.revokeObjectURL(old);
@@ -90,11 +90,11 @@ const turns = { first: 0, second: 0 };
 async function choose(side, find) {
   const turn = ++turns[side];
   try {
-    const found = await find();
+    const picture = await find();
     if (turn !== turns[side]) return; // something else was chosen meanwhile
     say("", "");
-    chosen[side] = found;
-    if (side === "second") showSecond(found);
+    chosen[side] = picture;
+    if (side === "second") showSecond(picture);
     show();
   } catch (error) {
     if (turn === turns[side]) say(error.message, "upload");
@@ -105,19 +105,19 @@ function upload(side, file) {
   $(`${side}-file`).value = ""; // so that the same file can be chosen again
   if (!file) return;
   choose(side, async () => {
-    if (file.size > about.most_bytes) {
-      const most = about.most_bytes / 1e6;
-      throw new Error(`${file.name} is too large: it has ${(file.size / 1e6).toFixed(1)} MB, and at most ${most} MB are taken.`);
+    if (file.size > metadata.max_bytes) {
+      const limit = metadata.max_bytes / 1e6;
+      throw new Error(`${file.name} is too large: it has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${limit} MB.`);
     }
     const bytes = await file.arrayBuffer().catch(() => {
-      throw new Error(`${file.name} could not be read. Is it a file, and still there?`);
+      throw new Error(`${file.name} could not be read. Is it a file that still exists?`);
     });
     const answer = await post("encode", bytes, "application/octet-stream").catch((error) => {
       throw new Error(`${file.name}: ${error.message}`);
     });
-    const found = { ...(await answer.json()), words: "Reconstruction", name: file.name };
+    const picture = { ...(await answer.json()), caption: "Reconstruction", name: file.name };
     $(`${side}-seed`).value = "";
-    return found;
+    return picture;
   });
 }
 
@@ -125,19 +125,19 @@ function draw(side, seed) {
   $(`${side}-seed`).value = seed;
   choose(side, async () => {
     const { z } = await (await post("random", JSON.stringify({ seed }))).json();
-    const found = { z, original: null, words: `Random, seed ${seed}`, name: `seed ${seed}` };
-    if (side === "second") found.preview = await (await post("decode", JSON.stringify({ z }))).blob();
-    return found;
+    const picture = { z, original: null, caption: `Random, seed ${seed}`, name: `seed ${seed}` };
+    if (side === "second") picture.preview = await (await post("decode", JSON.stringify({ z }))).blob();
+    return picture;
   });
 }
 
-function showSecond(found) {
-  const url = found.original || URL.createObjectURL(found.preview);
+function showSecond(picture) {
+  const url = picture.original || URL.createObjectURL(picture.preview);
   $("second-picture").onload = () => URL.revokeObjectURL(url);
   $("second-picture").src = url;
   $("second-picture").hidden = false;
-  $("second-picture").alt = `The second picture, ${found.name}`;
-  $("second-hint").textContent = `0 is the first picture, 1 is ${found.name}.`;
+  $("second-picture").alt = `The second picture, ${picture.name}`;
+  $("second-hint").textContent = `0 is the first picture, 1 is ${picture.name}.`;
   if ($("mix").disabled) {
     $("mix").disabled = false;
     set($("mix"), 0.5);
@@ -159,7 +159,7 @@ function moved(event) {
   show();
 }
 
-function addSlider({ name, with: withIt, without }, strongest) {
+function addSlider({ name, with: withIt, without }, maxStrength) {
   const row = document.createElement("div");
   const label = document.createElement("label");
   const slider = document.createElement("input");
@@ -170,7 +170,7 @@ function addSlider({ name, with: withIt, without }, strongest) {
   value.id = `${slider.id}-value`;
   value.htmlFor = slider.id;
   label.textContent = name.replaceAll("_", " ");
-  Object.assign(slider, { type: "range", name, min: -strongest, max: strongest, step: "0.1" });
+  Object.assign(slider, { type: "range", name, min: -maxStrength, max: maxStrength, step: "0.1" });
   slider.addEventListener("input", moved);
   row.append(label, slider, value);
   $("sliders").append(row);
@@ -183,7 +183,7 @@ function wire(side) {
   $(`${side}-random`).addEventListener("click", () => draw(side, Math.floor(Math.random() * 1e6)));
   seed.addEventListener("change", () => {
     if (seed.value && seed.checkValidity()) draw(side, seed.valueAsNumber);
-    else say("The seed should be a whole number, 0 or more.", "upload");
+    else say("The seed must be an integer, 0 or more.", "upload");
   });
 }
 
@@ -204,20 +204,20 @@ function wireDrops() {
     event.preventDefault();
     mark("");
     if (event.dataTransfer.files.length) upload(side(event), event.dataTransfer.files[0]);
-    else say("That was no file: save the picture first, then drop it here.", "upload");
+    else say("This is not a file: save the picture first, then drop it here.", "upload");
   });
 }
 
 async function start() {
-  about = await (await ask("about")).json();
-  const size = `${about.image_size}×${about.image_size}`;
-  document.title = `${about.name} · fastvae explore`;
-  $("about").textContent = `${about.name}: pictures of ${size} pixels, ${about.latent} latent dimensions`;
-  $("save").download = `${about.name}.png`;
-  $("no-sliders").hidden = !about.no_sliders;
-  $("no-sliders").textContent = about.no_sliders && `No sliders: ${about.no_sliders}`;
-  $("reset").hidden = !about.sliders.length;
-  about.sliders.forEach((slider) => addSlider(slider, about.strongest));
+  metadata = await (await ask("metadata")).json();
+  const size = `${metadata.image_size}×${metadata.image_size}`;
+  document.title = `${metadata.name} · fastvae explore`;
+  $("metadata").textContent = `${metadata.name}: pictures of ${size} pixels, ${metadata.latent} latent dimensions`;
+  $("save").download = `${metadata.name}.png`;
+  $("no-sliders").hidden = !metadata.no_sliders;
+  $("no-sliders").textContent = metadata.no_sliders && `No sliders: ${metadata.no_sliders}`;
+  $("reset").hidden = !metadata.sliders.length;
+  metadata.sliders.forEach((slider) => addSlider(slider, metadata.max_strength));
   $("reset").addEventListener("click", () => {
     sliders().forEach((slider) => set(slider, 0));
     show();

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from fastvae.errors import FastvaeError
+from fastvae.files.atomic_write import write_atomically
 from fastvae.files.cache import cache_folder, temporary_cache
-from fastvae.files.whole_file import write_whole
 from fastvae.machine import host_compiler
 
 _SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
@@ -86,7 +86,7 @@ def _kept_or_compiled(command: list[str]) -> ctypes.CDLL:
             path = folder / f"engine-{key}-{_digest_of(code)}.so"
         try:
             if is_new:
-                write_whole(path, code)
+                write_atomically(path, code)
             opened = _opened(path)
         except (OSError, FastvaeError) as error:
             obstacles.append(str(error))

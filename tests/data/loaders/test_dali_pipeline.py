@@ -21,7 +21,7 @@ def good(folder):
 def test_each_that_is_refused_is_found(tmp_path, bad):
     samples = dict.fromkeys(range(10), good(tmp_path))
     samples.update(dict.fromkeys(bad, dali_pipeline.sample(b"rubbish" * 20, CELEBA_BOX)))
-    found = dali_pipeline.refused(samples, **OPTIONS)
+    found = dali_pipeline.rejected(samples, **OPTIONS)
     assert sorted(found) == bad
     assert all(why and "\n" not in why and "traceback" not in why for why in found.values())
 

@@ -49,8 +49,8 @@ def test_a_kind_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("celabe", "kind must be one of auto, celeba, cifar10, folder; got 'celabe'; did you mean 'celeba'"),
-        ("zip", "kind must be one of auto, celeba, cifar10, folder; got 'zip'"),
+        ("celabe", "unknown kind of data set 'celabe', did you mean 'celeba'"),
+        ("zip", "unknown kind of data set 'zip'; choose from auto, celeba, cifar10, folder"),
     ],
 )
 def test_unknown_kinds(tmp_path, kind, message):
@@ -59,7 +59,7 @@ def test_unknown_kinds(tmp_path, kind, message):
 
 
 def test_annotations_for_another_kind(tmp_path):
-    with pytest.raises(UsageError, match="annotations go with CelebA; got kind 'folder'"):
+    with pytest.raises(UsageError, match="--annotations is for CelebA; got --kind folder"):
         read_source(tmp_path, kind="folder", annotations=tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_paths_that_are_no_folder(tmp_path):
         read_source(tmp_path / "celeba.zip")
     with pytest.raises(FastvaeError, match="nothing does not exist"):
         read_source(tmp_path / "nothing")
-    with pytest.raises(FastvaeError, match="holds no pictures"):
+    with pytest.raises(FastvaeError, match="contains no pictures"):
         read_source(tmp_path)
 
 

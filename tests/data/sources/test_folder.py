@@ -36,7 +36,7 @@ def test_split_folders(tmp_path, validation):
 
 def test_pictures_outside_of_the_split_folders(tmp_path):
     touch(tmp_path, "train/a.jpg", "test/b.jpg", "c.jpg", "other/d.jpg")
-    with pytest.raises(FastvaeError, match=r"2 pictures lie outside of them \(first: c.jpg\)"):
+    with pytest.raises(FastvaeError, match=r"2 pictures are outside them \(first: c.jpg\)"):
         read_folder(tmp_path)
 
 

@@ -59,8 +59,8 @@ def test_links_are_followed_and_every_folder_is_read_once(tmp_path):
     (root / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     assert list_pictures(root).names == ["a link/2.jpg", "a link/sub/3.jpg", "file.jpg", "real/1.jpg"]
     assert left_out(root) == {
-        "links that lead nowhere": ["gone.jpg"],
-        "links to folders that are read already": ["0 first", "again"],
+        "broken links": ["gone.jpg"],
+        "links to folders that were read already": ["0 first", "again"],
     }
 
 
@@ -76,7 +76,7 @@ def test_links_in_a_circle(tmp_path):
     assert list_pictures(tmp_path / "root").names == ["a/a.jpg", "out/b.jpg"]
     assert left_out(tmp_path / "root") == {
         "links to a folder above": ["a/again", "a/self", "out/back", "out/home", "up"],
-        "links that lead nowhere": ["loop.jpg"],
+        "broken links": ["loop.jpg"],
     }
 
 
@@ -104,7 +104,7 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert list_pictures(tmp_path).names == ["a.jpg"]
-    assert left_out(tmp_path) == {"that may not be looked into": ["closed"]}
+    assert left_out(tmp_path) == {"folders without read permission": ["closed"]}
     with pytest.raises(FastvaeError, match=r"closed cannot be read \(Permission denied\)"):
         list_pictures(tmp_path / "closed")
 
@@ -120,7 +120,7 @@ def test_names_of_all_bytes(tmp_path):
 @pytest.mark.parametrize("names", [(), ("notes.txt", "a.gif", ".hidden.jpg")])
 def test_no_pictures(tmp_path, names):
     touch(tmp_path, *names)
-    with pytest.raises(FastvaeError, match="holds no pictures") as error:
+    with pytest.raises(FastvaeError, match="contains no pictures") as error:
         list_pictures(tmp_path)
     assert all(name in str(error.value) for name in names)
 

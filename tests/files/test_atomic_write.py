@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.whole_file import check_writable, whole_file, write_whole
+from fastvae.files.atomic_write import atomic_file, check_writable, write_atomically
 
 WRITER = """
 import pathlib, sys
-from fastvae.files.whole_file import whole_file
-with whole_file(pathlib.Path(sys.argv[1])) as temporary:
+from fastvae.files.atomic_write import atomic_file
+with atomic_file(pathlib.Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print(temporary, flush=True)
     sys.stdin.read()
@@ -27,9 +27,9 @@ def names(folder: Path) -> set[str]:
 
 def test_written_or_not_there(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    write_whole(path, "text")
+    write_atomically(path, "text")
     assert path.read_text() == "text"
-    with pytest.raises(ZeroDivisionError), whole_file(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "text"
@@ -45,31 +45,31 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_writer_and_nothing_
         [sys.executable, "-c", WRITER, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as writer:
         left = Path(writer.stdout.readline().strip())
-        write_whole(tmp_path / "other.txt", "text")
+        write_atomically(tmp_path / "other.txt", "text")
         assert left.exists(), "its process is alive"
         writer.send_signal(signal.SIGKILL)
-    write_whole(tmp_path / "other.txt", "text")
+    write_atomically(tmp_path / "other.txt", "text")
     assert names(tmp_path) == {*others, "other.txt"}
 
 
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to("real.txt")
-    write_whole(tmp_path / "link.txt", "new")
+    write_atomically(tmp_path / "link.txt", "new")
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
 
 
 def test_a_long_name_and_one_that_is_not_utf8(tmp_path):
     for name in ("x" * 255, os.fsdecode(b"\xfc.txt")):
-        write_whole(tmp_path / name, "text")
+        write_atomically(tmp_path / name, "text")
         assert (tmp_path / name).read_text() == "text"
 
 
 def test_full_disk(small_disk):
     path = small_disk / "file.bin"
-    write_whole(path, b"whole")
+    write_atomically(path, b"whole")
     with pytest.raises(FastvaeError, match="No space left"):
-        write_whole(path, bytes(4 << 20))
+        write_atomically(path, bytes(4 << 20))
     assert path.read_bytes() == b"whole" and names(small_disk) == {"file.bin"}
 
 

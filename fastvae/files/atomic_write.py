@@ -1,35 +1,38 @@
-"""Files that are complete under their names or not there, and refused before the work where they cannot be written.
+"""Atomic writing: a file is complete under its name, or it is not there.
 
-What is not complete yet lies beside its target under a name of the form `.fastvae-0123456789abcdef.part.png`, locked by
-the process that writes it. A process that is killed leaves it behind; the next one that writes into that folder finds
-it unlocked and removes it.
+The incomplete file is beside its target under a name like `.fastvae-0123456789abcdef.part.png`, locked by the process
+that writes it. A killed process leaves it behind; the next process that writes into that folder finds it unlocked and
+removes it.
 """
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import locks
 
+_ADVICE = "free some space, or choose another --out"
 _TEMPORARY = re.compile(r"\.fastvae-[0-9a-f]{16}\.part(\.\w*)?")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, advice: str = "free some space, or choose another --out") -> Iterator[Path]:
-    """Gives a name to write to, which becomes `path` if the block ends well and is removed if it does not.
+def atomic_file(path: Path, *, advice: str = _ADVICE) -> Iterator[Path]:
+    """A temporary path to write to, renamed to `path` when the block succeeds and removed when it raises.
 
-    The folder is made where needed, a link is followed to the file that it names, and the data are on the disk before
-    they get their name, so that a power failure leaves the old file or the new one.
+    Creates the folder if needed, follows links, and flushes the data to the disk before renaming, so that a power
+    failure leaves either the old file or the new one.
 
     Args:
         path: the file.
-        advice: what to do where it cannot be written.
+        advice: what to do if it cannot be written, for the error.
 
     Raises:
         FastvaeError: it cannot be written.
@@ -46,10 +49,10 @@ def whole_file(path: Path, *, advice: str = "free some space, or choose another 
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Gives an empty file of ours beside the target, and the target, links followed; removes the file at the end.
+    """An empty temporary file beside the target, removed at the end, and the target with links followed.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -61,7 +64,7 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
     while descriptor is None:
         temporary = target.with_name(f".fastvae-{secrets.token_hex(8)}.part{target.suffix}")
         descriptor = locks.lock_new_file(temporary)
-    if not locks.AVAILABLE:  # Windows renames no file that is open
+    if not locks.AVAILABLE:  # Windows cannot rename an open file
         os.close(descriptor)
     try:
         yield temporary, target
@@ -73,8 +76,8 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes have left unfinished in a folder."""
-    if not locks.AVAILABLE:  # then there is no telling whether its process lives
+    """Removes incomplete files that killed processes left in a folder."""
+    if not locks.AVAILABLE:  # cannot tell whether the process is still alive
         return
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -88,24 +91,28 @@ def remove_abandoned(folder: Path) -> None:
                         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes | str, *, advice: str = "free some space, or choose another --out") -> None:
-    """Writes bytes, or text as UTF-8, as `whole_file` does."""
-    with whole_file(path, advice=advice) as temporary:
+def write_atomically(path: Path, data: bytes | str, *, advice: str = _ADVICE) -> None:
+    """Writes bytes, or text as UTF-8, as `atomic_file` does."""
+    with atomic_file(path, advice=advice) as temporary:
         temporary.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, values: dict[str, Any], *, advice: str = _ADVICE) -> None:
+    """Writes a human-readable JSON file as `atomic_file` does."""
+    write_atomically(path, json.dumps(values, indent=1) + "\n", advice=advice)
 
 
 def check_writable(path: Path, flag: str = "--out") -> None:
     """Call before starting the work.
 
     Raises:
-        UsageError: a file cannot be written there: it is a folder or a device, or the folder above is missing the
-            right.
+        UsageError: no file can be written there: it is a folder or a device, or its folder is not writable.
     """
-    if why := _why_not_writable(path):
-        raise UsageError(f"{flag} {path}: {why}")
+    if obstacle := _obstacle(path):
+        raise UsageError(f"{flag} {path}: {obstacle}")
 
 
-def _why_not_writable(path: Path) -> str | None:
+def _obstacle(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +122,7 @@ def _why_not_writable(path: Path) -> str | None:
     if mode is not None and not stat.S_ISREG(mode):
         return f"{path} is a folder" if stat.S_ISDIR(mode) else f"{path} is a device or a pipe, not a file"
     target = Path(os.path.realpath(path))
-    # os.path answers no where a folder may not be looked into; pathlib's own may raise.
+    # os.path returns False for a folder that may not be read; pathlib may raise.
     above = next(folder for folder in (target.parent, *target.parent.parents) if os.path.exists(folder))  # noqa: PTH110
     if not os.path.isdir(above) or not os.access(above, os.W_OK):  # noqa: PTH112
         return f"{above} is not a folder that can be written into"
@@ -123,7 +130,7 @@ def _why_not_writable(path: Path) -> str | None:
 
 
 def flush(path: Path) -> None:
-    """Waits until the disk holds a file, or which files a folder has."""
+    """Flushes a file, or a folder's list of files, to the disk."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

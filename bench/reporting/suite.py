@@ -1,0 +1,132 @@
+"""What every suite does around its measurements: flags, the record however it ends, notes, exit status."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.measuring.ceilings import Ceilings
+from bench.measuring.row import Row
+from bench.measuring.verdicts import Verdict
+from bench.reporting import record
+
+
+@dataclass
+class Report:
+    """What a suite has measured so far. It grows during the run, so that it can be written whatever ends the run.
+
+    Attributes:
+        what: one sentence for the reader of the record.
+        rows: the results, `Row`s or instances of a dataclass of the suite's own.
+        verdicts: targets and whether they were met.
+        ceilings: of the machine, where the suite measures them.
+        extra: further entries of the record, such as settings.
+        notes: what could not be measured or needs saying.
+        failures: what should have been measured and could not, or was wrong.
+    """
+
+    what: str
+    rows: list[Any] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    ceilings: Ceilings | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def note(self, message: str) -> None:
+        """Keeps a message for the record and the end of the run."""
+        self.notes.append(message)
+
+    def fail(self, message: str) -> None:
+        """Keeps a message that makes the exit status 1."""
+        self.failures.append(message)
+
+    def write(self, path: Path) -> None:
+        """Writes the record."""
+        verdicts = {"verdicts": [verdict.as_json() for verdict in self.verdicts]} if self.verdicts else {}
+        record.write(
+            path,
+            what=self.what,
+            rows=[row.as_json() if isinstance(row, Row) else asdict(row) for row in self.rows],
+            notes=[*self.notes, *self.failures],
+            ceilings=self.ceilings,
+            extra=verdicts | self.extra,
+        )
+
+
+def parser(
+    name: str, doc: str, *, tiny: str = "seconds instead of minutes; the figures mean nothing"
+) -> argparse.ArgumentParser:
+    """A parser with the flags that every suite has.
+
+    Args:
+        name: of the suite.
+        doc: the suite's docstring.
+        tiny: help of --tiny.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--tiny", action="store_true", help=tiny)
+    made.add_argument(
+        "--out", type=record.place, help=f"the record, bench/records/DATE-MACHINE-{name}.json unless given"
+    )
+    made.set_defaults(suite=name)
+    return made
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str], **at_least: int) -> argparse.Namespace:
+    """The options, with `out` filled in and known to be writable before anything is measured.
+
+    Args:
+        parser: by the function of that name.
+        arguments: of the command line.
+        at_least: the least value of an option by its name; of each value where it takes several.
+
+    Raises:
+        SystemExit: with status 2, after a message that says which value was expected.
+    """
+    options = parser.parse_args(arguments)
+    for name, least in at_least.items():
+        value = getattr(options, name)
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and each < least:
+                parser.error(f"--{name} must be {least} or more; got {each}")
+    options.out = options.out or record.path_for(options.suite)
+    record.check_writable(options.out)
+    return options
+
+
+def run(report: Report, out: Path, measure: Callable[[], None], draw: Callable[[Path], None] | None = None) -> int:
+    """Measures, and writes the record and its picture whatever ends the measuring, a time limit (SIGTERM) included.
+
+    Args:
+        report: filled in by `measure`.
+        out: of the record; the picture lies beside it.
+        measure: an AssertionError that it raises says that something of ours computes the wrong thing.
+        draw: given a path, writes the picture; called only if there are rows.
+
+    Returns:
+        The exit status: 0, or 1 if the report has failures.
+
+    Raises:
+        Exception: what `measure` raises, but for AssertionError.
+    """
+    record.exit_on_sigterm()
+    start = time.perf_counter()
+    picture = out.with_suffix(".png")
+    try:
+        measure()
+    except AssertionError as error:
+        report.fail(f"WRONG, not timed: {error}")
+    finally:
+        report.write(out)
+        if draw and report.rows:
+            draw(picture)
+    for line in (*report.verdicts, *(f"note: {note}" for note in report.notes), *report.failures):
+        print(line)
+    written = f"{out} and its picture" if draw and picture.exists() else f"{out}"
+    print(f"{time.perf_counter() - start:.0f} s on {record.machine()}; {written} written")
+    return 1 if report.failures else 0

@@ -1,0 +1,86 @@
+"""The one list of suites: what `python -m bench` runs, alone and with all others, and what is made of the records.
+
+A suite that is added here is in the command, in `all`, in bench/records/README.md and, with a headline, in README.md
+and its chart. It stands beside `__main__.py` because that module has another name while it runs.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bench import tables
+from bench.reporting.newest_records import SuiteRecord
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite of measurements.
+
+    Attributes:
+        module: with `main(arguments) -> exit status`; imported only when it runs.
+        table: its part of bench/records/README.md.
+        share: seconds of a run of all suites that takes 9 minutes on a GPU, of which the gate takes the rest; in a
+            longer run proportionally more. What a suite does not use goes to those after it.
+        needs: ops that its numbers depend on, by the names of their tests; while one of them fails its tests the suite
+            is not timed.
+        own_ops: of a suite that times ops one by one: its names of the ops that it needs. It leaves out the wrong ones.
+        flags: in a run of all suites.
+        headline: ours against the best peer; None for a suite that has no peers.
+    """
+
+    module: str
+    table: Callable[[SuiteRecord], str]
+    share: float
+    needs: tuple[str, ...] = ()
+    own_ops: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    headline: Callable[[SuiteRecord], tables.Headline | None] | None = None
+
+    def main(self, arguments: list[str]) -> int:
+        """Runs it; returns the exit status."""
+        return importlib.import_module(self.module).main(arguments)
+
+
+_STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu")
+
+# In the order in which they run. The step is first because it compiles what the paper's run needs, too, and the
+# compiler's results are cached; what the paper's run compiles for itself, the step's parts, comes last there.
+SUITES = {
+    "step": Suite("bench.step.bench_step", tables.step, share=165, needs=_STEPS_OPS, headline=tables.step_headline),
+    "accelerate": Suite(
+        "bench.inference.bench_accelerate", tables.accelerate, share=45, headline=tables.accelerate_headline
+    ),
+    # It compiles for one batch only, which takes as long as measuring it: so a share is enough.
+    "inference": Suite(
+        "bench.inference.bench_inference",
+        tables.inference,
+        share=60,
+        needs=("replicate_conv",),
+        flags=("--compiled", "1"),
+        headline=tables.inference_headline,
+    ),
+    "loader": Suite("bench.loader.bench_loader", tables.loader, share=30, headline=tables.loader_headline),
+    "paper": Suite("bench.paper.bench_paper", tables.paper, share=100, needs=_STEPS_OPS),
+    "kernels": Suite(
+        "bench.kernels.bench_kernels",
+        tables.kernels,
+        share=25,
+        needs=("replicate_conv", "feature_loss", "critic_update"),
+        own_ops={
+            "replicate_conv": "replicate_conv2d",
+            "feature_loss": "feature_loss",
+            "critic_update": "critic_update",
+        },
+        headline=tables.kernels_headline,
+    ),
+    "lossnet": Suite(
+        "bench.kernels.bench_lossnet",
+        tables.lossnet,
+        share=25,
+        needs=("feature_loss", "conv_relu"),
+        flags=("--fp8",),
+        headline=tables.lossnet_headline,
+    ),
+    # A tenth of its calls; alone they take half an hour on two cores.
+    "soak": Suite("bench.inference.bench_soak", tables.soak, share=10, flags=("--calls", "20000")),
+}

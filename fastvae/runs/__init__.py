@@ -1,0 +1,1 @@
+"""Opening trained runs: what of each draws, encodes or reconstructs, and what to call it."""
