@@ -117,9 +117,7 @@ def _check_one_size(runs: Sequence[Run]) -> None:
     paths = {run.model.image_size: run.path for run in runs}
     if len(paths) > 1:
         sizes = ", ".join(f"{path} takes {size}x{size}" for size, path in paths.items())
-        raise UsageError(
-            f"these runs cannot be compared on the same images: {sizes} pixels; give runs of one image size"
-        )
+        raise UsageError(f"the runs take images of different sizes: {sizes} pixels; give runs of one image size")
 
 
 def _view(runs: Sequence[Run]) -> str:

@@ -161,7 +161,7 @@ def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(server):
     assert server.server_address[0] == "127.0.0.1" and server.local
     with pytest.raises(FastvaeError, match=r"port \d+ of 127.0.0.1 is not available .*--port 0"):
         Server("127.0.0.1", server.server_port)
-    with pytest.raises(UsageError, match="no address of this machine"):
+    with pytest.raises(UsageError, match="is not an address of this machine"):
         Server("no such host", 0)
 
 
