@@ -118,7 +118,7 @@ def _limits(run: RunSummary) -> list[str]:
         limits.append(f"It was trained for {epochs:.2f} epochs; the paper trains for 5.")
     if (kl := _number(run.losses.get("kl"))) is not None and kl < 20:
         limits.append(
-            f"The KL divergence is {kl:.1f} nats: the latent holds little information about each image, so "
+            f"The KL divergence is {kl:.1f} nats: the latent encodes little of each image, so "
             "reconstructions look alike."
         )
     limits.append("Samples reflect the people and images in the training data, with its imbalances.")

@@ -210,7 +210,7 @@ FAKES = {
 @pytest.mark.parametrize("script, words", FAKES.values(), ids=FAKES.keys())
 def test_broken_compilers(cache, monkeypatch, tmp_path, script, words):
     monkeypatch.setenv("CXX", fake_compiler(tmp_path / "cxx", script))
-    if "after" in words:
+    if "within" in words:
         monkeypatch.setattr(library, "_TIMEOUT_S", 0.5)
     with pytest.raises(FastvaeError, match=words):
         library.library()
