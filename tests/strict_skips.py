@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def _is_strict(config) -> bool:
-    # A worker of pytest-xdist runs only a part of the tests: all reports meet in the controller.
+    # Reports of all workers of pytest-xdist meet in the controller; a worker has nothing to count them with.
     is_worker = hasattr(config, "workerinput")
     return config.getoption("--strict-skips") and not config.getoption("--collect-only") and not is_worker
 

@@ -90,7 +90,7 @@ def test_odd_shapes(shape, out_channels, upsample):
         check(shape, out_channels, torch.float32, upsample, 0.2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("upsample", [1, 2])
 @pytest.mark.parametrize(("shape", "out_channels"), LARGE, ids=str)
 def test_several_tiles(shape, out_channels, upsample, dtype):

@@ -1,5 +1,7 @@
 """The whole training step through the Triton kernels, interpreted, against Algorithm 1 in stock torch."""
 
+import pytest
+
 from tests.kernels import interpreter
 from tests.kernels.interpreter import interpreted
 from tests.train.test_reference_step import compare_in_float32
@@ -14,6 +16,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 def test_the_step_is_as_good_as_the_reference(monkeypatch):
     launch, launched = interpreter._launch, set()
 

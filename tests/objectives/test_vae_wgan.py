@@ -189,7 +189,11 @@ def test_balance_is_the_ratio_of_the_two_gradients_at_the_images():
     assert all(p.grad is None for n in objective.networks.values() for p in n.parameters())
 
 
-@pytest.mark.parametrize("options", [{}, {"adversarial": "mse"}, {"order": "critic_first"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"adversarial": "mse"}, {"order": "critic_first"}))],
+    ids=str,
+)
 def test_every_pass_is_one_graph_with_the_eager_gradients(options):
     """Traced by Dynamo and differentiated by AOTAutograd without a break; the compiler itself is tried elsewhere."""
     images, noise = batch()

@@ -1,6 +1,8 @@
 """A training run small enough to be repeated by many tests."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,21 @@ def _compiler_forgets():
     yield
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
+
+
+@pytest.fixture(scope="session")
+def four_steps(packed, tmp_path_factory) -> Path:
+    """A run with checkpoints of steps 2 and 4, for tests to copy."""
+    run = tmp_path_factory.mktemp("four_steps") / "run"
+    flags = ["--data", str(packed.path), *SMALL, "--out", str(run), "--steps", "4", "--checkpoint-every", "2"]
+    assert main(["train", "celeba64", *flags]) == 0
+    return run
+
+
+@pytest.fixture
+def trained(four_steps, tmp_path) -> Path:
+    """A run of its own, with checkpoints of steps 2 and 4."""
+    return Path(shutil.copytree(four_steps, tmp_path / "run", symlinks=True))
 
 
 @pytest.fixture

@@ -32,13 +32,6 @@ def fails(capsys):
     return check
 
 
-@pytest.fixture
-def trained(train, tmp_path):
-    """A run with checkpoints of steps 2 and 4."""
-    assert train("--steps", "4", "--checkpoint-every", "2") == 0
-    return tmp_path / "run"
-
-
 def edit_config(run: Path, section: str, field: str, value) -> None:
     path = run / "config.json"
     config = json.loads(path.read_text())

@@ -59,7 +59,7 @@ def values(node: torch.fx.Node):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_no_map_changes_its_layout(device, precision, monkeypatch):
     # What a CPU does with maps as small as this test's, but not as a recipe's.
     monkeypatch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 0)
@@ -85,7 +85,7 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("image_size", [16, 32])
 def test_no_transposed_convolution_of_a_generator_is_of_a_single_pixel(device, precision, image_size):
     # Its strides are predicted otherwise than cuDNN returns them, so that compiled training would fail on a GPU.

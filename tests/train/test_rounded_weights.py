@@ -33,15 +33,15 @@ def gradients(net: Net, function, x) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_loss_and_gradients_are_those_of_autocast(compiled, device):
+@pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_loss_and_gradients_are_those_of_autocast(backend, device):
     net, x = Net().to(device), torch.randn(2, 3, 6, 6, device=device)
 
     def loss(x):
         return net(x).float().square().mean()
 
     def both(function):
-        return torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
+        return torch.compile(function, fullgraph=True, dynamic=False, backend=backend) if backend else function
 
     expected = gradients(net, both(loss), x)
     found = gradients(net, both(RoundedWeights([net], loss).rounded), x)

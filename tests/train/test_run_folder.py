@@ -50,9 +50,8 @@ def test_only_names_of_the_exact_form_are_checkpoints(tmp_path):
     assert names(tmp_path) == {*others, "step-00000011", "step-100000000"}
 
 
-def test_a_person_s_copy_is_neither_pruned_nor_resumed_from(train, tmp_path):
-    run = tmp_path / "run"
-    assert train("--steps", "4", "--checkpoint-every", "2") == 0
+def test_a_person_s_copy_is_neither_pruned_nor_resumed_from(train, trained):
+    run = trained
     for name in ("step-00000004-best", "step-best", "later-step-00000009"):
         shutil.copytree(run / "checkpoints" / "step-00000002", run / "checkpoints" / name)
     assert train("--resume", str(run), "--steps", "8") == 0
@@ -226,32 +225,29 @@ def test_what_was_logged_of_lost_steps_is_kept(train, tmp_path, caplog):
 @pytest.mark.parametrize("name", ["checkpoints", "pictures", "stats.jsonl"])
 @pytest.mark.parametrize("other", ["nowhere", "pipe"])
 def test_what_lies_in_the_place_of_a_run_s_own_is_refused_before_anything_is_written(
-    train, tmp_path, capsys, name, other
+    train, trained, tmp_path, capsys, name, other
 ):
-    run = tmp_path / "run"
-    assert train("--steps", "1") == 0
+    run = trained
     (run / name).rename(tmp_path / "kept")
     if other == "pipe":
         os.mkfifo(run / name)
     else:
         (run / name).symlink_to(tmp_path / "nowhere")
     before = {path.name: path.lstat().st_mtime_ns for path in run.iterdir()}
-    assert train("--resume", str(run), "--steps", "2") == 1
+    assert train("--resume", str(run), "--steps", "6") == 1
     assert f"or a valid link to one at {run / name}" in capsys.readouterr().err
     assert {path.name: path.lstat().st_mtime_ns for path in run.iterdir()} == before
 
 
-def test_a_copy_of_a_checkpoint_under_another_name_can_be_gone_on_from(train, tmp_path):
-    run = tmp_path / "run"
-    assert train("--steps", "4", "--checkpoint-every", "2") == 0
+def test_a_copy_of_a_checkpoint_under_another_name_can_be_gone_on_from(train, trained):
+    run = trained
     shutil.copytree(run / "checkpoints" / "step-00000002", run / "checkpoints" / "the good one")
     assert train("--resume", str(run / "checkpoints" / "the good one"), "--steps", "3") == 0
     assert {"the good one", "step-00000002", "step-00000003", "later-step-00000004"} == names(run / "checkpoints")
 
 
-def test_a_checkpoint_of_nan_is_not_gone_on_from(train, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert train("--steps", "4", "--checkpoint-every", "2") == 0
+def test_a_checkpoint_of_nan_is_not_gone_on_from(train, trained, capsys):
+    run = trained
     file = checkpoint_files.latest(run) / "model.safetensors"
     tensors, metadata = load_file(file), json.dumps(checkpoint_files.read_metadata(file))
     tensors["encoder.mean.weight"][0, 0] = float("nan")

@@ -67,8 +67,17 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("feed", [HostFeed, ResidentFeed, StreamFeed])
-@pytest.mark.parametrize("order", ["together", "critic_first"])
+@pytest.mark.parametrize(
+    ("order", "feed"),
+    [
+        ("together", HostFeed),
+        ("together", StreamFeed),
+        ("critic_first", ResidentFeed),
+        pytest.param("together", ResidentFeed, marks=pytest.mark.slow),
+        pytest.param("critic_first", HostFeed, marks=pytest.mark.slow),
+        pytest.param("critic_first", StreamFeed, marks=pytest.mark.slow),
+    ],
+)
 def test_warming_up_leaves_no_trace(packed, feed, order):
     plain, warmed = (Training(packed, "cpu", feed=feed, order=order) for _ in range(2))
     warmed.runner.warm_up(0)

@@ -94,7 +94,7 @@ def test_it_trains_on_faces_and_draws_some(drawn, tmp_path, system, precision):
         assert logged[-1][term] < 0.9 * logged[0][term]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_its_passes_are_one_graph_each(name, precision):
     of = training(name, precision)
@@ -104,6 +104,7 @@ def test_its_passes_are_one_graph_each(name, precision):
         assert_same_results(of, precision, loss, torch.compile(loss, fullgraph=True, backend="aot_eager"))
 
 
+@pytest.mark.slow
 def test_a_generators_pass_compiles():
     of = training("dcgan", "bf16")
     loss = of.step._loss(of.objective.passes(0)[-1])

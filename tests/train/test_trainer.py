@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, resuming, stopping, and diverging."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -203,7 +204,10 @@ def test_the_demo_is_a_matter_of_minutes_on_every_machine():
     assert RECIPES["demo"]().train.minutes == 8
 
 
-def test_compiled_step_gives_the_same_losses(train, tmp_path):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_step_gives_the_same_losses(train, tmp_path, monkeypatch, backend):
+    """Inductor makes seventy kernels of it, which take the C++ compiler more than a minute; the graph is the same."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     for mode in ("on", "off"):
         assert train("--steps", "2", "--out", str(tmp_path / mode), "--compile", mode, "--balance-every", "0") == 0
     for compiled, eager in zip(stats(tmp_path / "on"), stats(tmp_path / "off"), strict=True):

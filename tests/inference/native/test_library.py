@@ -51,10 +51,10 @@ def kept(cache, compiled) -> Path:
 
 
 @pytest.fixture
-def compilations(monkeypatch):
-    """One entry for each time that the compiler is asked for an engine."""
-    asked, compile_ = [], library._compiled
-    monkeypatch.setattr(library, "_compiled", lambda command: asked.append(command) or compile_(command))
+def compilations(compiled, monkeypatch):
+    """One entry for each time that the compiler is asked for an engine; it gives the one that it made before."""
+    asked = []
+    monkeypatch.setattr(library, "_compiled", lambda command: asked.append(command) or compiled.read_bytes())
     return asked
 
 
@@ -68,7 +68,9 @@ def fake_compiler(path: Path, script: str) -> str:
     return str(path)
 
 
-def test_it_is_compiled_once_and_announced(cache, compilations, caplog):
+def test_it_is_compiled_once_and_announced(cache, monkeypatch, caplog):
+    compilations, compile_ = [], library._compiled
+    monkeypatch.setattr(library, "_compiled", lambda command: compilations.append(command) or compile_(command))
     with caplog.at_level(logging.INFO, "fastvae"):
         assert library.library(FLAGS).fastvae_lanes() == 4
         library._loaded.cache_clear()  # as a second process would come
@@ -170,7 +172,7 @@ def test_a_noexec_mount(cache):
 
 
 @pytest.mark.parametrize("broken", ["cache", "native"])
-def test_a_cache_that_cannot_be_written(cache, broken):
+def test_a_cache_that_cannot_be_written(cache, compilations, broken):
     path = cache if broken == "native" else cache.parent
     path.parent.mkdir(exist_ok=True)
     path.write_text("a file where the folder should be")
