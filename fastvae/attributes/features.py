@@ -1,4 +1,4 @@
-"""Features of the images: the latent vectors of several VAEs side by side, and of other networks."""
+"""Features of images: the latent vectors of several VAEs, concatenated, and features of other networks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A network that makes features of images.
+    """A network that extracts features of images.
 
     Attributes:
-        name: for people.
+        name: human-readable.
         count: of features.
-        image_size: pixels a side of the images that it takes; None for any.
-        encode: (images uint8 [N, H, W, 3], which of them int64 [n], words for a bar) -> float32 [n, count].
+        image_size: pixels per side of its input images; None for any.
+        encode: (images uint8 [N, H, W, 3], indices int64 [n], label of the progress bar) -> float32 [n, count].
     """
 
     name: str
@@ -45,27 +45,27 @@ def latent_sources(run: str | Path, device: torch.device) -> list[FeatureSource]
                 name,
                 vae.latent,
                 vae.image_size,
-                lambda images, indices, words, fast=fast: encode_images(fast, images, indices, progress=words),
+                lambda images, indices, label, fast=fast: encode_images(fast, images, indices, progress=label),
             )
         )
     return sources
 
 
 def common_size(sources: Sequence[FeatureSource]) -> int | None:
-    """The image size that all of them take; None if any will do.
+    """The image size that all sources take; None if any will do.
 
     Raises:
-        UsageError: there is none.
+        UsageError: they take different sizes.
     """
     sizes = {source.image_size: source.name for source in sources if source.image_size is not None}
     if len(sizes) > 1:
-        words = ", ".join(f"{name} {size}x{size}" for size, name in sizes.items())
-        raise UsageError(f"the runs take images of different sizes ({words}); give runs of one size")
+        listed = ", ".join(f"{name} {size}x{size}" for size, name in sizes.items())
+        raise UsageError(f"the runs take images of different sizes ({listed}); give runs of one size")
     return next(iter(sizes), None)
 
 
 def collect(sources: Sequence[FeatureSource], images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The features of all sources, concatenated, with a bar for each.
+    """The features of all sources, concatenated, with a progress bar for each.
 
     Args:
         sources: one or more.

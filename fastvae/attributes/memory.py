@@ -1,4 +1,4 @@
-"""What the features and the classifiers take of memory, known before the work begins."""
+"""How much memory the features and classifiers will need, computed before the work starts."""
 
 from dataclasses import dataclass
 
@@ -24,33 +24,33 @@ class Memory:
 
     @classmethod
     def of(cls, images: int, train: int, features: int) -> "Memory":
-        """Of so many images, so many of them for training, and so many features of each."""
+        """For this number of images, of training images among them, and of features of each."""
         return cls(4 * images * features, 8 * images * features, _LIBLINEAR_BYTES * train * (features + 2))
 
     def total(self, jobs: int) -> int:
-        """With so many fits at a time."""
+        """With `jobs` fits at once."""
         return self.features + self.standardised + jobs * self.fit
 
     def jobs(self, cores: int, free: int | None) -> int:
-        """As many fits at a time as there are cores, or as fit into the free memory.
+        """The number of simultaneous fits: one per core, or as many as fit into the free memory.
 
         Raises:
-            FastvaeError: not even one fits.
+            FastvaeError: not even one fits into memory.
         """
         if free is None:
             return cores
         if self.total(1) > free:
             raise FastvaeError(
-                f"this takes {self.total(1) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+                f"not enough memory: {self.total(1) / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; "
                 "fit on fewer images with --max-train, or give fewer runs"
             )
         return min(cores, max(1, (free - self.total(0)) // max(self.fit, 1)))
 
-    def words(self, jobs: int) -> str:
-        """For people."""
+    def summary(self, jobs: int) -> str:
+        """Human-readable."""
         return (
             f"memory: features {_size(self.features)}, standardised {_size(self.standardised)}, "
-            f"{jobs} classifiers at a time {_size(self.fit)} each; {_size(self.total(jobs))} in all"
+            f"{jobs} classifiers at once {_size(self.fit)} each; {_size(self.total(jobs))} in all"
         )
 
 

@@ -3,8 +3,8 @@
     min_w,b  (|w|^2 + b^2) / 2 + C sum_i max(0, 1 - y_i (w x_i + b))^2,   y_i = 1 with the attribute, -1 without
 
 with x the features, each standardised by its mean and deviation over the training images. C is the one of a grid that
-is right most often on images apart, the smallest at a tie; the classifier is then the one fitted with it on the
-training images, which are not joined by those. Source: Hou et al., section 4.4 (linear SVMs on latent vectors);
+is right most often on separate images, the smallest at a tie; the classifier is the one fitted with it on the training
+images, without those. Source: Hou et al., section 4.4 (linear SVMs on latent vectors);
 Fan et al. 2008 (LIBLINEAR), which scikit-learn's LinearSVC runs.
 """
 
@@ -32,13 +32,13 @@ class AttributeResult:
         name: of the attribute.
         accuracy: on the test images.
         balanced_accuracy: the mean of the accuracies on test images with and without it.
-        majority_accuracy: on the test images, of saying what most training images are.
-        c: chosen.
-        choosing_accuracy: with it, on the images that C was chosen by.
-        train_share: of the training images, how many have it.
-        test_share: of the test images.
-        converged: whether the solver came to its tolerance.
-        seconds: of all fits.
+        majority_accuracy: on the test images, of always predicting the majority of the training images.
+        c: the chosen C.
+        choosing_accuracy: of that C on the images that it was chosen on.
+        train_share: fraction of the training images that have the attribute.
+        test_share: the same for the test images.
+        converged: whether the solver reached its tolerance.
+        seconds: duration of all fits.
     """
 
     name: str
@@ -55,11 +55,11 @@ class AttributeResult:
 
 @dataclass
 class Recognition:
-    """Results of the attributes that could be judged, in the data set's order, and why the others could not.
+    """The results of all attributes that could be tested, in the data set's order, and why others could not.
 
     Attributes:
-        results: of each.
-        excluded: {attribute: why}, which count in no average.
+        results: one for each tested attribute.
+        excluded: {attribute: reason}; these are not part of any average.
     """
 
     results: list[AttributeResult] = field(default_factory=list)
@@ -86,10 +86,10 @@ def recognise(
         features: float32 [N, F].
         attributes: [N, A], 0 or 1.
         names: A names.
-        splits: places in these arrays.
+        splits: indices into these arrays.
         grid: values of C to choose from, > 0.
-        jobs: attributes at a time, in threads, since LIBLINEAR lets go of Python's lock; -1 for one a core.
-        done: called with each result as soon as it is there, in any order.
+        jobs: attributes fitted at once, in threads, since LIBLINEAR releases the GIL; -1 for one per core.
+        done: called with each result as soon as it is available, in any order.
 
     Raises:
         FastvaeError: scikit-learn is not installed, or a feature is not finite.
@@ -100,24 +100,24 @@ def recognise(
     except ImportError as error:
         raise FastvaeError("attributes need scikit-learn, which is missing; pip install 'fastvae[eval]'") from error
 
-    found = Recognition()
+    recognition = Recognition()
     truth = {name: np.asarray(attributes[:, column]) == 1 for column, name in enumerate(names)}
     for name, has in truth.items():
         if why := _why_not(has, splits):
-            found.excluded[name] = why
-    wanted = [name for name in names if name not in found.excluded]
+            recognition.excluded[name] = why
+    wanted = [name for name in names if name not in recognition.excluded]
     if not wanted:
-        return found
+        return recognition
     fit = partial(_fit, x=_standardised(features, splits), splits=splits, grid=sorted(grid))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is in the results
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported in the results
         run = Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")
         for result in run(delayed(fit)(name, truth[name]) for name in wanted):
-            found.results.append(result)
+            recognition.results.append(result)
             if done is not None:
                 done(result)
-    found.results.sort(key=lambda result: wanted.index(result.name))
-    return found
+    recognition.results.sort(key=lambda result: wanted.index(result.name))
+    return recognition
 
 
 def _why_not(has: np.ndarray, splits: Splits) -> str | None:
@@ -135,7 +135,7 @@ def _standardised(features: np.ndarray, splits: Splits) -> tuple[np.ndarray, np.
     deviation = features[splits.train].std(0, dtype=np.float64)
     if not np.isfinite(mean).all() or not np.isfinite(features).all():
         raise FastvaeError("some features are NaN or infinite: did the training of the run diverge?")
-    deviation[deviation == 0] = 1  # a feature that never changes says nothing, and divides by nothing
+    deviation[deviation == 0] = 1  # a constant feature carries no information; avoids a division by zero
     train, choose, test = ((features[part] - mean) / deviation for part in (splits.train, splits.choose, splits.test))
     return train, choose, test
 
@@ -183,5 +183,5 @@ def balanced_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def majority_accuracy(train: np.ndarray, truth: np.ndarray) -> float:
-    """The accuracy of always saying what most training images are (yes at a tie). Both bool [n]."""
+    """The accuracy of always predicting the majority of the training images (true at a tie). Both bool [n]."""
     return accuracy(np.full(len(truth), train.mean() >= 0.5), truth)

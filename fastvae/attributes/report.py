@@ -51,7 +51,7 @@ def _hundredths(value: float) -> str:
 
 
 def as_text(recognition: Recognition, paper: Paper) -> str:
-    """The table, and below it what a reader has to know of it."""
+    """The table, and notes that a reader needs below it."""
     width = max(len("attribute"), *(len(row[0]) for row in rows(recognition, paper)))
     systems = SYSTEMS if paper else ()
     head = f"{'':<{width}}  {'these features':<33}" + ("  the paper's Table 1" if paper else "")
@@ -72,23 +72,23 @@ def _number(value: float | str, width: int) -> str:
 def _notes(recognition: Recognition, paper: Paper) -> list[str]:
     notes = [
         "Percent of test images. balanced: the mean over images with and without the attribute, 50 by chance.",
-        "majority: always saying what most training images are; accuracy alone flatters rare attributes.",
+        "majority: always predicting the majority of the training images; plain accuracy flatters rare attributes.",
     ]
     if not paper:
         notes.append("The paper's columns are left out: these images are not CelebA's.")
     elif set(paper) - {result.name for result in recognition.results}:
         averages = ", ".join(f"{system} {average:.2f}" for system, average in printed_averages().items())
         notes.append(f"The averages are over the attributes listed. Over all 40 the paper has {averages}.")
-    notes += [f"{name} is left out, also of the averages: {why}." for name, why in recognition.excluded.items()]
+    notes += [f"{name} is left out, also from the averages: {why}." for name, why in recognition.excluded.items()]
     if slow := [result.name for result in recognition.results if not result.converged]:
         notes.append(f"The solver was stopped before its tolerance at {', '.join(slow)}.")
     return notes
 
 
-def as_json(recognition: Recognition, **about: Any) -> str:
-    """Everything, fractions as they are, after what it is about."""
+def as_json(recognition: Recognition, **metadata: Any) -> str:
+    """The metadata and all results; scores as fractions."""
     averages = {score: recognition.average(score) for score in _SCORES} if recognition.results else {}
-    values = about | {
+    values = metadata | {
         "averages": averages,
         "attributes": [asdict(result) for result in recognition.results],
         "excluded": recognition.excluded,

@@ -31,7 +31,7 @@ _KEY = re.compile(r"(?:^|\.)((?:features|classifier)\.\d+\.(?:weight|bias))$")
 
 
 def vgg_fc_source(path: Path, device: torch.device) -> FeatureSource:
-    """fc7 of a whole VGG-19.
+    """fc7 of a complete VGG-19.
 
     Args:
         path: a `.pth`, `.pt` or `.safetensors` file with torchvision's keys. The widths of the layers are its own.
@@ -53,9 +53,9 @@ def vgg_fc_source(path: Path, device: torch.device) -> FeatureSource:
     weights = {key: tensor.to(device) for key, tensor in weights.items()}
     count = len(weights["classifier.3.bias"])
 
-    def encode(images: np.ndarray, indices: np.ndarray, words: str) -> np.ndarray:
+    def encode(images: np.ndarray, indices: np.ndarray, label: str) -> np.ndarray:
         features = np.empty((len(indices), count), np.float32)
-        with torch.inference_mode(), progress_bar(what=words, total=len(indices), unit=" images") as bar:
+        with torch.inference_mode(), progress_bar(what=label, total=len(indices), unit=" images") as bar:
             for start in range(0, len(indices), _BATCH):
                 batch = torch.from_numpy(np.ascontiguousarray(images[indices[start : start + _BATCH]]))
                 features[start : start + len(batch)] = fc7(batch.to(device), weights, convention).cpu().numpy()

@@ -20,28 +20,28 @@ _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png
 
 @dataclass(frozen=True, kw_only=True)
 class _Command:
-    """Encodes the data set with every run, puts the latent vectors side by side, and fits a linear SVM per attribute.
+    """Encodes the data set with every run, concatenates the latent vectors, and fits a linear SVM per attribute.
 
-    The paper has five runs, each of another loss layer; one multi-view run is the same. The classifiers are fitted on
-    the training split alone, with the C that is right most often on the validation split, and tested on the test
-    split. Writes the table beside the paper's as text, CSV and JSON, and a bar chart.
+    The paper has five runs, each with the feature loss of one layer; a multi-view run is equivalent. The classifiers
+    are fitted on the training split only, with the C that is most accurate on the validation split, and tested on the
+    test split. Writes the table beside the paper's as text, CSV and JSON, and a bar chart.
 
-    Memory: images x features x 4 bytes, 405 MB for CelebA's 202,599 images and 500 features; twice that again for the
-    fits; and for each fit at a time 16 bytes a training image and feature, 1.3 GB. Where that is more than is free,
-    fewer run at a time.
+    Memory: images x features x 4 bytes, 405 MB for CelebA's 202,599 images and 500 features; twice that for the fits;
+    and for each simultaneous fit 16 bytes per training image and feature, 1.3 GB. Fewer fits run at once if memory is
+    short.
     """
 
     runs: tyro.conf.Positional[RunNames] = ()  # run folders, checkpoints, saved folders, or user/name
     data: str  # a .fvae file with attributes, a folder of CelebA, or faces
     out: Path = Path("attributes")  # folder to write into
-    vgg_fc: Path | None = None  # whole VGG-19 (.pth, .safetensors; torchvision's keys): its fc7 joins the features
-    image_size: int = 64  # pixels a side, 8 to 1024, for --vgg-fc alone on a folder or faces
-    max_train: int | None = None  # training images, a random subset: a quick look, 2 or more
-    test_images: int = 20_000  # test images at most, as in the paper, > 0
+    vgg_fc: Path | None = None  # complete VGG-19 (.pth, .safetensors; torchvision's keys): its fc7 joins the features
+    image_size: int = 64  # pixels per side, 8 to 1024, for --vgg-fc without runs on a folder or faces
+    max_train: int | None = None  # a random subset of this many training images, for a quick look; 2 or more
+    test_images: int = 20_000  # limit on the test images, as in the paper, > 0
     c: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1)  # values of C to choose from, > 0
-    jobs: int | None = None  # fits at a time, 1 to 1024; by default one a core if memory allows
-    seed: int = 0  # of the subsets, 0 to 2^63 - 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # that encodes; auto: CUDA where there is one
+    jobs: int | None = None  # simultaneous fits, 1 to 1024; by default one per core if memory allows
+    seed: int = 0  # of the random subsets, 0 to 2^63 - 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # for encoding; auto: CUDA if available
 
     def __post_init__(self) -> None:
         require(
@@ -53,13 +53,13 @@ class _Command:
             seed=between(0, LARGEST_SEED),
         )
         if not self.c or not all(0 < c < float("inf") for c in self.c):
-            raise UsageError(f"values of C are more than 0; got {' '.join(map(str, self.c)) or 'none'}")
+            raise UsageError(f"values of C must be more than 0; got {' '.join(map(str, self.c)) or 'none'}")
         if not self.runs and self.vgg_fc is None:
             raise UsageError("give one or more runs, or --vgg-fc FILE")
 
 
 def run(argv: list[str]) -> int:
-    """Parses the flags, encodes, fits, prints and writes; what was found is written however it ends.
+    """Parses the flags, encodes, fits, prints and writes; finished results are always written.
 
     Raises:
         FastvaeError: a run or the data cannot be read, memory is short, or the results cannot be written.
@@ -95,85 +95,88 @@ def run(argv: list[str]) -> int:
     indices = splits.images()
     memory = Memory.of(len(indices), len(splits.train), sum(source.count for source in sources))
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
-    about = {
+    metadata = {
         "runs": [name_of(run) for run in command.runs],
         "vgg_fc": command.vgg_fc and command.vgg_fc.name,
         "data": packed.path.name,
         "kind": packed.header.get("kind"),
         "features": {"count": sum(source.count for source in sources), "from": [source.name for source in sources]},
         "images": {"train": len(splits.train), "choose": len(splits.choose), "test": len(splits.test)},
-        "splits": splits.words,
+        "splits": splits.description,
         "grid": command.c,
         "jobs": jobs,
         "seed": command.seed,
         "machine": environment(),
     }
-    print(f"{_title(about)}\n{splits.words}; fitted on training images alone\n{memory.words(jobs)}\n", flush=True)
+    print(
+        f"{_title(metadata)}\n{splits.description}; fitted on training images only\n{memory.summary(jobs)}\n",
+        flush=True,
+    )
 
     start = time.perf_counter()
     features = collect(sources, packed.images, indices)
-    about["encoding_s"] = round(time.perf_counter() - start, 1)
+    metadata["encoding_s"] = round(time.perf_counter() - start, 1)
     names, has = packed.attribute_names, packed.attributes[indices]
-    found = Recognition()
-    about["whole"] = False
+    recognition = Recognition()
+    metadata["complete"] = False
     start = time.perf_counter()
     try:
         with progress_bar(what="attributes", total=len(names), leave=False) as bar:
 
             def done(result) -> None:
-                found.results.append(result)
+                recognition.results.append(result)
                 bar.update()
 
-            found = recognise(features, has, names, splits.within(indices), grid=command.c, jobs=jobs, done=done)
-        about["whole"] = True
+            recognition = recognise(features, has, names, splits.within(indices), grid=command.c, jobs=jobs, done=done)
+        metadata["complete"] = True
     finally:  # on Ctrl-C, finished results are kept
-        about["fitting_s"] = round(time.perf_counter() - start, 1)
-        found.results.sort(key=lambda result: names.index(result.name))
-        if found.results:
-            _finish(command.out, found, about)
-    if not found.results:
+        metadata["fitting_s"] = round(time.perf_counter() - start, 1)
+        recognition.results.sort(key=lambda result: names.index(result.name))
+        if recognition.results:
+            _finish(command.out, recognition, metadata)
+    if not recognition.results:
         raise FastvaeError(
-            "no attribute can be judged: " + "; ".join(f"{name}: {why}" for name, why in found.excluded.items())
+            "no attribute can be tested: " + "; ".join(f"{name}: {why}" for name, why in recognition.excluded.items())
         )
     return 0
 
 
 def _own_size(data: str) -> int | None:
-    """Pixels a side of a packed file's images; None where `data` is none."""
+    """Pixels per side of a packed file's images; None if `data` is not a packed file."""
     from fastvae.data.packed import PackedImages
 
-    place = resolved(data)
-    return PackedImages.open(place).images.shape[1] if place.is_file() else None
+    path = resolved(data)
+    return PackedImages.open(path).images.shape[1] if path.is_file() else None
 
 
-def _title(about: dict[str, Any]) -> str:
-    features, images = about["features"], about["images"]
+def _title(metadata: dict[str, Any]) -> str:
+    features, images = metadata["features"], metadata["images"]
     return (
-        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {about['data']}: "
+        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {metadata['data']}: "
         f"{images['train']:,} training, {images['choose']:,} choosing and {images['test']:,} test images"
     )
 
 
-def _finish(out: Path, found: Any, about: dict[str, Any]) -> None:
-    """Writes everything, without matplotlib everything but the picture; then prints, since nobody may be reading."""
+def _finish(out: Path, recognition: Any, metadata: dict[str, Any]) -> None:
+    """Writes everything (without matplotlib all but the picture), then prints: standard output may be closed."""
     from fastvae.attributes import picture, report
     from fastvae.attributes.table1 import table1
 
-    paper = table1() if about["kind"] == "celeba" else {}
-    text = report.as_text(found, paper)
-    if not about["whole"]:
-        text += f"\nStopped after {len(found.results)} attributes: this is not all."
-    said = [text]
+    paper = table1() if metadata["kind"] == "celeba" else {}
+    text = report.as_text(recognition, paper)
+    if not metadata["complete"]:
+        text += f"\nIncomplete: stopped after {len(recognition.results)} attributes."
+    lines = [text]
     try:
-        write_atomically(out / "attributes.txt", f"{shown(_title(about))}\n{about['splits']}\n\n{text}\n")
-        write_atomically(out / "attributes.csv", report.as_csv(found, paper))
-        write_atomically(out / "attributes.json", report.as_json(found, **about))
+        write_atomically(out / "attributes.txt", f"{shown(_title(metadata))}\n{metadata['splits']}\n\n{text}\n")
+        write_atomically(out / "attributes.csv", report.as_csv(recognition, paper))
+        write_atomically(out / "attributes.json", report.as_json(recognition, **metadata))
         made = list(_FILES)
         try:
-            picture.draw(found, paper, shown(_title(about)), out / _FILES[-1])
+            picture.draw(recognition, paper, shown(_title(metadata)), out / _FILES[-1])
         except FastvaeError as error:
             made.pop()
             print(error, file=sys.stderr)
-        said += ["", f"{', '.join(made)} in {out}"]
+        lines += ["", f"{', '.join(made)} in {out}"]
     finally:
-        print("\n".join(said))
+        print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`fastvae evaluate RUN... --data DATA`: how good samples and reconstructions are, in numbers."""
+"""`fastvae evaluate RUN... --data DATA`: metrics of samples and reconstructions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import resolved
 from fastvae.ranges import between, require
 
-# One for each part of the Inception Score; and as many as take 4 GB for what Inception says of them.
-_FEWEST, _MOST = 10, 1_000_000
+# One for each part of the Inception Score; and as many as take 4 GB of Inception's output.
+_MIN_COUNT, _MAX_COUNT = 10, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -20,37 +20,37 @@ class _Command:
     """Inception Score and FID of samples from the prior; PSNR, SSIM and feature distance of reconstructions.
 
     Prints one table over the runs, with a row for real images, and writes it as JSON. Protocol paper: 2,000 generated
-    images against as many held-out ones. Protocol usual: 50,000 against the whole training split, work for a GPU. GANs
-    have no encoder and get the first two numbers alone. What Inception says of the real images is kept in the cache.
+    images against as many held-out ones. Protocol usual: 50,000 against the complete training split, which needs a
+    GPU. GANs have no encoder: only Inception Score and FID apply. Inception statistics of real images are cached.
     """
 
-    runs: tyro.conf.Positional[RunNames]  # run folders, or whatever else `fastvae generate` takes
+    runs: tyro.conf.Positional[RunNames]  # run folders, or anything else that `fastvae generate` takes
     data: str  # a file of `fastvae prepare`, a folder of images, or faces: real images that are in part held out
     protocol: Literal["paper", "usual"] = "paper"  # which images are compared with which
     count: int | None = (
         None  # images to generate, 10 to 1000000; default 2000 (paper; fewer if the data have fewer) or 50000 (usual)
     )
     # TorchScript file of the Inception network; default: NVIDIA's inception-2015-12-05.pt, downloaded once (96 MB) and
-    # checked. One of the features alone gives FID and no Inception Score. Such a file is a program, which is run: give
-    # only one that you trust. none: without both numbers
+    # checked. A features-only file gives FID and no Inception Score. Such a file is a program, which is executed: give
+    # only one that you trust. none: skip both metrics
     inception: str | None = None
     # loss network of the feature distance: caffe, torchvision (575 MB, downloaded once), random, a file, or none
     vgg: str = "caffe"
-    # its layers; those of the paper, weighted as in eq. 6
+    # its layers; weighted as in eq. 6
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
     seed: int = 0  # of the draws from the prior and of the choice of real images, 0 to 2^63 - 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
     out: Path = Path("evaluation.json")  # JSON to write
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise UsageError("give one or more runs to evaluate")
-        require(self, count=between(_FEWEST, _MOST), seed=between(0, LARGEST_SEED))
+        require(self, count=between(_MIN_COUNT, _MAX_COUNT), seed=between(0, LARGEST_SEED))
 
 
 def run(argv: list[str]) -> int:
-    """Parses the flags and measures; what was measured is written however it ends.
+    """Parses the flags and measures; finished results are always written.
 
     Raises:
         FastvaeError: a run, the data or a network cannot be read, or the results cannot be written.
@@ -69,23 +69,23 @@ def run(argv: list[str]) -> int:
     packed = _images(command.data, runs[0].name, runs[0].model.image_size)
     plan = protocol.plan(packed, command.protocol, command.count, command.seed)
     if any(run.vae for run in runs):
-        reconstruction.structural_similarity()  # says it now if it is not installed
+        reconstruction.structural_similarity()  # raises now if scikit-image is not installed
     elif command.inception == "none":
-        raise UsageError("nothing to measure: these runs have no encoder, and --inception none leaves out the rest")
+        raise UsageError("nothing to measure: these runs have no encoder, and --inception none skips everything else")
     inception = _inception(command.inception, device)
     loss_network = _loss_network(command, device) if any(run.vae for run in runs) else None
-    about = {
+    metadata = {
         "data": packed.path.name,
-        "protocol": plan.words,
+        "protocol": plan.summary,
         "seed": command.seed,
         "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
         "loss_network": None if loss_network is None else loss_network.source,
         "layers": None if loss_network is None else loss_network.taps,
         "machine": environment(),
     }
-    print(f"{packed.path.name}, protocol {command.protocol}: {plan.words}\n")
+    print(f"{packed.path.name}, protocol {command.protocol}: {plan.summary}\n")
     rows: list[Row] = []
-    whole = False
+    complete = False
     try:
         for row in measure(
             runs,
@@ -97,19 +97,16 @@ def run(argv: list[str]) -> int:
             reconstruction_fid=command.reconstruction_fid,
         ):
             rows.append(row)
-        whole = True
+        complete = True
     finally:  # on Ctrl-C, finished results are kept
         if rows:
             notes = report.remarks(rows, plan, inception)
-            said = [report.table(rows), "", *notes]
-            try:  # before anything is printed, since nobody may be reading
-                report.write(command.out, rows, **about, whole=whole, remarks=notes)
-                said += [
-                    "",
-                    f"{command.out} written" + ("" if whole else ", with what was measured before it was stopped"),
-                ]
+            lines = [report.table(rows), "", *notes]
+            try:  # written before anything is printed: standard output may be closed
+                report.write(command.out, rows, **metadata, complete=complete, remarks=notes)
+                lines += ["", f"{command.out} written" + ("" if complete else ": incomplete, as it was stopped")]
             finally:
-                print("\n".join(said))
+                print("\n".join(lines))
     return 0
 
 
@@ -135,7 +132,7 @@ def _loss_network(command: _Command, device):
     except UsageError:
         raise
     except FastvaeError as error:
-        raise FastvaeError(f"{error}\nOr leave the feature distance out: --vgg none") from error
+        raise FastvaeError(f"{error}\nOr skip the feature distance: --vgg none") from error
 
 
 def _inception(file: str | None, device):

@@ -11,13 +11,13 @@ _WITHOUT_DALI = "Pillow decodes instead; pip install 'fastvae[dali]'"
 
 
 def run(argv: list[str]) -> int:
-    """Prints one line a topic."""
+    """Prints a line for each topic."""
     tyro.cli(_info, prog="fastvae info", args=argv)
     return 0
 
 
 def _info() -> None:
-    """Tells what this machine will run: GPU, Triton, DALI, compiler, precision, and what falls back and why."""
+    """Prints what this machine will run: GPU, Triton, DALI, compiler, precision, and what falls back and why."""
     import torch
 
     from fastvae import machine
@@ -41,8 +41,8 @@ def _info() -> None:
         "TensorBoard": _tensorboard(),
         "cache": str(cache_folder()),
     }
-    for name, words in rows.items():
-        print(f"{name:<12} {words}")
+    for name, value in rows.items():
+        print(f"{name:<12} {value}")
 
 
 def _device(device) -> str:

@@ -1,4 +1,4 @@
-"""`fastvae latency RUN`: how long a trained VAE takes to answer on this machine."""
+"""`fastvae latency RUN`: the latency of a trained VAE on this machine."""
 
 import os
 import sys
@@ -22,31 +22,33 @@ _LONGEST_S = 3600
 
 @dataclass(frozen=True)
 class _Command:
-    """Times `vae.accelerate()` beside the plain module (fastvae's own, eager, float32, channels_last), in turns.
+    """Times `vae.accelerate()` beside the plain module (fastvae's own, eager, float32, channels_last), interleaved.
 
-    Prints p50, p95, p99 and images a second of every verb and batch size; then what a process takes from its start to
-    the first reconstruction, and its memory. Writes all of it as JSON, and a picture beside it. On two idle CPU
-    cores that takes about two minutes at width 32.
+    Prints p50, p95, p99 and images a second of every verb and batch size; then the time from the start of a process
+    to its first reconstruction, and its memory. Writes everything as JSON, and a picture beside it. On two idle CPU
+    cores this takes about two minutes at width 32.
     """
 
     run: tyro.conf.Positional[RunName]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # images a call, 1 to 65536
-    verbs: tuple[Literal["encode", "decode", "reconstruct"], ...] = ("encode", "decode", "reconstruct")  # which
-    seconds: float = 3.0  # for each verb and batch size, > 0, at most 3600; ten calls of each are done at least
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
-    start: bool = True  # measure starts and memory, in processes of their own
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)  # images per call, 1 to 65536
+    verbs: tuple[Literal["encode", "decode", "reconstruct"], ...] = ("encode", "decode", "reconstruct")  # to time
+    seconds: float = 3.0  # for each verb and batch size, > 0, at most 3600; at least ten calls of each are timed
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
+    start: bool = True  # measure start-up and memory, in separate processes
     out: Path = Path("latency.json")  # JSON to write; the picture has its name with .png
 
     def __post_init__(self) -> None:
         require(self, seconds=up_to(_LONGEST_S))
         if not self.batch_sizes or not all(1 <= n <= _LARGEST for n in self.batch_sizes):
-            raise UsageError(f"batch-sizes are 1 to {_LARGEST}; got {' '.join(map(str, self.batch_sizes)) or 'none'}")
+            raise UsageError(
+                f"batch-sizes must be 1 to {_LARGEST}; got {' '.join(map(str, self.batch_sizes)) or 'none'}"
+            )
         if not self.verbs:
-            raise UsageError("--verbs names none: encode, decode, reconstruct")
+            raise UsageError("--verbs needs at least one of encode, decode, reconstruct")
 
 
 def run(argv: list[str]) -> int:
-    """Parses the flags and measures; what was measured is written however it ends.
+    """Parses the flags and measures; finished results are always written.
 
     Raises:
         FastvaeError: the run cannot be read, a result is wrong, or the results cannot be written.
@@ -68,7 +70,7 @@ def run(argv: list[str]) -> int:
     verbs, batches = tuple(dict.fromkeys(command.verbs)), tuple(sorted(set(command.batch_sizes)))
     vae = load(command.run, device=device.type)
     fast = vae.accelerate(batch_sizes=batches, device=device)
-    about = {
+    metadata = {
         "run": name_of(command.run),
         "image_size": vae.image_size,
         "width": vae.width,
@@ -76,54 +78,56 @@ def run(argv: list[str]) -> int:
         "accelerated": repr(fast),
         "plain": "fastvae.VAE, eager, float32, channels_last",
         "seconds_a_cell": command.seconds,
-        "load_average": (load := _load_average()),  # of the minute before
+        "load_average": (load := _load_average()),  # of the last minute
         "machine": (machine := environment()),
     }
     where = machine["gpu"] if device.type == "cuda" else f"a CPU ({machine['cpu']}, {machine['threads']} threads)"
-    # Others' threads on the same cores can make a call that waits for its own ones take many times as long.
+    # A call that waits for its own threads takes many times as long if other processes use the same cores.
     cores = os.cpu_count() or 1
     busy = f"busy with something else (load {load:g} on {cores} cores)" if (load or 0) > cores / 2 else ""
     title = f"{where}, torch {machine['torch']}"
-    print(f"{title}, fastvae {machine['fastvae']}\naccelerated: {about['accelerated']}\nplain: {about['plain']}\n")
+    print(
+        f"{title}, fastvae {machine['fastvae']}\naccelerated: {metadata['accelerated']}\nplain: {metadata['plain']}\n"
+    )
     if busy:
         title = f"{title}, {busy}"
         print(f"the machine is {busy}: timings may be too slow\n")
     cells: list[Cell] = []
     starts: list[Start] = []
-    whole = False
+    complete = False
     try:
-        found = measure(vae, fast, verbs, batches, command.seconds)
-        for cell in progress_bar(found, what="calls", total=len(verbs) * len(batches), leave=False):
+        timed = measure(vae, fast, verbs, batches, command.seconds)
+        for cell in progress_bar(timed, what="calls", total=len(verbs) * len(batches), leave=False):
             cells.append(cell)
         if command.start:
-            found = measure_starts(command.run, batches, device.type)
-            for start in progress_bar(found, what="starts", total=len(planned(batches)), leave=False):
+            timed = measure_starts(command.run, batches, device.type)
+            for start in progress_bar(timed, what="starts", total=len(planned(batches)), leave=False):
                 starts.append(start)
-        whole = True
+        complete = True
     finally:  # on Ctrl-C, finished results are kept
         if cells:
             name = f"VAE {vae.image_size}x{vae.image_size}, width {vae.width}, on {title}"
-            _finish(command.out, name, cells, starts, about | {"whole": whole})
+            _finish(command.out, name, cells, starts, metadata | {"complete": complete})
     return 0
 
 
-def _finish(out: Path, title: str, cells: list["Cell"], starts: list["Start"], about: dict[str, Any]) -> None:
-    """Writes everything, without matplotlib everything but the picture; then prints, since nobody may be reading."""
+def _finish(out: Path, title: str, cells: list["Cell"], starts: list["Start"], metadata: dict[str, Any]) -> None:
+    """Writes everything (without matplotlib all but the picture), then prints: standard output may be closed."""
     from fastvae.latency import picture, report
 
-    said = [report.cells_table(cells)]
+    lines = [report.cells_table(cells)]
     if starts:
-        said += ["", report.starts_table(starts)]
+        lines += ["", report.starts_table(starts)]
     try:
-        report.write(out, **about, cells=cells, starts=starts)
-        said += ["", f"{out} written" + ("" if about["whole"] else ", with what was measured before it was stopped")]
+        report.write(out, **metadata, cells=cells, starts=starts)
+        lines += ["", f"{out} written" + ("" if metadata["complete"] else ": incomplete, as it was stopped")]
         try:
             picture.draw(cells, title, _picture(out))
-            said.append(f"{_picture(out)} written")
+            lines.append(f"{_picture(out)} written")
         except FastvaeError as error:
             print(error, file=sys.stderr)
     finally:
-        print("\n".join(said))
+        print("\n".join(lines))
 
 
 def _picture(out: Path) -> Path:
@@ -133,5 +137,5 @@ def _picture(out: Path) -> Path:
 def _load_average() -> float | None:
     try:
         return round(os.getloadavg()[0], 2)
-    except (OSError, AttributeError):  # Windows has none
+    except (OSError, AttributeError):  # not on Windows
         return None

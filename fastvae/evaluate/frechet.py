@@ -3,9 +3,9 @@
     d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))          (Heusel et al. 2017, eq. 6)
 
 With C_1 = R R^T the eigenvalues of C_1 C_2 that are not zero are those of the symmetric R^T C_2 R, so that the trace of
-the root is the sum of their square roots. That needs no root of a matrix that is not symmetric, which is where
-`scipy.linalg.sqrtm` returns complex numbers or fails if covariances are singular, as they are if there are fewer
-images than features.
+the root is the sum of their square roots. This avoids the root of a non-symmetric matrix, for which
+`scipy.linalg.sqrtm` returns complex numbers or fails if covariances are singular, as they are with fewer images than
+features.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Gaussian:
     def factor(self) -> np.ndarray:
         """R float64 [D, rank] with covariance = R R^T."""
         values, vectors = np.linalg.eigh(self.covariance)
-        # What is smaller is rounding. Roots of it would add up: sqrt(1e-16) is 1e-8, 2,048 times.
+        # Smaller ones are rounding errors, whose roots would add up: sqrt(1e-16) is 1e-8, 2,048 times.
         kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
         return vectors[:, kept] * np.sqrt(values[kept])
 
@@ -53,9 +53,9 @@ class Moments:
         """
         features = features.astype(np.float64)
         if not np.isfinite(features).all():
-            raise FastvaeError("features hold NaN or infinite values, of which there is no distance")
+            raise FastvaeError("features contain NaN or infinity, so that no distance can be computed")
         if not self.count:
-            # Any constant will do; one near the mean keeps the products small, whose difference is the covariance.
+            # Any constant is correct; one near the mean keeps the products, whose difference is the covariance, small.
             self._shift = features.mean(0)
             self._sum, self._products = np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2)
         centred = features - self._shift
@@ -64,14 +64,14 @@ class Moments:
         self._products += centred.T @ centred
 
     def gaussian(self) -> Gaussian:
-        """What was added so far, at least two features."""
+        """The normal distribution of all features added so far, at least two."""
         mean = self._sum / self.count
         covariance = (self._products - self.count * np.outer(mean, mean)) / (self.count - 1)
         return Gaussian(self.count, mean + self._shift, covariance)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """d^2 of two distributions over the same features, >= 0. `a.factor` is computed once: let it be the reference."""
+    """d^2 of two distributions over the same features, >= 0. `a.factor` is cached, so pass the reference as `a`."""
     inner = np.linalg.eigvalsh(a.factor.T @ b.covariance @ a.factor)
     floor = len(inner) * np.finfo(np.float64).eps * max(inner.max(initial=0), 0)
     trace_of_root = np.sqrt(inner[inner > floor]).sum()

@@ -1,8 +1,8 @@
 """The Inception network of FID and Inception Score, from a TorchScript file.
 
-Two kinds of file are understood. The standard one takes uint8 images of any size, enlarges them itself, and gives the
-2,048 features before the classifier and the probabilities of 1,008 classes. One of the features alone takes images
-that are enlarged already, and gives nothing for the Inception Score.
+Two kinds of files are supported. The standard one takes uint8 images of any size, enlarges them itself, and returns the
+2,048 features before the classifier and the probabilities of 1,008 classes. A features-only file takes images that are
+already enlarged, and does not allow an Inception Score.
 """
 
 import warnings
@@ -27,7 +27,7 @@ _FEATURES_ALONE = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091f
 class Inception:
     """Features, and probabilities where the file has them, of images.
 
-    A TorchScript file is a program: what is given here is run.
+    A TorchScript file is a program, which is executed.
 
     Args:
         path: the file.
@@ -37,12 +37,11 @@ class Inception:
         device: where it runs.
         name: of the file.
         digest: its SHA-256.
-        known: whether its numbers may be compared with others' FID.
-        why_no_score: what keeps it from giving an Inception Score, in words; None if nothing does. Only of the
-            standard file is a score called so.
+        known: whether its FIDs are comparable with published ones.
+        why_no_score: why there is no Inception Score; None if there is one. Only the standard file gives one.
 
     Raises:
-        FastvaeError: it is no TorchScript file, or none of an Inception network.
+        FastvaeError: it is not a TorchScript file, or not an Inception network.
     """
 
     def __init__(self, path: Path, device: torch.device):
@@ -53,12 +52,12 @@ class Inception:
             raise FastvaeError(f"--inception {path} cannot be read: {error.strerror or error}") from error
         try:
             with warnings.catch_warnings():
-                # torch 2.13 would rather have torch.export; the standard file is what it is.
+                # PyTorch 2.13 deprecates TorchScript, but the standard file is in that format.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                # As bytes, since TorchScript takes no file names that are not UTF-8.
+                # As an open file, since TorchScript only accepts file names in UTF-8.
                 with open_regular(path) as file:
                     module = torch.jit.load(file, map_location=device).eval()
-        except Exception as error:  # what the reader raises on damaged files is open-ended
+        except Exception as error:  # readers of damaged files may raise anything
             raise FastvaeError(
                 f"--inception {path} is not a TorchScript file (state dicts and pickled modules are not); "
                 "without --inception the standard one is downloaded"
@@ -77,13 +76,13 @@ class Inception:
         self._module = module
 
     def _check(self, module: torch.jit.ScriptModule, path: Path) -> None:
-        """One batch of noise, which shows what the file is."""
+        """Passes a batch of noise through the network to find out what the file is."""
         noise = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         x = self._input(noise)
         features = self._features(module, x)
         if features.shape != (2, FEATURES) or not features.isfinite().all():
             raise FastvaeError(
-                f"--inception {path} gives {list(features.shape)} for two images, and [2, {FEATURES}] is what FID needs"
+                f"--inception {path} returns {list(features.shape)} for two images; FID needs [2, {FEATURES}]"
             )
         if not self._standard:
             return
@@ -123,9 +122,9 @@ def _softmax(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def enlarge(x: Tensor, side: int) -> Tensor:
-    """Bilinear, as TensorFlow 1 does it, with which the network's published numbers were made: no half pixels.
+    """Bilinear interpolation as in TensorFlow 1, which the published numbers were computed with: no half pixels.
 
-    Output i lies at input i * H / side; what lies behind the last pixel is the last pixel.
+    Output i lies at input i * H / side; positions beyond the last pixel take its value.
 
     Args:
         x: [B, C, H, W], floating point.

@@ -1,4 +1,4 @@
-"""Every number of every run."""
+"""Computes all metrics of every run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ FLOOR = "real images"
 
 @dataclass(frozen=True)
 class Row:
-    """The numbers of a run, or of real images; None is what cannot be measured.
+    """The metrics of a run, or of real images; None for what cannot be measured.
 
     Attributes:
-        samples: images that the score and FID are of.
+        samples: how many images the score and FID are computed from.
         inception_score: mean over ten parts of the samples.
         inception_score_std: over the same parts.
         fid: of the samples.
-        images: that were reconstructed.
+        images: how many were reconstructed.
         psnr_db, ssim, rec: as `reconstruction.Closeness` has them.
-        reconstruction_fid: of the reconstructions against the images they are of.
+        reconstruction_fid: of the reconstructions against their originals.
     """
 
     name: str
@@ -56,16 +56,16 @@ def measure(
     seed: int,
     reconstruction_fid: bool,
 ) -> Iterator[Row]:
-    """The floor first, where there is an Inception network; then the runs.
+    """The floor first, if there is an Inception network; then the runs.
 
     Args:
-        runs: of the data's image size.
-        packed: the data.
-        protocol: planned for it.
-        inception: None to leave out the score and FID.
-        loss_network: None to leave out the feature distance.
+        runs: models of the data set's image size.
+        packed: the data set.
+        protocol: made by `protocol.plan` for it.
+        inception: None to skip the Inception Score and FID.
+        loss_network: None to skip the feature distance.
         seed: of the draws from the prior, the same for every run.
-        reconstruction_fid: whether to pass the reconstructions through Inception, too.
+        reconstruction_fid: whether to compute the FID of the reconstructions, too.
 
     Raises:
         FastvaeError: scikit-image is not installed, or the cache cannot be written.
@@ -76,32 +76,32 @@ def measure(
         floor = real_statistics(inception, packed, protocol.floor, FLOOR)
         yield Row(FLOOR, len(protocol.floor), **_of_samples(floor, reference))
     for run in runs:
-        found = {"samples": 0}
+        metrics = {"samples": 0}
         if inception is not None:
             batches = _samples(run.model, protocol.count, seed)
             drawn = statistics(inception, batches, protocol.count, f"{run.name}, samples")
-            found = {"samples": protocol.count, **_of_samples(drawn, reference)}
+            metrics = {"samples": protocol.count, **_of_samples(drawn, reference)}
         if run.vae is not None:
             close = closeness(run.vae, packed.images, protocol.held_out, loss_network, f"{run.name}, reconstructions")
-            found |= {"images": len(protocol.held_out), **vars(close)}
+            metrics |= {"images": len(protocol.held_out), **vars(close)}
             if inception is not None and reconstruction_fid:
                 pairs = reconstructions(run.vae, packed.images, protocol.held_out)
                 batches = (finite_pixels(fakes) for _, fakes in pairs)
-                words = f"{run.name}, FID of reconstructions"
-                remade = statistics(inception, batches, len(protocol.held_out), words)
+                label = f"{run.name}, FID of reconstructions"
+                remade = statistics(inception, batches, len(protocol.held_out), label)
                 originals = reference if protocol.held_out is protocol.reference else floor
-                found["reconstruction_fid"] = frechet_distance(originals.features, remade.features)
-        yield Row(run.name, **found)
+                metrics["reconstruction_fid"] = frechet_distance(originals.features, remade.features)
+        yield Row(run.name, **metrics)
 
 
-def _of_samples(found: Statistics, reference: Statistics) -> dict[str, float | None]:
-    mean, std = found.score or (None, None)
-    fid = frechet_distance(reference.features, found.features)
+def _of_samples(drawn: Statistics, reference: Statistics) -> dict[str, float | None]:
+    mean, std = drawn.score or (None, None)
+    fid = frechet_distance(reference.features, drawn.features)
     return {"inception_score": mean, "inception_score_std": std, "fid": fid}
 
 
 def _samples(sampler: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches uint8 [B, H, W, 3], always the same for a seed."""
+    """Batches uint8 [B, H, W, 3], reproducible from the seed."""
     device = next(sampler.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     for start in range(0, count, BATCH):

@@ -1,4 +1,4 @@
-"""Which images are compared with which: numbers without it cannot be compared."""
+"""The evaluation protocol: which images are compared with which. Scores of different protocols are not comparable."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ class Protocol:
         name: "paper" or "usual".
         count: images that each run draws from the prior.
         reference: int64 [n], the real images that FID compares with.
-        floor: int64 [n], other real images, whose FID shows what a perfect model could reach.
+        floor: int64 [n], other real images; their FID is what a perfect model could reach.
         held_out: int64 [n], the images to reconstruct.
-        words: all of it, for people.
+        summary: human-readable description of the protocol.
     """
 
     name: str
@@ -29,21 +29,21 @@ class Protocol:
     reference: np.ndarray
     floor: np.ndarray
     held_out: np.ndarray
-    words: str
+    summary: str
 
 
 def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Protocol:
     """The protocol for a data set.
 
-    "paper": as many held-out images as generated ones (2,000, of which the paper's scores are), and as many training
-    images for the floor. "usual": 50,000 generated images against the whole training split, as most papers since do,
-    and the held-out images, up to `count`, for the floor.
+    "paper": as many held-out images as generated ones (2,000, as in the paper), and as many training images for the
+    floor. "usual": 50,000 generated images against the complete training split, as in most later papers, and up to
+    `count` held-out images for the floor.
 
     Args:
         packed: the data set.
         name: "paper" or "usual".
-        count: of generated images; None for the protocol's own, or for as many as "paper" has real ones.
-        seed: of the choice among the real images.
+        count: of generated images; None for the protocol's default, reduced for "paper" to the number of real images.
+        seed: of the random choice of real images.
 
     Raises:
         UsageError: the count is too small or too large for the data.
@@ -51,27 +51,27 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
     """
     train, held_out = packed.indices("train"), packed.held_out()
     if count is None:
-        count, most = COUNTS[name], min(len(train), len(held_out))
-        if name == "paper" and SPLITS <= most < count:
-            count = most  # as the words below say; FID is to be compared at equal counts only
+        count, limit = COUNTS[name], min(len(train), len(held_out))
+        if name == "paper" and SPLITS <= limit < count:
+            count = limit  # stated in the summary: FIDs are comparable at equal counts only
     if count < SPLITS:
         raise UsageError(f"--count must be {SPLITS} or more, for the parts of the Inception Score; got {count}")
     if name == "usual":
         if min(len(train), len(held_out)) < 2:
             raise UsageError(f"{packed.path} has {len(train)} training and {len(held_out)} held-out images: too few")
-        kept = _some(held_out, min(count, len(held_out)), seed)
-        words = f"{count:,} generated images against all {len(train):,} training images"
-        return Protocol(name, count, train, kept, kept, f"{words}; floor: {len(kept):,} held-out images")
-    if count > (most := min(len(train), len(held_out))):
+        kept = _subset(held_out, min(count, len(held_out)), seed)
+        summary = f"{count:,} generated images against all {len(train):,} training images"
+        return Protocol(name, count, train, kept, kept, f"{summary}; floor: {len(kept):,} held-out images")
+    if count > (limit := min(len(train), len(held_out))):
         small = "training" if len(train) < len(held_out) else "held-out"
-        advice = f"give --count {most}" if most >= SPLITS else f"at least {SPLITS} are needed"
+        advice = f"give --count {limit}" if limit >= SPLITS else f"at least {SPLITS} are needed"
         raise UsageError(
-            f"--count {count:,} is too large for {packed.path.name}: it has {most:,} {small} images; {advice}"
+            f"--count {count:,} is too large for {packed.path.name}: it has {limit:,} {small} images; {advice}"
         )
-    kept = _some(held_out, count, seed)
-    words = f"{count:,} generated images against {count:,} held-out images; floor: {count:,} training images"
-    return Protocol(name, count, kept, _some(train, count, seed), kept, words)
+    kept = _subset(held_out, count, seed)
+    summary = f"{count:,} generated images against {count:,} held-out images; floor: {count:,} training images"
+    return Protocol(name, count, kept, _subset(train, count, seed), kept, summary)
 
 
-def _some(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _subset(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(indices)[:count])

@@ -1,4 +1,4 @@
-"""How close reconstructions come to held-out images: in pixels, in structure, and in the loss network's features."""
+"""How close reconstructions are to held-out images: in pixels, structure, and the loss network's features."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,22 +67,22 @@ def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterat
 
 @torch.inference_mode()
 def closeness(
-    vae: VAE, images: np.ndarray, indices: np.ndarray, loss_network: LossNetwork | None, words: str
+    vae: VAE, images: np.ndarray, indices: np.ndarray, loss_network: LossNetwork | None, label: str
 ) -> Closeness:
     """Reconstructs and compares.
 
     Args:
         vae: in eval mode.
         images: uint8 [N, H, W, 3].
-        indices: which ones, at least one.
-        loss_network: on the VAE's device, with the taps to compare; None to leave that out.
-        words: shown before a bar on standard error.
+        indices: which of them, at least one.
+        loss_network: on the VAE's device, with the taps to compare; None to skip the feature distance.
+        label: of the progress bar on standard error.
 
     Raises:
         FastvaeError: scikit-image is not installed, or a reconstruction is not finite.
     """
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
-    with progress_bar(what=words, total=len(indices), unit=" images", leave=False) as bar:
+    with progress_bar(what=label, total=len(indices), unit=" images", leave=False) as bar:
         for originals, fakes in reconstructions(vae, images, indices):
             psnr += psnr_db(originals, fakes).sum().item()
             if loss_network is not None:

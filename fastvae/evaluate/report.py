@@ -1,4 +1,4 @@
-"""What was measured, as text for people and as JSON."""
+"""The results as a human-readable table and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from fastvae.files.atomic_write import write_json
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A row for each run; what was not measured is a dash, a column in which nothing was is left out."""
+    """A row for each run; missing values are dashes, and columns without any value are left out."""
     columns = {
         "Inception Score": [_score(r) for r in rows],
         "FID": [_number(r.fid, 2) for r in rows],
@@ -41,36 +41,36 @@ def _score(row: Row) -> str:
 
 def remarks(rows: Sequence[Row], plan: Protocol, inception: Inception | None) -> list[str]:
     """What a reader must know to read the table."""
-    found = []
+    notes = []
     if inception is not None:
         few = f", the more so below {FEATURES:,}, the number of features" if plan.count < FEATURES else ""
-        found.append(
+        notes.append(
             f"FID of {plan.count:,} images is biased upward{few}. Compare it only with FIDs of as many images against "
             f"the same real ones. The row of real images shows where a perfect model would stand."
         )
         if len(plan.floor) != plan.count:
-            found.append(f"That row is of {len(plan.floor):,} images, not {plan.count:,}: the fewer, the more bias.")
+            notes.append(f"That row is of {len(plan.floor):,} images, not {plan.count:,}: the fewer, the more bias.")
         if not inception.known:
-            found.append(
+            notes.append(
                 f"{inception.name} is not known to be FID's Inception network: compare these distances with others by "
-                "the same file alone."
+                "the same file only."
             )
         if inception.why_no_score:
-            found.append(f"No Inception Score: {inception.why_no_score}.")
+            notes.append(f"No Inception Score: {inception.why_no_score}.")
         else:
-            found.append(f"Inception Score: mean +- standard deviation over {SPLITS} parts of the images.")
+            notes.append(f"Inception Score: mean +- standard deviation over {SPLITS} parts of the images.")
     runs = [row for row in rows if row.name != FLOOR]
     if any(row.images for row in runs):
-        found.append("PSNR, SSIM (Wang's Gaussian window) and L_rec are of held-out images, from z = mean, unrounded.")
+        notes.append("PSNR, SSIM (Wang's Gaussian window) and L_rec are of held-out images, from z = mean, unrounded.")
     if without := [row.name for row in runs if not row.images]:
-        found.append(f"No reconstructions by {', '.join(without)}: a GAN has no encoder.")
-    return found
+        notes.append(f"No reconstructions by {', '.join(without)}: a GAN has no encoder.")
+    return notes
 
 
-def write(path: Path, rows: Sequence[Row], **about: Any) -> None:
-    """Everything as JSON, after what it is about.
+def write(path: Path, rows: Sequence[Row], **metadata: Any) -> None:
+    """Writes the metadata and the rows as JSON.
 
     Raises:
         FastvaeError: it cannot be written.
     """
-    write_json(path, about | {"rows": [asdict(row) for row in rows]})
+    write_json(path, metadata | {"rows": [asdict(row) for row in rows]})

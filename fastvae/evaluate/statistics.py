@@ -1,4 +1,4 @@
-"""What the Inception network says of a set of images; of real images it is kept, since they do not change."""
+"""Inception statistics of a set of images; those of real images are cached, since they do not change."""
 
 import hashlib
 import logging
@@ -20,14 +20,14 @@ from fastvae.files.reading import open_regular
 from fastvae.progress_bar import progress_bar
 
 BATCH = 32
-# Of what is kept: another one where the network's input or the statistics are computed in another way.
+# Of the cached files: to be raised when the network's input or the statistics are computed differently.
 _VERSION = 2
 _logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a set of images.
+    """Inception statistics of a set of images.
 
     Attributes:
         features: the normal distribution of their features.
@@ -38,17 +38,17 @@ class Statistics:
     score: tuple[float, float] | None
 
 
-def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, words: str) -> Statistics:
+def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, label: str) -> Statistics:
     """Passes images through the network.
 
     Args:
         network: on its device.
         batches: uint8 [B, H, W, 3] each.
         count: images in all.
-        words: shown before a bar on standard error.
+        label: of the progress bar on standard error.
     """
     moments, probabilities = Moments(), []
-    with progress_bar(what=words, total=count, unit=" images", leave=False) as bar:
+    with progress_bar(what=label, total=count, unit=" images", leave=False) as bar:
         for batch in batches:
             features, classes = network(batch)
             moments.add(features)
@@ -58,27 +58,27 @@ def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, wo
     return Statistics(moments.gaussian(), inception_score(np.concatenate(probabilities)) if probabilities else None)
 
 
-def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarray, words: str) -> Statistics:
-    """The same of images of a data set, read from the cache folder if they were passed before, by the same network."""
+def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarray, label: str) -> Statistics:
+    """The same for images of a data set; read from the cache if this network has seen the same images before."""
     name = f"inception/{_key(network, packed, indices)}.npz"
     if (kept := kept_file(name)) is not None:
         try:
             return _read(kept, len(indices))
-        except Exception:  # what readers raise on damaged files is open-ended
-            _logger.warning("%s is damaged: it is made again", kept)
+        except Exception:  # readers of damaged files may raise anything
+            _logger.warning("%s is damaged and will be computed again", kept)
     batches = (packed.images[indices[start : start + BATCH]] for start in range(0, len(indices), BATCH))
-    found = statistics(network, batches, len(indices), words)
+    result = statistics(network, batches, len(indices), label)
     try:
         with atomic_file(cache_folder() / name) as temporary, temporary.open("wb") as file:
-            of = found.features
-            np.savez(file, count=of.count, mean=of.mean, covariance=of.covariance, score=np.array(found.score or ()))
-    except FastvaeError as error:  # costs the next evaluation its time, and this one nothing
-        _logger.warning("what Inception says of the real images is not kept: %s (FASTVAE_CACHE)", error)
-    return found
+            of = result.features
+            np.savez(file, count=of.count, mean=of.mean, covariance=of.covariance, score=np.array(result.score or ()))
+    except FastvaeError as error:  # only the next evaluation takes longer
+        _logger.warning("the Inception statistics of the real images cannot be cached: %s (FASTVAE_CACHE)", error)
+    return result
 
 
 def _key(network: Inception, packed: PackedImages, indices: np.ndarray) -> str:
-    """Of all that the statistics depend on: the network, what runs it, the images, and which of them."""
+    """A digest of all that the statistics depend on: the network, what runs it, the images, and which of them."""
     images = packed.header["blocks"]["images"]["sha256"]
     parts = [_VERSION, network.digest, network.device.type, torch.__version__, images, np.shape(packed.images)[1:]]
     digest = hashlib.sha256(" ".join(map(str, parts)).encode())
@@ -94,8 +94,8 @@ def _read(path: Path, count: int) -> Statistics:
     """
     with open_regular(path) as file, np.load(file, allow_pickle=False) as kept:
         mean, covariance, score = (kept[name] for name in ("mean", "covariance", "score"))
-        right = int(kept["count"]) == count and mean.ndim == 1 and covariance.shape == 2 * mean.shape
+        matches = int(kept["count"]) == count and mean.ndim == 1 and covariance.shape == 2 * mean.shape
     finite = all(np.isfinite(part).all() for part in (mean, covariance, score))
-    if not (right and finite and score.shape in ((0,), (2,))):
+    if not (matches and finite and score.shape in ((0,), (2,))):
         raise ValueError(f"{path} holds other statistics")
     return Statistics(Gaussian(count, mean, covariance), tuple(score.tolist()) or None)

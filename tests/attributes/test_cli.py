@@ -49,7 +49,7 @@ def test_two_runs_from_end_to_end(run, images, tmp_path, capsys):
     assert float(rows["average"]["paper_VAE-WGAN"]) == both
 
     values = json.loads((out / "attributes.json").read_text())
-    assert values["whole"] and values["features"] == {"count": 8, "from": ["run", "run"]}
+    assert values["complete"] and values["features"] == {"count": 8, "from": ["run", "run"]}
     assert values["images"] == {"train": 60, "choose": 24, "test": 30}
     assert values["excluded"] == {"Pale_Skin": "every training image has it"}
     assert [a["c"] in values["grid"] for a in values["attributes"]] == [True] * 3
@@ -58,7 +58,7 @@ def test_two_runs_from_end_to_end(run, images, tmp_path, capsys):
     text = (out / "attributes.txt").read_text()
     for words in (
         "linear SVMs on 8 features of run + run; images.fvae: 60 training, 24 choosing and 30 test images",
-        "Pale_Skin is left out, also of the averages: every training image has it.",
+        "Pale_Skin is left out, also from the averages: every training image has it.",
         "Over all 40 the paper has FaceTracer 81.13",
     ):
         assert words in text and (words in said or words.startswith("linear"))
@@ -102,7 +102,7 @@ def test_stopped_it_keeps_what_it_has(run, images, tmp_path, monkeypatch, capsys
     flags = ["--data", str(images), "--jobs", "1", "--out", str(tmp_path / "out")]
     assert main(["attributes", str(run), *flags]) == 130
     assert list(table(tmp_path / "out")) == ["Smiling", "Bald", "average"]
-    assert not json.loads((tmp_path / "out" / "attributes.json").read_text())["whole"]
+    assert not json.loads((tmp_path / "out" / "attributes.json").read_text())["complete"]
     assert "Stopped after 2 attributes" in capsys.readouterr().out
 
 
@@ -117,7 +117,7 @@ def test_without_matplotlib_there_is_everything_else(run, images, tmp_path, monk
     "flags, code, words",
     [
         (["RUN", "--data", "DATA", "--max-train", "1"], 2, "max-train must be 2 or more"),
-        (["RUN", "--data", "DATA", "--c", "0.1", "0"], 2, "values of C are more than 0; got 0.1 0"),
+        (["RUN", "--data", "DATA", "--c", "0.1", "0"], 2, "values of C must be more than 0; got 0.1 0"),
         (["--data", "DATA"], 2, "give one or more runs, or --vgg-fc FILE"),
         (["RUN", "--data", "DATA", "--out", "/dev/null/x"], 2, "/dev/null is not a folder"),
         (["RUN", "--data", "missing.fvae"], 1, "missing.fvae does not exist"),
@@ -140,7 +140,7 @@ def test_bad_input(run, images, packed, tmp_path, flags, code, words, capsys):
 def test_only_attributes_that_cannot_be_judged(run, tmp_path, capsys):
     data = write(tmp_path / "few.fvae", counts=(1, 2, 2)).path
     assert main(["attributes", str(run), "--data", str(data), "--out", str(tmp_path / "out")]) == 1
-    assert "no attribute can be judged: Smiling: every training image has it" in capsys.readouterr().err
+    assert "no attribute can be tested: Smiling: every training image has it" in capsys.readouterr().err
 
 
 def test_help_does_not_wait_for_torch():

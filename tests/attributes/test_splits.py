@@ -16,14 +16,14 @@ def test_the_partition_as_it_is(tmp_path):
         [5, 6, 7],
         [8, 9, 10, 11],
     ]
-    assert "validation split" in splits.words
+    assert "validation split" in splits.description
 
 
 @pytest.mark.parametrize("counts, missing", [((5, 4, 0), "test"), ((5, 0, 4), "validation")])
 def test_held_out_images_are_halved(tmp_path, counts, missing):
     splits = choose_splits(write(tmp_path / "a.fvae", counts=counts))
     assert list(splits.choose) == [5, 7] and list(splits.test) == [6, 8]
-    assert f"no {missing} split" in splits.words and "halved" in splits.words
+    assert f"no {missing} split" in splits.description and "halved" in splits.description
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_subsets_are_seeded_and_said(tmp_path):
     first, same, other = (choose_splits(packed, max_train=10, test_images=6, seed=seed) for seed in (1, 1, 2))
     assert len(set(first.train)) == 10 and first.train.max() < 50 and len(first.test) == 6 and first.test.min() >= 58
     assert np.array_equal(first.train, same.train) and not np.array_equal(first.train, other.train)
-    assert "10 of 50 training images" in first.words and "6 of 30 test images" in first.words
+    assert "10 of 50 training images" in first.description and "6 of 30 test images" in first.description
     images = first.images()
     within = first.within(images)
     for part in ("train", "choose", "test"):
@@ -51,6 +51,6 @@ def test_memory_of_celeba_in_full():
     assert memory.features == 405_198_000 and memory.standardised == 810_396_000
     assert memory.fit == pytest.approx(1.3e9, rel=0.01)
     assert memory.jobs(16, None) == 16 and memory.jobs(16, 4 * 10**9) == 2 and memory.jobs(2, 10**11) == 2
-    assert "2 classifiers at a time 1.3 GB each; 3.8 GB in all" in memory.words(2)
-    with pytest.raises(FastvaeError, match=r"takes 2.5 GB of memory and 2.0 GB are free"):
+    assert "2 classifiers at once 1.3 GB each; 3.8 GB in all" in memory.summary(2)
+    with pytest.raises(FastvaeError, match=r"2.5 GB needed, 2.0 GB free"):
         memory.jobs(16, 2 * 10**9)

@@ -66,7 +66,7 @@ def test_from_end_to_end(data, models, classifier, tmp_path, capsys):
     flags = ["--data", data, "--count", 12, "--inception", classifier, "--out", out, "--reconstruction-fid"]
     assert evaluate(*models, *flags, "--vgg", "random", "--layers", "relu1_1", "relu2_1") == 0
     said, values = capsys.readouterr().out, json.loads(out.read_text())
-    assert values["whole"] and values["layers"] == ["relu1_1", "relu2_1"] and values["machine"]["threads"]
+    assert values["complete"] and values["layers"] == ["relu1_1", "relu2_1"] and values["machine"]["threads"]
     floor, first, second = values["rows"]
     assert [r["name"] for r in values["rows"]] == ["real images", "first", "second"]
     assert floor["samples"] == 12 and floor["fid"] > 0 and floor["psnr_db"] is None
@@ -169,7 +169,7 @@ def test_stopped_it_keeps_what_it_has(data, models, classifier, tmp_path, monkey
     flags = ["--data", data, "--count", 12, "--inception", classifier, "--vgg", "none", "--out", out]
     assert evaluate(*models, *flags) == 130
     values = json.loads(out.read_text())
-    assert not values["whole"] and [r["name"] for r in values["rows"]] == ["real images", "first"]
+    assert not values["complete"] and [r["name"] for r in values["rows"]] == ["real images", "first"]
     assert "before it was stopped" in capsys.readouterr().out
 
 

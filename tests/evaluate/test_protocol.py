@@ -24,12 +24,12 @@ def test_paper_compares_equal_counts(images):
     assert len(set(found.reference)) == 12 and (np.diff(found.reference) > 0).all()
     assert (plan(images, "paper", 12, seed=0).floor == found.floor).all()
     assert (plan(images, "paper", 12, seed=1).floor != found.floor).any()
-    assert found.words == "12 generated images against 12 held-out images; floor: 12 training images"
+    assert found.summary == "12 generated images against 12 held-out images; floor: 12 training images"
 
 
 def test_without_a_count_the_paper_s_is_lowered_to_what_there_is(images):
     found = plan(images, "paper", None, seed=0)
-    assert found.count == len(found.reference) == 15 and found.words.startswith("15 generated images")
+    assert found.count == len(found.reference) == 15 and found.summary.startswith("15 generated images")
 
 
 def test_usual_takes_the_whole_training_split(images):

@@ -41,7 +41,7 @@ def test_from_end_to_end(model, tmp_path, capsys):
     assert main(["latency", str(model), *flags]) == 0
     said = capsys.readouterr().out
     values = json.loads(out.read_text())
-    assert values["whole"] and values["machine"]["torch"] == torch.__version__ and values["machine"]["threads"]
+    assert values["complete"] and values["machine"]["torch"] == torch.__version__ and values["machine"]["threads"]
     assert values["plain"].startswith("fastvae.VAE, eager, float32") and "float32" in values["accelerated"]
     assert [(c["verb"], c["batch"]) for c in values["cells"]] == [
         (verb, batch) for verb in ("encode", "decode", "reconstruct") for batch in (1, 2)
@@ -78,7 +78,7 @@ def test_stopped_it_keeps_what_it_has(model, tmp_path, monkeypatch, capsys):
     out = tmp_path / "latency.json"
     assert main(["latency", str(model), "--batch-sizes", "1", *QUICK, "--out", str(out)]) == 130
     values = json.loads(out.read_text())
-    assert not values["whole"] and len(values["cells"]) == 3 and values["starts"][0]["peak_mib"] == 321.0
+    assert not values["complete"] and len(values["cells"]) == 3 and values["starts"][0]["peak_mib"] == 321.0
     assert "before it was stopped" in capsys.readouterr().out
 
 

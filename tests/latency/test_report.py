@@ -33,9 +33,9 @@ def test_tables_are_aligned_and_narrow():
 
 
 def test_json_holds_all(tmp_path):
-    report.write(tmp_path / "new" / "x.json", run="faces", whole=True, cells=[CELL], starts=[START])
+    report.write(tmp_path / "new" / "x.json", run="faces", complete=True, cells=[CELL], starts=[START])
     values = json.loads((tmp_path / "new" / "x.json").read_text())
-    assert values["run"] == "faces" and values["whole"] is True
+    assert values["run"] == "faces" and values["complete"] is True
     assert values["cells"][0]["speedup"] == 3.0 and values["cells"][0]["plain"]["p99_ms"] == 4.25
     assert values["starts"][0]["peak_gpu_mib"] is None
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.json"]
