@@ -1,4 +1,4 @@
-"""The loss network: VGG-19 from several kinds of weights, or a stand-in."""
+"""The loss network: VGG-19 with weights in several formats, or a random stand-in."""
 
 from fastvae.lossnet.network import TAPS, LossNetwork
 from fastvae.lossnet.weights import load_loss_network

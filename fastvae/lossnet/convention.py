@@ -1,10 +1,10 @@
-"""What a set of VGG-19 weights expects as its input, and how to make it take ours.
+"""The input conventions of VGG-19 weights, and adapting the weights to our images.
 
-Three kinds go round: the original Caffe weights (BGR, 0..255 minus the mean colour; Keras has the same),
-copies of them with rescaled layers ("normalised", for style transfer), and torchvision's, trained anew on RGB
-in 0..1 minus the mean, over the deviation. The size of the weights does not tell them apart: conv1_1 has a
-root mean square of 0.19 in Caffe's VGG-19 and 0.25 in torchvision's VGG-16, although their inputs differ by a
-factor of 58. So we recognise them by one colour filter each.
+There are three kinds in use: the original Caffe weights (BGR, 0..255 minus the mean colour; the same in Keras), copies
+of them with rescaled layers ("normalised", for style transfer), and torchvision's, trained on RGB in 0..1, standardised
+by mean and deviation. The magnitude of the weights does not distinguish them: conv1_1 has a root mean square of 0.19 in
+Caffe's VGG-19 and 0.25 in torchvision's VGG-16, although their inputs differ by a factor of 58. So each is recognised by
+one colour filter.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from fastvae.lossnet.network import CAFFE_MEAN_RGB
 
-# Filter 22 of Caffe's conv1_1, [BGR, 3, 3]: blue against red.
+# Filter 22 of Caffe's conv1_1, [BGR, 3, 3]: blue minus red.
 _CAFFE_FILTER = 22
 _CAFFE = (
     ((0.1483, 0.1539, 0.1458), (0.1547, 0.1521, 0.1479), (0.1320, 0.1523, 0.1399)),
     ((0.0623, 0.0362, 0.0549), (0.0368, 0.0013, 0.0250), (0.0405, 0.0297, 0.0442)),
     ((-0.1447, -0.1923, -0.1525), (-0.1921, -0.2496, -0.2047), (-0.1611, -0.1937, -0.1592)),
 )
-# Filter 63 of torchvision's, [RGB, 3, 3], as printed by its users: a red edge against a blue one.
+# Filter 63 of torchvision's conv1_1, [RGB, 3, 3], as printed by its users: a red edge minus a blue one.
 _TORCHVISION_FILTER = 63
 _TORCHVISION = (
     ((-0.8106, -0.7432, -0.7789), (-0.1693, 0.3423, -0.0702), (0.5249, 0.9599, 0.7621)),
@@ -31,19 +31,19 @@ _TORCHVISION = (
 _TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 _TORCHVISION_STD = (0.229, 0.224, 0.225)
 
-# float16 rounds the filters by 1e-4 of their size; filters of other networks differ by more than 0.5.
+# Relative: float16 changes the filters by 1e-4; filters of other networks differ by more than 0.5.
 _TOLERANCE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """What weights expect of their input.
+    """The input that weights expect.
 
     Attributes:
-        name: in words.
+        name: human-readable.
         order: of the input channels, "RGB" or "BGR".
-        mean: the colour that becomes zero, RGB on the 0..255 scale.
-        divisor: of each channel after that, RGB; 1 where the input stays on the 0..255 scale.
+        mean: the colour that is subtracted, RGB on the 0..255 scale.
+        divisor: of each channel after that, RGB; 1 if the input stays on the 0..255 scale.
     """
 
     name: str
@@ -52,10 +52,9 @@ class Convention:
     divisor: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def fold_into(self, weight: Tensor) -> Tensor:
-        """conv1_1's weight [64, 3, 3, 3] made to take RGB on the 0..255 scale minus `mean`.
+        """Converts conv1_1's weight [64, 3, 3, 3] to take RGB on the 0..255 scale minus `mean`.
 
-        Exact up to rounding, at the borders too: what the zero padding stands for is `mean`, before and
-        after.
+        Exact up to rounding, also at the borders: the zero padding stands for `mean` before and after.
         """
         rgb = weight.flip(1) if self.order == "BGR" else weight
         return rgb / torch.tensor(self.divisor).view(1, 3, 1, 1)
@@ -71,18 +70,17 @@ TORCHVISION = Convention(
 )
 
 
-# What a safetensors file may state in its metadata, under the key "convention", so that nothing has to be
-# recognised.
+# Values of the key "convention" in the metadata of a safetensors file, which make recognition unnecessary.
 BY_NAME = {"caffe": CAFFE, "caffe-rgb": CAFFE_RGB, "torchvision": TORCHVISION}
 
 
 def recognise(weight: Tensor) -> tuple[Convention | None, bool]:
-    """Tells from conv1_1's weight [64, 3, 3, 3] whose it is.
+    """Recognises the convention from conv1_1's weight [64, 3, 3, 3].
 
     Returns:
-        The convention, None if the weights are nobody's that we know; and whether the filter is the known one
-        at its original size. A rescaled copy of Caffe's counts as Caffe's; of torchvision's only the original
-        does, because its biases would be of another scale than its weights after our own adapter.
+        The convention, or None if the weights are unknown; and whether the filter has its original scale. A rescaled
+        copy of Caffe's weights counts as Caffe's; of torchvision's only the original does, because the biases of a
+        rescaled copy would not match the adapted weights.
     """
     caffe, torchvision = torch.tensor(_CAFFE), torch.tensor(_TORCHVISION)
     if _distance(weight[_TORCHVISION_FILTER], torchvision) < _TOLERANCE:

@@ -1,4 +1,4 @@
-"""Reading VGG-19's convolutions from the file formats in which its weights go round. No pickle is run."""
+"""Reads VGG-19's convolutions from the common formats of its weights. No pickle is run."""
 
 import hashlib
 import pickle
@@ -19,13 +19,13 @@ from fastvae.files.tensor_file import load_state_dict, open_safetensors
 from fastvae.lossnet.network import conv_layers
 
 _TORCHVISION_KEY = re.compile(r"(?:^|\.)features\.(\d+)\.(weight|bias)$")
-# block1_conv1_W, block1_conv1/kernel:0, block1_conv1/block1_conv1/bias:0: Keras over the years.
+# block1_conv1_W, block1_conv1/kernel:0, block1_conv1/block1_conv1/bias:0: different versions of Keras.
 _KERAS_KEY = re.compile(r"block(\d)_conv(\d)")
 _INDICES = {name: index for index, (name, _, _) in conv_layers().items()}
 
 
 class Stored(NamedTuple):
-    """A tensor of a file, which is not read yet, under torchvision's key."""
+    """A tensor in a file, not read yet, with torchvision's key."""
 
     key: str
     shape: tuple[int, ...]
@@ -41,13 +41,12 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
         layers: torchvision's indices of the convolutions to read.
 
     Returns:
-        float32 tensors under torchvision's keys, kernels [O, I, H, W], and the file's metadata (of
-        safetensors).
+        float32 tensors under torchvision's keys, kernels [O, I, H, W]; and the metadata of a safetensors file.
 
     Raises:
-        FastvaeError: the file is missing, broken, refused, or lacks layers, or a layer has another shape. What
-            has another shape is not read.
-        UsageError: the file's suffix is none of the above.
+        FastvaeError: the file is missing, damaged or unsafe, lacks layers, or a layer has another shape (which is
+            checked before reading it).
+        UsageError: the file has another suffix.
     """
     readers: dict[str, Callable[[Path], Iterator[Stored]]] = {
         ".safetensors": _safetensors,
@@ -63,7 +62,7 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
             f"use --vgg caffe, torchvision or random."
         )
     if not is_file(path):
-        raise FastvaeError(f"there is no file {path} with weights of the loss network. Check the path.")
+        raise FastvaeError(f"no file {path} with weights of the loss network. Check the path.")
     wanted, tensors = _wanted(layers), {}
     try:
         metadata = _metadata(path)
@@ -73,9 +72,9 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
                 tensors[stored.key] = stored.read().to(torch.float32)
     except FastvaeError:
         raise
-    except Exception as error:  # what readers raise on damaged files is open-ended
+    except Exception as error:  # readers may raise anything for damaged files
         raise FastvaeError(
-            f"{path} cannot be read as a {path.suffix} file; it may be cut short or of another kind "
+            f"{path} cannot be read as a {path.suffix} file; it may be truncated or of another kind "
             f"({type(error).__name__}: {first_line(error)}). Copy or download it again."
         ) from error
     _check(path, tensors, layers)
@@ -83,7 +82,7 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, cut to what a line of an error message can hold."""
+    """An exception's message in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
@@ -102,7 +101,7 @@ def _check_shape(path: Path, stored: Stored, shape: tuple[int, ...]) -> None:
         index, kind = stored.key.split(".")[1:]
         raise FastvaeError(
             f"the {kind} of {conv_layers()[int(index)][0]} in {path} must be {shape}, as in VGG-19; got "
-            f"{stored.shape}. Give a file of VGG-19, not of another network."
+            f"{stored.shape}. Use a file with VGG-19, not another network."
         )
 
 
@@ -116,8 +115,8 @@ def _check(path: Path, tensors: Mapping[str, Tensor], layers: set[int]) -> None:
                 keras = name.replace("_", "_conv").replace("conv", "block", 1)
                 raise FastvaeError(
                     f"{path} has no {kind} of {name}: expected torchvision's key features.{index}.{kind} "
-                    f"or Keras's layer {keras}. Give a file with VGG-19 up to {convs[max(layers)][0]}, or "
-                    f"ask for fewer taps."
+                    f"or Keras's layer {keras}. Use a file with VGG-19 up to {convs[max(layers)][0]}, or "
+                    f"use fewer taps."
                 )
             if not torch.isfinite(tensor).all():
                 raise FastvaeError(
@@ -137,7 +136,7 @@ def _safetensors(path: Path) -> Iterator[Stored]:
         for key in file.keys():  # noqa: SIM118 (not a dict: it cannot be iterated)
             if match := _TORCHVISION_KEY.search(key):
                 shape = tuple(file.get_slice(key).get_shape())
-                # A copy: what is given is a map of the file, which changes with it.
+                # A copy: the tensor is a memory map, which changes with the file.
                 yield Stored(match[0].lstrip("."), shape, lambda key=key: file.get_tensor(key).clone())
 
 
@@ -145,11 +144,11 @@ def _torch_file(path: Path) -> Iterator[Stored]:
     try:
         content = load_state_dict(path)
     except Malformed as error:
-        raise FastvaeError(f"{path} is not what it should be: {error}") from error
+        raise FastvaeError(f"{path} is not a file of weights: {error}") from error
     except pickle.UnpicklingError as error:
         raise FastvaeError(
-            f"{path} holds more than tensors, or is broken or no PyTorch file. Loading it could run code, so "
-            f"it is refused. Save its state dict alone, by torch.save(model.state_dict(), ...) or as "
+            f"{path} contains more than tensors, is damaged, or is not a PyTorch file. Loading it could run code, so "
+            f"it is not loaded. Save only its state dict, with torch.save(model.state_dict(), ...) or as "
             f".safetensors."
         ) from error
     for key, tensor in content.items():
@@ -175,7 +174,7 @@ def _npy_shape(file: IO[bytes]) -> tuple[int, ...]:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in read:
-        raise ValueError(f"arrays of version {version} are not known")
+        raise ValueError(f"arrays of version {version} are not supported")
     return read[version](file)[0]
 
 
@@ -185,7 +184,7 @@ def _h5(path: Path) -> Iterator[Stored]:
     except ImportError as error:
         raise FastvaeError(
             f"reading {path} needs h5py, which is not installed. Run `pip install h5py`, or convert the file "
-            f"to .safetensors on a machine that has it."
+            f"to .safetensors on another machine."
         ) from error
     datasets: dict[str, h5py.Dataset] = {}
     with h5py.File(path, "r") as file:
@@ -196,25 +195,25 @@ def _h5(path: Path) -> Iterator[Stored]:
 
 
 def _keras_index(name: str) -> int | None:
-    """torchvision's index of the convolution that an array of Keras's belongs to, None if we know none."""
+    """torchvision's index of the convolution of a Keras array, or None."""
     match = _KERAS_KEY.search(name)
     return _INDICES.get(f"conv{match[1]}_{match[2]}") if match else None
 
 
 def _keras_layer(name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> Stored:
-    """One of Keras's arrays, kernels [H, W, I, O], under its torchvision key, kernels [O, I, H, W]."""
+    """A Keras array, kernels [H, W, I, O], as torchvision has it, kernels [O, I, H, W]."""
     kind = "weight" if len(shape) == 4 else "bias"
     axes = (3, 2, 0, 1) if len(shape) == 4 else tuple(range(len(shape)))
 
-    def turned() -> Tensor:
-        # float32 already here, since numpy has types that torch has not: those of big-endian files, for one.
+    def transposed() -> Tensor:
+        # Converted to float32 here, since torch lacks some of NumPy's types, such as big-endian ones.
         return torch.from_numpy(np.ascontiguousarray(read().transpose(*axes), dtype=np.float32))
 
-    return Stored(f"features.{_keras_index(name)}.{kind}", tuple(shape[axis] for axis in axes), turned)
+    return Stored(f"features.{_keras_index(name)}.{kind}", tuple(shape[axis] for axis in axes), transposed)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors' names, shapes and numbers, whatever the file that they come from; 64 hexadecimal digits."""
+    """SHA-256 of the tensors' names, shapes and values, independent of the file format; 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         digest.update(f"{key} {list(tensors[key].shape)} ".encode())

@@ -1,4 +1,4 @@
-"""VGG-19 up to conv5_1, frozen: the network whose feature maps the reconstruction loss compares."""
+"""VGG-19 up to conv5_1, frozen: the reconstruction loss compares its feature maps."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from fastvae.lossnet.pair import forward_pair
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
-# Output channels of the convolutions between two poolings. VGG-19 goes on for three more convolutions of 512
-# and a classifier, which no tap needs.
+# Output channels of the convolutions between two poolings. VGG-19 has three more convolutions of 512 channels and a
+# classifier, which no tap needs.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
 
-# Of the 0..255 scale, in the order of our images. The original subtracts (103.939, 116.779, 123.68) from BGR.
+# On the 0..255 scale, RGB. The original subtracts (103.939, 116.779, 123.68) from BGR.
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)
 
 
 def conv_layers() -> dict[int, tuple[str, int, int]]:
-    """Every convolution up to conv5_1 by its index in torchvision's `features`: (name, inputs, outputs)."""
+    """Every convolution up to conv5_1, by its index in torchvision's `features`: (name, inputs, outputs)."""
     layers: dict[int, tuple[str, int, int]] = {}
     index, inputs = 0, 3
     for block, widths in enumerate(BLOCKS, start=1):
@@ -34,37 +34,36 @@ def tap_indices(taps: Sequence[str]) -> dict[str, int]:
     """The taps in order of depth, each with the index of its ReLU in torchvision's `features`.
 
     Raises:
-        UsageError: a tap is unknown or named twice, or there is none.
+        UsageError: a tap is unknown or repeated, or there is none.
     """
     relus = {name.replace("conv", "relu"): index + 1 for index, (name, _, _) in conv_layers().items()}
     wanted = (taps,) if isinstance(taps, str) else tuple(taps)
     if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(TAPS):
         raise UsageError(
             f"the loss network's taps must be one or more of {', '.join(TAPS)}, each at most once; "
-            f"got {', '.join(map(str, wanted)) or 'none'}. Choose from the list."
+            f"got {', '.join(map(str, wanted)) or 'none'}"
         )
     return {tap: relus[tap] for tap in TAPS if tap in wanted}
 
 
 class LossNetwork(nn.Module):
-    """VGG-19 up to the deepest tap asked for, frozen and always in eval mode.
+    """VGG-19 up to the deepest requested tap, frozen and always in eval mode.
 
     Source: Simonyan and Zisserman 2015; the choice of taps and of the input scale is Hou et al., section 3.3.
 
     The `state_dict` has torchvision's keys, `features.N.weight` and `features.N.bias`. The weights take
-    **RGB**: `load_loss_network` turns conv1_1 round once for files in BGR order, so that no step copies its
-    images into another channel order.
+    **RGB**: `load_loss_network` converts conv1_1 once for files in BGR order, so that no step reorders channels.
 
     Args:
         taps: which feature maps to return, from `TAPS`. Layers deeper than the deepest one are not built.
-        mean: what zero stands for in each input channel, RGB on the 0..255 scale.
+        mean: subtracted from each input channel, RGB on the 0..255 scale.
 
     Attributes:
         taps: the names, in order of depth.
         channels: of each tap.
-        source: where the weights came from, in words.
-        digest: tells weights from others: SHA-256 of what was read, the same for every form of file; "stand-in"; or
-            None, if nothing was loaded.
+        source: where the weights came from, human-readable.
+        digest: identifies the weights: SHA-256 of the tensors, the same for every file format; "stand-in"; or None if
+            nothing was loaded.
     """
 
     shift: Tensor
@@ -77,47 +76,46 @@ class LossNetwork(nn.Module):
         self._tap_at = frozenset(indices.values())
         convs = conv_layers()
         deepest = max(self._tap_at)
-        # Building must not move the global random state: a run would otherwise depend on the depth of the
-        # taps.
+        # Building must not change the global random state, or a run would depend on the depth of the taps.
         with torch.random.fork_rng(devices=[]):
             self.features = nn.Sequential(*(_layer(convs, index) for index in range(deepest + 1)))
         self._layers = tuple(
             "pool" if isinstance(layer, nn.MaxPool2d) else "tap" if index + 1 in self._tap_at else "conv"
             for index, layer in enumerate(self.features)
-            if not isinstance(layer, nn.ReLU)  # one with the convolution before it
+            if not isinstance(layer, nn.ReLU)  # fused with the convolution before it
         )
         self._smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self.channels = tuple(convs[index - 1][2] for index in indices.values())
-        # Not in the state dict, whose keys are torchvision's and nothing else.
+        # Not in the state dict, which has only torchvision's keys.
         shift = torch.tensor([127.5 - level for level in mean], dtype=torch.float32).view(1, 3, 1, 1)
         self.register_buffer("shift", shift, persistent=False)
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "LossNetwork":
-        """Stays in eval mode: nothing in here is trained."""
+        """Stays in eval mode: the network is not trained."""
         return super().train(False)
 
     def round_weights_(self, dtype: torch.dtype) -> "LossNetwork":
-        """Keeps the convolutions' weights in the dtype of the autocast that all passes happen in.
+        """Converts the convolutions' weights to the dtype of the autocast in which all passes run.
 
-        The features stay bit for bit what they were, since autocast rounds the weights all the same: of a frozen
-        network anew at every pass, twice a step. Outside autocast such a network cannot be used.
+        The features do not change by a bit, since autocast would round the frozen weights in every pass, twice a step.
+        Outside autocast the network can no longer be used.
         """
         self.features.to(dtype)
         return self
 
     def part(self, taps: Sequence[str]) -> "LossNetwork":
-        """The same network up to the deepest of some of its taps; the layers are these, not copies.
+        """The network up to the deepest of the given taps; shares the layers.
 
         Raises:
             UsageError: a tap is unknown.
-            ValueError: a tap lies deeper than this network goes.
+            ValueError: a tap is deeper than this network.
         """
         with torch.device("meta"):
             part = LossNetwork(taps)
         if len(part.features) > len(self.features):
-            raise ValueError(f"{part.taps[-1]} lies deeper than this network, which ends at {self.taps[-1]}")
+            raise ValueError(f"{part.taps[-1]} is deeper than this network, which ends at {self.taps[-1]}")
         part.features = self.features[: len(part.features)]
         part.source, part.digest = self.source, self.digest
         part.register_buffer("shift", self.shift, persistent=False)
@@ -127,11 +125,10 @@ class LossNetwork(nn.Module):
         """The feature maps of the taps, in order of depth.
 
         Args:
-            images: [B, 3, H, W] RGB in [-1, 1], floating point; H and W at least 2 for every pooling on the
-                way.
+            images: [B, 3, H, W] RGB in [-1, 1], floating point; H and W at least 2^k with k poolings.
 
         Returns:
-            One tensor [B, C, H / 2^k, W / 2^k] per tap, k poolings in, all non-negative.
+            One non-negative tensor [B, C, H / 2^k, W / 2^k] per tap, after k poolings.
         """
         x = self.preprocess(images)
         taps = []
@@ -144,20 +141,20 @@ class LossNetwork(nn.Module):
     def forward_pair(self, images: Tensor, fakes: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Both sides of the feature loss in one pass: `forward(images)` as constants, and `forward(fakes)`.
 
-        They share each layer's kernel, and only the generated images' half is kept for their gradient. Compile it
-        together with the loss: torch 2.11 gives features that leave a compiled graph no gradient.
+        Both share each layer's kernel, and only the maps of the generated images are saved for the backward pass.
+        Compile it together with the loss: in torch 2.11, features that leave a compiled graph get no gradient.
 
         Args:
-            images: [B, 3, H, W] RGB in [-1, 1], floating point, as `forward` takes them.
-            fakes: as many generated images of that size; what the gradient is for.
+            images: [B, 3, H, W] RGB in [-1, 1], floating point, as for `forward`.
+            fakes: generated images of the same shape; they get the gradient.
 
         Returns:
-            The feature maps of either side, one tensor per tap in order of depth; those of `fakes` are
-            differentiable once, in reverse; torch.func's transforms raise, and take `forward` instead.
+            The feature maps of both sides, one tensor per tap in order of depth. Those of `fakes` are differentiable
+            once, in reverse mode; for torch.func's transforms, which raise, use `forward`.
         """
         if images.shape != fakes.shape:
             raise ValueError(
-                f"the loss network compares as many images as generated ones, of one size; "
+                f"the loss network compares images with generated images of the same shape; "
                 f"got {tuple(images.shape)} and {tuple(fakes.shape)}"
             )
         return forward_pair(
@@ -165,10 +162,10 @@ class LossNetwork(nn.Module):
         )
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Images as the first convolution takes them: 0..255 minus the mean."""
+        """Converts images to the first convolution's input: 0..255 minus the mean."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
-                f"the loss network takes floating-point images [B, 3, H, W] in [-1, 1]; "
+                f"the loss network expects floating-point images [B, 3, H, W] in [-1, 1]; "
                 f"got {images.dtype} {tuple(images.shape)}"
             )
         if min(images.shape[2:]) < self._smallest_side:
@@ -176,8 +173,8 @@ class LossNetwork(nn.Module):
                 f"images for {self.taps[-1]} must be at least {self._smallest_side} pixels wide and high; "
                 f"got {images.shape[2]}x{images.shape[3]} (H x W)"
             )
-        # The shift cannot move into conv1_1's bias: the zero padding stands for the mean colour, and would stand
-        # for mid grey, a different picture along the borders.
+        # The shift cannot be folded into conv1_1's bias: the zero padding, which stands for the mean colour, would then
+        # stand for mid grey and change the features along the borders.
         return images * 127.5 + self.shift
 
     def extra_repr(self) -> str:

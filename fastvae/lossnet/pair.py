@@ -1,11 +1,11 @@
-"""Real and generated images through the frozen layers in one batch, with a gradient for the generated ones alone.
+"""Real and generated images through the frozen layers in one batch, with a gradient only for the generated ones.
 
     y_l = max(W_l y_{l-1} + b_l, 0), poolings between          forward, 2B images in each kernel
     g_{l-1} = W_l^T [y_l > 0] (g_l + dL/dtap_l)                backward, B images, data gradients only
 
-Autograd would save the real half's maps as well, and the position of every maximum in 8 bytes. Here only the generated
-half's ReLU outputs and pooled maps are saved, which the forward pass writes in any case: views of the batches, so that
-nothing is copied, and the real half stays in memory with them. For 64 pairs of 64x64 images that is 0.7 GB in float32.
+Autograd would also save the real half's maps, and 8 bytes for the position of every maximum. Here only the generated
+half's ReLU outputs and pooled maps are saved, which the forward pass writes in any case. They are views of the batches:
+nothing is copied, but the real half stays in memory with them. For 64 pairs of 64x64 images that is 0.7 GB in float32.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from fastvae.kernels import conv_relu
 
-# A layer: a 3x3 convolution with its ReLU, the same whose output is a tap, or a 2x2 max pooling.
+# A layer: a 3x3 convolution with its ReLU, the same with a tap at its output, or a 2x2 max pooling.
 Layer = Literal["conv", "tap", "pool"]
 
 
@@ -28,9 +28,9 @@ def forward_pair(
     """The taps of both sides.
 
     Args:
-        layers: from the images on.
-        parameters: weight, bias, weight, bias, ... of the convolutions; constants, whatever they require.
-        x, fake_x: [B, 3, H, W], what the first convolution takes.
+        layers: in order, starting at the images.
+        parameters: weight, bias, weight, bias, ... of the convolutions; treated as constants.
+        x, fake_x: [B, 3, H, W], the first convolution's input.
 
     Returns:
         One map [B, C, h, w] per tap of `x`, constants, and as many of `fake_x`, differentiable once in it.
@@ -43,7 +43,7 @@ class _Pair(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layers: tuple[Layer, ...], x: Tensor, fake_x: Tensor, *parameters: Tensor):
         count, dtype = x.shape[0], parameters[0].dtype
-        # In the order of memory, or Inductor joins them in the other one and turns the result round.
+        # Concatenated in memory order, or Inductor concatenates in the other order and transposes the result.
         y = torch.cat([side.to(dtype).permute(0, 2, 3, 1) for side in (x, fake_x)]).permute(0, 3, 1, 2)
         convs = iter(zip(parameters[::2], parameters[1::2], strict=True))
         maps, taps = [y[count:]], []
@@ -65,7 +65,7 @@ class _Pair(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor):
-        saved = ctx.saved_tensors  # asked for once: torch.utils.checkpoint computes them anew at that
+        saved = ctx.saved_tensors  # read once: under torch.utils.checkpoint each access recomputes them
         maps, weights = list(saved[: ctx.depth]), list(saved[ctx.depth :])
         from_taps = list(gradients[len(gradients) // 2 :])
         g = None
@@ -76,51 +76,51 @@ class _Pair(torch.autograd.Function):
                 continue
             if layer == "tap":
                 g = from_taps.pop() if g is None else g + from_taps.pop()
-            g = torch.where(y <= 0, 0, g)  # not y > 0, so that a NaN stays one
+            g = torch.where(y <= 0, 0, g)  # not y > 0, to propagate NaN
             g = conv2d_backward(g, maps[-1], weights.pop())
         return None, None, g, *[None] * (len(saved) - ctx.depth) * 2
 
 
 def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of conv2d(x, weight, padding=1) in x, and in nothing else; x lends its shape and layout only."""
-    x, weight = x.to(grad.dtype), weight.to(grad.dtype)  # autocast may have rounded what the forward pass took
+    """Gradient of conv2d(x, weight, padding=1) with respect to x; only the shape and layout of x matter."""
+    x, weight = x.to(grad.dtype), weight.to(grad.dtype)  # autocast may have rounded the forward pass's inputs
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
     )[0]
 
 
 def max_pool2d_backward(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Gradient in x of y = max_pool2d(x, 2), right where x is positive: below is a ReLU, which lets through no other.
+    """Gradient of y = max_pool2d(x, 2) with respect to x, correct where x > 0; the ReLU below masks the rest.
 
-    It goes to the first maximum of each window, as torch's does, and to a NaN, which is its window's maximum, so that a
-    gradient of NaN is lost nowhere. Rows and columns that no window covers get zero.
+    As in torch it goes to the first maximum of each window, and to a NaN, which counts as the maximum, so that NaN
+    gradients propagate. Rows and columns that no window covers get zero.
     """
     if grad.is_cuda:
         return _max_pool2d_backward_by_comparison(grad, x, y)
-    # Looks the positions up again: on a CPU faster than comparing, compiled or not.
+    # Recomputes the positions: on a CPU faster than comparing, compiled or not.
     _, positions = torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
     return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, positions)
 
 
 def _max_pool2d_backward_by_comparison(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Compiled this is one kernel that reads x, y and the gradient once and writes channels_last."""
+    """Compiles to one kernel that reads x, y and the gradient once and writes channels_last."""
     h, w = y.shape[2:]
     height, width = x.shape[2:]
     grad, x, y = (t.permute(0, 2, 3, 1) for t in (grad, x, y))  # the order in memory
-    # A gradient of zero needs no place. This also makes the comparisons depend on the gradient, or AOTAutograd would
-    # move them into the forward pass, into kernels of their own, since their results are smaller than x.
+    # A zero gradient needs no position. This also makes the comparisons depend on the gradient; otherwise AOTAutograd
+    # would move them to the forward pass as separate kernels, since their results are smaller than x.
     y = torch.where((grad == 0) | (y <= 0), -1, y)
     x = x[:, : 2 * h, : 2 * w]
     a, b, c = (_equal(x[:, i::2, j::2], y) for i, j in ((0, 0), (0, 1), (1, 0)))
-    # An axis of rows and one of columns in each window, [B, h, 2, w, 2, C]. Not if a place before has the maximum too.
+    # Axes for rows and columns of each window, [B, h, 2, w, 2, C]. Skips a maximum after an equal one.
     row, column = (torch.arange(2, device=x.device).view(shape) == 1 for shape in ((2, 1, 1, 1), (2, 1)))
     a, b, c, y, grad = (t[:, :, None, :, None] for t in (a, b, c, y, grad))
     before = (a & (row | column)) | (b & row) | (c & row & column)
     here = _equal(x.unflatten(2, (w, 2)).unflatten(1, (h, 2)), y) & ~before
-    found = torch.where(here, grad, 0).flatten(3, 4).flatten(1, 2)
-    return F.pad(found.permute(0, 3, 1, 2), (0, width - 2 * w, 0, height - 2 * h))
+    grad_x = torch.where(here, grad, 0).flatten(3, 4).flatten(1, 2)
+    return F.pad(grad_x.permute(0, 3, 1, 2), (0, width - 2 * w, 0, height - 2 * h))
 
 
 def _equal(x: Tensor, y: Tensor) -> Tensor:
-    """Whether they are, a NaN to a NaN too."""
+    """Elementwise equality, with NaN equal to NaN."""
     return (x == y) | ((x != x) & (y != y))

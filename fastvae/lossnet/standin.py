@@ -1,4 +1,4 @@
-"""The stand-in for VGG-19: random filters, centred on drawn faces, to try things out without a download."""
+"""The stand-in for VGG-19: random filters, centred on drawn faces, for trials without a download."""
 
 import logging
 import math
@@ -17,19 +17,17 @@ _SEED = 19
 
 @torch.no_grad()
 def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
-    """A loss network of VGG-19's shape with random weights, the same on every machine up to rounding.
+    """A loss network with VGG-19's architecture and random weights, the same on every machine up to rounding.
 
-    Weights are He's (normal, variance 2 / fan-in); each bias is minus the channel's mean on the calibration
-    images. Without that centring all images have nearly the same deep features, because a ReLU's output has a
-    mean that a random layer passes on and adds to; with it each channel is on about half of the time. Taps
-    are then brought to the Caffe network's levels, so that L_rec has the usual size and much the same shares
-    of the five layers: against the set's mean image 770 on CelebA, where VGG-19 has 441, and 560 on drawn
-    faces, where VGG-19 has 380.
+    He initialisation (normal, variance 2 / fan-in); each bias is minus the channel's mean on the calibration images.
+    Without this centring all images have nearly the same deep features, because the positive mean of a ReLU's output
+    grows from layer to layer; with it each channel is active about half of the time. Taps are then scaled to the Caffe
+    network's levels, so that L_rec has the usual size, with similar shares of the five layers: against the set's mean
+    image it is 770 on CelebA (VGG-19: 441) and 560 on drawn faces (VGG-19: 380).
     """
     logger.warning(
-        "The loss network is a RANDOM STAND-IN, not VGG-19: good for trying things out and for measuring "
-        "speed, but its pictures are not the paper's. Use --vgg caffe, or --vgg with a file of the real "
-        "weights."
+        "The loss network is a RANDOM STAND-IN, not VGG-19: use it for trials and speed measurements; its "
+        "pictures are not the paper's. Use --vgg caffe, or --vgg with a file of the real weights."
     )
     network = LossNetwork(taps)
     generator = torch.Generator().manual_seed(_SEED)

@@ -1,4 +1,4 @@
-"""One function that turns the name of weights, or a file of them, into a loss network."""
+"""Loads a loss network by the name of its weights or from a file."""
 
 import logging
 import os
@@ -26,13 +26,12 @@ def load_loss_network(
 ) -> LossNetwork:
     """A loss network that takes RGB in [-1, 1] and has the feature sizes of the original Caffe VGG-19.
 
-    Weights other than the original ones are brought to its root mean square at every tap, because equation 6
-    balances there and nowhere else; the gains are logged.
+    Other weights are scaled to the original root mean square at every tap, because equation 6 is balanced for that; the
+    gains are logged.
 
     Args:
         weights: "caffe" (the original weights, downloaded once), "torchvision" (torchvision's, downloaded
-            once), "random" (a stand-in, for trying things out), or a file: `.safetensors`, `.pth`, `.pt`,
-            `.h5`, `.npz`.
+            once), "random" (a stand-in, for trials), or a file: `.safetensors`, `.pth`, `.pt`, `.h5`, `.npz`.
         taps: which feature maps to return, from `TAPS`.
         progress: whether a download shows a bar.
 
@@ -41,7 +40,7 @@ def load_loss_network(
 
     Raises:
         UsageError: the name, the file's suffix or a tap is unknown.
-        FastvaeError: the weights cannot be had, or are not VGG-19's.
+        FastvaeError: the weights cannot be downloaded or read, or are not VGG-19's.
     """
     deepest = max(tap_indices(taps).values())
     if str(weights) == "random":
@@ -52,36 +51,36 @@ def load_loss_network(
 
     convention, original = _convention(path, tensors[_CONV1_1], metadata)
     if str(weights) == "caffe" and not (original and convention is CAFFE):
-        raise FastvaeError(f"{path} does not hold the original Caffe weights. Delete it and try again.")
+        raise FastvaeError(f"{path} does not contain the original Caffe weights. Delete it and try again.")
     network = LossNetwork(taps, mean=convention.mean)
     network.load_state_dict(tensors | {_CONV1_1: convention.fold_into(tensors[_CONV1_1])})
     network.source, network.digest = f"{path.name}, {convention.name}", digest_of(tensors)
     logger.info("loss network: %s from %s", convention.name, path)
     if not (original and convention in (CAFFE, CAFFE_RGB)):
         gains = balance_taps(network, tap_rms(network, calibration_images()))
-        network.source += ", brought to Caffe's tap levels"
+        network.source += ", scaled to Caffe's tap levels"
         described = ", ".join(f"{tap} {gain:.4g}" for tap, gain in gains.items())
-        logger.info("loss network: taps multiplied to the levels of the Caffe weights: %s", described)
+        logger.info("loss network: gains of the taps, to the levels of the Caffe weights: %s", described)
     return network
 
 
 def _convention(path: Path, conv1_1: Tensor, metadata: dict[str, str]) -> tuple[Convention, bool]:
-    """What the weights expect, and whether they are known to be at their original size."""
+    """The convention of the weights, and whether they are known to have their original scale."""
     stated = metadata.get("convention")
-    found, original = recognise(conv1_1)
+    recognised, original = recognise(conv1_1)
     if stated is not None:
         if stated not in BY_NAME:
             raise FastvaeError(
                 f'the metadata "convention" of {path} must be one of {", ".join(BY_NAME)}; got "{stated}". '
-                "Correct it, or leave it out."
+                "Correct it, or remove it."
             )
-        return BY_NAME[stated], original and found is BY_NAME[stated]
-    if found is not None:
-        return found, original
+        return BY_NAME[stated], original and recognised is BY_NAME[stated]
+    if recognised is not None:
+        return recognised, original
     logger.warning(
-        "The weights in %s are neither the original VGG-19 nor torchvision's; they are taken to expect the "
-        "original input (BGR, 0..255 minus the mean). If they do not, say so in the metadata of a "
-        '.safetensors file: "convention" is one of %s.',
+        "The weights in %s are neither the original VGG-19 nor torchvision's; assuming that they expect the "
+        "original input (BGR, 0..255 minus the mean). If they do not, save them as .safetensors with the metadata "
+        'key "convention", one of %s.',
         path,
         ", ".join(BY_NAME),
     )
