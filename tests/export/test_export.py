@@ -131,6 +131,7 @@ def test_names_that_are_not_utf8(model, tmp_path):
     assert [path.stem for path in out.iterdir()] == ["decoder"]
 
 
+@pytest.mark.slow  # what is packed is what the ONNX files hold, whose tests always run
 @pytest.mark.skipif(compile_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
 def test_a_package_runs_without_fastvae(model, tmp_path, capfd):
     """Its folder has a name that is not UTF-8."""

@@ -11,7 +11,7 @@ MOST_SHARED = {(7, 5): 64 * 1024}
 OTHERWISE_SHARED = 99 * 1024
 # The oldest, the paper's successors in the cloud and the newest; `tools/dev kernels` compiles for all seven.
 COMPILED = [
-    ((7, 5), torch.float32),
+    pytest.param((7, 5), torch.float32, marks=pytest.mark.slow),
     ((9, 0), torch.bfloat16),
     pytest.param((12, 0), torch.bfloat16, marks=pytest.mark.slow),
 ]

@@ -5,7 +5,7 @@ import sys
 
 
 def test_kills_at_random_moments_cost_nothing(request):
-    kills = "8" if request.config.getoption("--slow") else "4"
+    kills = "8" if request.config.getoption("--slow") else "2"
     command = [sys.executable, "-m", "tests.train.kill_and_resume", "--kills", kills, "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
