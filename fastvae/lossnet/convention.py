@@ -3,8 +3,8 @@
 There are three kinds in use: the original Caffe weights (BGR, 0..255 minus the mean colour; the same in Keras), copies
 of them with rescaled layers ("normalised", for style transfer), and torchvision's, trained on RGB in 0..1, standardised
 by mean and deviation. The magnitude of the weights does not distinguish them: conv1_1 has a root mean square of 0.19 in
-Caffe's VGG-19 and 0.25 in torchvision's VGG-16, although their inputs differ by a factor of 58. So each is recognised by
-one colour filter.
+Caffe's VGG-19 and 0.25 in torchvision's VGG-16, although their inputs differ by a factor of 58. So each is recognised
+by one colour filter.
 """
 
 import dataclasses
