@@ -62,7 +62,7 @@ def test_two_runs_from_end_to_end(run, images, tmp_path, capsys):
         "Over all 40 the paper has FaceTracer 81.13",
     ):
         assert words in text and (words in said or words.startswith("linear"))
-    assert "memory: features 0.0 MB" in said and "fitted on training images alone" in said
+    assert "memory: features 0.0 MB" in said and "fitted on training images only" in said
     with Image.open(out / "attributes.png") as drawn:
         ink = np.asarray(drawn.convert("L")) < 128
     edges = (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:])
@@ -103,7 +103,7 @@ def test_stopped_it_keeps_what_it_has(run, images, tmp_path, monkeypatch, capsys
     assert main(["attributes", str(run), *flags]) == 130
     assert list(table(tmp_path / "out")) == ["Smiling", "Bald", "average"]
     assert not json.loads((tmp_path / "out" / "attributes.json").read_text())["complete"]
-    assert "Stopped after 2 attributes" in capsys.readouterr().out
+    assert "Incomplete: stopped after 2 attributes" in capsys.readouterr().out
 
 
 def test_without_matplotlib_there_is_everything_else(run, images, tmp_path, monkeypatch, capsys):

@@ -170,7 +170,7 @@ def test_stopped_it_keeps_what_it_has(data, models, classifier, tmp_path, monkey
     assert evaluate(*models, *flags) == 130
     values = json.loads(out.read_text())
     assert not values["complete"] and [r["name"] for r in values["rows"]] == ["real images", "first"]
-    assert "before it was stopped" in capsys.readouterr().out
+    assert "incomplete, as it was stopped" in capsys.readouterr().out
 
 
 def test_runs_of_one_name_and_of_other_sizes(data, models, tmp_path, capsys):

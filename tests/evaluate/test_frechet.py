@@ -86,5 +86,5 @@ def test_moments_are_numpys_even_far_from_zero():
 def test_features_that_are_not_finite_are_refused(value):
     features = np.ones((3, 4), np.float32)
     features[1, 2] = value
-    with pytest.raises(FastvaeError, match="NaN or infinite"):
+    with pytest.raises(FastvaeError, match="NaN or infinity"):
         Moments().add(features)

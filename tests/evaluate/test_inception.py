@@ -92,7 +92,7 @@ def test_wrong_files_are_named(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pt")
     (tmp_path / "text.pt").write_text("no program")
     for name, words in {
-        "wrong.pt": r"gives \[2, 3\] for two images",
+        "wrong.pt": r"returns \[2, 3\] for two images",
         "breaks.pt": "is not an Inception network",
         "weights.pt": "is not a TorchScript file",
         "text.pt": "is not a TorchScript file",

@@ -79,7 +79,7 @@ def test_stopped_it_keeps_what_it_has(model, tmp_path, monkeypatch, capsys):
     assert main(["latency", str(model), "--batch-sizes", "1", *QUICK, "--out", str(out)]) == 130
     values = json.loads(out.read_text())
     assert not values["complete"] and len(values["cells"]) == 3 and values["starts"][0]["peak_mib"] == 321.0
-    assert "before it was stopped" in capsys.readouterr().out
+    assert "incomplete, as it was stopped" in capsys.readouterr().out
 
 
 def test_stopped_among_the_cells(model, tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatc
     "flags, words",
     [
         (["--seconds", "0"], "seconds must be more than 0"),
-        (["--batch-sizes", "1", "0"], "batch-sizes are 1 to 65536; got 1 0"),
+        (["--batch-sizes", "1", "0"], "batch-sizes must be 1 to 65536; got 1 0"),
         (["--out", "latency.txt"], "--out must end in .json"),
         (["--out", "/dev/null/latency.json"], "/dev/null is not a folder that can be written into"),
     ],

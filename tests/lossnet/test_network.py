@@ -151,5 +151,5 @@ def test_a_part_is_the_same_layers_up_to_its_deepest_tap():
     first, _, third, *_ = network(images)
     assert part.channels == (64, 256) and all(map(torch.equal, part(images), (first, third)))
     assert all(a is b for a, b in zip(part.parameters(), network.parameters(), strict=False))
-    with pytest.raises(ValueError, match="relu5_1 lies deeper"):
+    with pytest.raises(ValueError, match="relu5_1 is deeper"):
         part.part(("relu5_1",))
