@@ -39,7 +39,7 @@ LAYERS = (
     "tools",
 )
 RANKS = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
-# Only what draws pictures, reads foreign files or serves somebody needs more than the core; no library is everybody's.
+# Libraries that only some modules may import.
 FOREIGN = {
     "tyro": ("fastvae.cli",),
     "kernels": (),  # a package of another project
