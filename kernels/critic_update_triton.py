@@ -151,7 +151,7 @@ def rmsprop_clip_kernel(table, lr, lr_tensor, alpha, rest, eps, clip, BLOCK: tl.
 
 # Tables on the device, by their contents.
 _tables: OrderedDict[tuple, Tensor] = OrderedDict()
-_MOST_TABLES = 32
+_MAX_TABLES = 32
 # Pinned memory: what captured graphs read, and what is reserved for later captures.
 _read_by_graphs: list[Tensor] = []
 _put_aside: dict[str, Tensor] = {}
@@ -182,7 +182,7 @@ def _table(columns: Sequence[Sequence[Tensor]], block: int) -> tuple[Tensor, int
     if table is None:
         table = _filled(_host_memory(length, device), programs, sizes, addresses).to(device, non_blocking=True)
     _tables[key] = table
-    if len(_tables) > _MOST_TABLES:
+    if len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
     return table, count
 

@@ -14,7 +14,7 @@ from fastvae.data.packed import PackedImages, PackedWriter
 from tests import strict_skips
 from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
-MOST_WORKERS = 4  # each holds torch and what it compiles
+MAX_WORKERS = 4  # each holds torch and what it compiles
 
 
 def pytest_addoption(parser):
@@ -41,7 +41,7 @@ def pytest_xdist_auto_num_workers(config):
     """How many processes `-n auto`, and so `tools/dev test`, divides the tests among; 0 for none but pytest's own."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shows_output = config.getoption("capture") == "no"  # workers have no terminal
-    return 0 if shows_output or cores == 1 else min(cores, MOST_WORKERS)
+    return 0 if shows_output or cores == 1 else min(cores, MAX_WORKERS)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -80,5 +80,5 @@ def _run(argv: list[str]) -> int:
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {name:<12} {words}" for name, words in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())
     return f"usage: fastvae COMMAND [...]\n\n{rows}\n\n`fastvae COMMAND --help` lists a command's flags."

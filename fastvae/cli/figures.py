@@ -14,8 +14,8 @@ _Runs = tyro.conf.Positional[RunNames]
 _Run = tyro.conf.Positional[RunName]
 _SEEDS = between(0, LARGEST_SEED)
 _STRONGEST = 1000
-_MOST_CELLS = 1024  # decoded at once
-_MOST_SIDE = 64  # the assignment's table has side^4 numbers
+_MAX_CELLS = 1024  # decoded at once
+_MAX_SIDE = 64  # the assignment's table has side^4 numbers
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class _Samples:
 
     def __post_init__(self) -> None:
         require(self, rows=at_least(1), columns=at_least(1), across=at_least(1), seed=_SEEDS)
-        if self.rows * self.columns > _MOST_CELLS:
-            raise UsageError(f"rows times columns must be {_MOST_CELLS} or less; got {self.rows * self.columns}")
+        if self.rows * self.columns > _MAX_CELLS:
+            raise UsageError(f"rows times columns must be {_MAX_CELLS} or less; got {self.rows * self.columns}")
 
     def figure(self):
         from fastvae.figures import samples
@@ -56,8 +56,8 @@ class _Reconstructions:
 
     def __post_init__(self) -> None:
         require(self, count=at_least(1), seed=_SEEDS)
-        if max(self.count, len(self.images)) > _MOST_CELLS:
-            raise UsageError(f"a figure holds {_MOST_CELLS} images a row or fewer")
+        if max(self.count, len(self.images)) > _MAX_CELLS:
+            raise UsageError(f"a figure holds {_MAX_CELLS} images a row or fewer")
 
     def figure(self):
         from fastvae.figures import originals, reconstructions
@@ -83,8 +83,8 @@ class _Interpolation:
         require(self, pairs=at_least(1), seed=_SEEDS)
         if len(self.images) % 2:
             raise UsageError(f"--images takes two for each row, left and right; got {len(self.images)}")
-        if max(self.pairs, len(self.images) // 2) > _MOST_CELLS:
-            raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer")
+        if max(self.pairs, len(self.images) // 2) > _MAX_CELLS:
+            raise UsageError(f"a figure holds {_MAX_CELLS} rows or fewer")
 
     def figure(self):
         from fastvae.figures import interpolation, originals
@@ -110,8 +110,8 @@ class _Attributes:
 
     def __post_init__(self) -> None:
         require(self, strength=up_to(_STRONGEST), limit=at_least(1), seed=_SEEDS)
-        if len(self.images) * max(len(self.names), 6) > _MOST_CELLS:
-            raise UsageError(f"a figure holds {_MOST_CELLS} rows or fewer: name fewer images or attributes")
+        if len(self.images) * max(len(self.names), 6) > _MAX_CELLS:
+            raise UsageError(f"a figure holds {_MAX_CELLS} rows or fewer: name fewer images or attributes")
 
     def figure(self):
         from fastvae.figures import attributes, originals
@@ -137,8 +137,8 @@ class _Map:
 
     def __post_init__(self) -> None:
         require(self, seed=_SEEDS)
-        if not 2 <= self.side <= _MOST_SIDE:
-            raise UsageError(f"side must be 2 to {_MOST_SIDE}; got {self.side}")
+        if not 2 <= self.side <= _MAX_SIDE:
+            raise UsageError(f"side must be 2 to {_MAX_SIDE}; got {self.side}")
 
     def figure(self):
         from fastvae.figures import map as latent_map

@@ -217,7 +217,7 @@ def test_a_table_is_filled_when_an_address_changed(filled):
 
 
 def test_few_tables_are_kept(filled, monkeypatch):
-    monkeypatch.setattr(critic_update_triton, "_MOST_TABLES", 2)
+    monkeypatch.setattr(critic_update_triton, "_MAX_TABLES", 2)
     sets = Sets("rmsprop", [(3,)])
     grads = [sets.gradients() for _ in range(3)]
     with interpreted():

@@ -25,8 +25,8 @@ from tests.mutations import mutated_bytes, mutated_json
 from tests.train.conftest import SMALL
 
 CASES = 300  # with --slow
-MOST_BYTES = 2 << 30  # of address space beyond what the process has
-MOST_SECONDS = 60  # for what takes milliseconds
+MAX_BYTES = 2 << 30  # of address space beyond what the process has
+MAX_SECONDS = 60  # for what takes milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def bounded():
     """An error where something takes a minute, or gigabytes of address space."""
 
     def too_long(number, frame):
-        raise TimeoutError(f"a damaged file takes more than {MOST_SECONDS} s")
+        raise TimeoutError(f"a damaged file takes more than {MAX_SECONDS} s")
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGALRM, too_long)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_BYTES, hard))
     try:
         yield
     finally:
@@ -79,8 +79,8 @@ def bounded():
 
 
 def used_or_refused(use: Callable[[], object]) -> bool:
-    """Whether it was used; fails unless what it raises is one line for people."""
-    signal.alarm(MOST_SECONDS)
+    """Whether it was used; fails unless what it raises is one human-readable line."""
+    signal.alarm(MAX_SECONDS)
     try:
         use()
         return True
