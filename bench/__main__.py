@@ -1,9 +1,9 @@
 """python -m bench SUITE: runs a suite of measurements and prints the results; `all` runs every suite."""
 
-import difflib
 import sys
 
 from bench.suites import SUITES
+from fastvae.errors import suggest
 
 
 def main() -> int:
@@ -19,8 +19,7 @@ def main() -> int:
     print(f"usage: python -m bench {{{','.join(names)}}} [--help]", file=sys.stderr)
     if name in ("-h", "--help"):
         return 0
-    near = difflib.get_close_matches(name, names, n=1)
-    print(f"no suite {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""), file=sys.stderr)
+    print(f"no suite {name!r}{suggest(name, names)}", file=sys.stderr)
     return 2
 
 

@@ -20,6 +20,7 @@ from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet import TAPS, LossNetwork, load_loss_network
 from fastvae.lossnet.network import BLOCKS, tap_indices
+from fastvae.pictures import to_images
 
 Rounding = Callable[[Tensor], Tensor]
 _LARGEST = 448.0  # float8_e4m3fn
@@ -130,7 +131,7 @@ def measure(weights: str, *, tiny: bool, note: Callable[[str], None]) -> list[Ac
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = 2 if tiny else 16
     pixels, _ = draw_faces(count, seed=1)
-    images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).to(device)
+    images = to_images(torch.from_numpy(pixels)).to(device)
     fakes = F.interpolate(F.avg_pool2d(images, 4), scale_factor=4, mode="bilinear")
     network = load_loss_network(weights, taps=TAPS[:2] if tiny else TAPS).to(device, memory_format=torch.channels_last)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # what is rounded is rounded by us alone

@@ -206,7 +206,7 @@ def test_no_suite_needs_tyro():
 def test_an_unknown_suite_gets_a_hint(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "infrence"])
     assert __main__.main() == 2
-    assert "no suite 'infrence'; did you mean 'inference'?" in capsys.readouterr().err
+    assert "no suite 'infrence', did you mean 'inference'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
