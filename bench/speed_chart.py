@@ -4,14 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 from PIL import Image
 
 from bench.tables import Headline
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 _FASTER, _SLOWER, _INK, _MUTED = "#5b9bd5", "#c3d3e2", "#222222", "#6a6a6a"
 # The picture carries what it shows, so that a test can compare it with the records.
@@ -55,8 +53,7 @@ def draw(machine: str, headlines: Sequence[Headline], path: Path) -> None:
         "Black lines: quartiles; where a bar stands for several cases (inference, single ops), the worst and the best."
     )
     figure.text(0.02, 0.025, note, fontsize=8, color=_MUTED)
-    figure.savefig(path, metadata={_KEY: _content(machine, headlines)})
-    plt.close(figure)
+    save_chart(figure, path, metadata={_KEY: _content(machine, headlines)})
 
 
 def _label(axes, text: str, x: float, y: float, offset: tuple[int, int], size: float, colour: str, weight="normal"):

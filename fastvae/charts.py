@@ -24,14 +24,14 @@ def pyplot() -> ModuleType:
     return matplotlib.pyplot
 
 
-def save_chart(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as a PNG file and closes it.
+def save_chart(figure: Any, path: Path, **options: Any) -> None:
+    """Writes a matplotlib figure as a PNG file and closes it; `options` are those of `savefig`.
 
     Raises:
         FastvaeError: it cannot be written.
     """
     try:
         with atomic_file(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format="png", **options)
     finally:
         pyplot().close(figure)

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 from bench.anatomy.table import STEP, PartRow
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 
 def draw(rows: Sequence[PartRow], title: str, path: Path) -> None:
@@ -43,5 +40,4 @@ def draw(rows: Sequence[PartRow], title: str, path: Path) -> None:
     axes.set_xlim(right=1.6 * max(max(row.quartiles_us[1], row.floor_us) for row in parts) / scale)
     axes.set(xlabel=f"{unit} a step; line: floor at the measured ceilings", title=title)
     axes.grid(alpha=0.3, axis="x", linewidth=0.5)
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 from bench.inference.accelerate_contenders import ACCELERATE, PEERS
 from bench.measuring.row import Row
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -37,5 +34,4 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         panel.set_axisbelow(True)
     axes[0][0].invert_yaxis()
     figure.suptitle(f"Reconstruct on {title}")
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)

@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
 from bench.inference.contenders import smooth_images, trained_vae
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 CALLS, IMAGES, THREADS = 200_000, 16, 8
 # Python and the allocators vary a little; 64 bytes lost a call would be 6 MiB between the quarters' medians.
@@ -158,8 +156,7 @@ def draw(rows: Sequence[Reading], limit_mib: float | None, title: str, path: Pat
     panel.yaxis.get_major_formatter().set_useOffset(False)
     panel.grid(alpha=0.3, linewidth=0.5)
     panel.legend()
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)
 
 
 if __name__ == "__main__":

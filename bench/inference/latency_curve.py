@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 from bench.inference.contenders import VERBS
 from bench.measuring.row import Row
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -49,5 +46,4 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)

@@ -5,16 +5,14 @@ Source: Williams, Waterman, Patterson 2009, "Roofline: an insightful visual perf
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 
 from bench.kernels.comparison import fastest_of_ours, fastest_peer
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.row import Row
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 _COLOURS = {
     "replicate_conv2d": "tab:blue",
@@ -65,5 +63,4 @@ def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte (least possible)", ylabel="TFLOP/s", title=title)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(fontsize=8, loc="lower right")
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 from bench.measuring.row import Row
+from fastvae.charts import pyplot, save_chart
+
+plt = pyplot()
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -34,5 +31,4 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set(xscale="log", xlabel="images a second", title=title, xlim=(min(medians) / 2, max(medians) * 4))
     axes.grid(axis="x", alpha=0.3, which="both", linewidth=0.5)
     axes.set_axisbelow(True)
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)

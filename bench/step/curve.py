@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from bench.reporting import record
 from bench.step.reference_step import BATCH, FACES, LR, ReferenceStep
+from fastvae.charts import pyplot, save_chart
 from fastvae.config import ModelConfig
 from fastvae.data.faces.faces import draw_faces
 from fastvae.lossnet import load_loss_network
@@ -93,11 +94,7 @@ def distances(curves: Curves) -> dict[str, float]:
 
 def draw(curves: Curves, largest: dict[str, float], path: Path) -> None:
     """Writes a PNG: for each term the systems' mean curves, and a band of one standard deviation between seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, panels = plt.subplots(1, len(TERMS), figsize=(12, 4), dpi=100, layout="constrained")
     for panel, (term, title) in zip(panels, TERMS.items(), strict=True):
         for system, colour, line in zip(SYSTEMS, ("tab:blue", "tab:orange"), ("-", "--"), strict=True):
@@ -109,8 +106,7 @@ def draw(curves: Curves, largest: dict[str, float], path: Path) -> None:
         panel.set(title=f"{title}\nlargest distance {largest[term]:.2f} spreads", xlabel="step")
         panel.grid(alpha=0.3, linewidth=0.5)
     panels[0].legend()
-    figure.savefig(path)
-    plt.close(figure)
+    save_chart(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> int:
