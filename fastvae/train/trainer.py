@@ -104,7 +104,7 @@ class Trainer:
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
         self._saved = self.done if self.done else None
-        self._speed_said = self.train.minutes is None
+        self._speed_said = False
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 

@@ -1,6 +1,8 @@
 """bench.anatomy.profile_step: a run leaves trace and table."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,12 @@ def test_it_leaves_a_trace_and_a_table(tmp_path, capsys, monkeypatch, processor)
     assert (out / "step.png").read_bytes().startswith(b"\x89PNG")
     if record["machine"]["gpu"] is None:
         assert record["idle_share"] is None and "not defined" in table
+
+
+def test_it_starts_as_contributing_says():
+    command = [sys.executable, "-m", "bench.anatomy.profile_step", "--help"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0 and "--recipe" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("flags", WRONG, ids=lambda flags: flags[0])
