@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench.kernels.resources import recorded
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import (
     dispatch,
@@ -174,26 +175,51 @@ def test_gradients_are_the_same_from_run_to_run():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("channels", "out_channels", "size", "upsample"),
-    [
-        (256, 128, 4, 2),
-        (128, 64, 8, 2),
-        (64, 32, 16, 2),
-        (32, 3, 32, 2),
-        (128, 128, 8, 1),
-        (64, 64, 16, 1),
-        (32, 32, 32, 1),
-        (33, 5, 17, 1),
-        (33, 5, 17, 2),
-        (5, 3, 3, 2),
+# Channels, output channels, size, upsampling and slope: each form with the recipes' numbers and with odd ones, with an
+# activation and without. Every case compiles five kernels, so there are few.
+GPU_CASES = {
+    torch.bfloat16: [
+        (128, 64, 8, 2, None),
+        (33, 5, 17, 2, 0.2),
+        (32, 32, 32, 1, 0.2),
+        (33, 5, 17, 1, None),
+        (32, 3, 32, 2, None),
+        (5, 3, 3, 2, 0.2),
     ],
-)
-def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory, without_tf32):
+    torch.float16: [(64, 32, 16, 2, 0.2), (33, 3, 17, 2, None)],
+    torch.float32: [(64, 32, 16, 2, None), (33, 5, 17, 1, 0.2), (32, 3, 32, 2, None)],
+}
+ON_GPU = [(dtype, *case) for dtype, cases in GPU_CASES.items() for case in cases]
+GPU_BATCH = 64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "channels", "out_channels", "size", "upsample", "slope"), ON_GPU, ids=str)
+def test_on_the_gpu(dtype, channels, out_channels, size, upsample, slope, poisoned_memory, without_tf32):
     x = torch.empty(1, device="cuda", dtype=dtype)
     if provider("replicate_conv2d", x) != "triton":
         pytest.skip(f"{torch.cuda.get_device_name()} runs ATen in {dtype}")
-    check((64, channels, size, size), out_channels, dtype, upsample, None, device="cuda")
-    check((3, channels, size, size + 1), out_channels, dtype, upsample, 0.2, device="cuda")
+    check((GPU_BATCH, channels, size, size + size % 2), out_channels, dtype, upsample, slope, device="cuda")
+
+
+def test_the_gpu_compiles_every_form_and_little_else():
+    """What the cases above start there, counted here: compiling takes most of their time."""
+
+    def run():
+        for dtype, channels, out_channels, size, upsample, slope in ON_GPU:
+            x = torch.empty(GPU_BATCH, channels, size, size + size % 2, dtype=dtype).requires_grad_()
+            weight = torch.empty(out_channels, channels, 3, 3, dtype=dtype).requires_grad_()
+            bias = torch.empty(out_channels, dtype=dtype).requires_grad_()
+            y = replicate_conv2d(x, weight, bias, upsample=upsample, negative_slope=slope)
+            torch.autograd.grad(y, (x, weight, bias), torch.empty_like(y))
+
+    variants = recorded((9, 0), run)
+    assert len(variants) <= 60
+    forms = {}
+    for variant in variants:
+        constants = dict(variant.constants)
+        if "PRECISION" in constants:
+            form = constants["U"], constants["PACKED"], "slope" in constants
+            forms.setdefault(variant.kernel.__name__, set()).add(form)
+    every = {(u, packed, plain) for u, packed in ((1, False), (2, False), (2, True)) for plain in (False, True)}
+    assert forms == dict.fromkeys(("forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"), every)
