@@ -12,6 +12,7 @@ from fastvae.kernels import feature_loss, replicate_conv2d, replicate_conv2d_wit
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import LossNetwork
 from fastvae.models import Critic, Decoder, Encoder
+from fastvae.models.blocks import NEGATIVE_SLOPE
 from fastvae.nn import ReplicationConv2d
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.recipes import RECIPES
@@ -157,6 +158,11 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             y = replicate_conv2d(x, weight, bias, upsample=case.upsample)
             replicate_conv2d_with_sums(x, weight, bias, upsample=case.upsample)
+            with torch.no_grad():  # as an accelerated VAE does it
+                residual = y if case.upsample == 1 else None
+                replicate_conv2d(
+                    x, weight, bias, upsample=case.upsample, residual=residual, negative_slope=NEGATIVE_SLOPE
+                )
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
     def loss(case: FeatureCase) -> None:

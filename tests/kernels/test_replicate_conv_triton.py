@@ -114,6 +114,30 @@ def test_tiles_of_older_gpus(capability):
             check((1, 20, 16, 3), out_channels, torch.float32, upsample, None)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("upsample", "out_channels"), [(1, 5), (2, 5), (2, 3)])
+def test_residual(upsample, out_channels, dtype):
+    shape = (2, out_channels, 5 * upsample, 3 * upsample)
+    inputs = [torch.randn(2, 4, 5, 3), torch.randn(out_channels, 4, 3, 3), torch.randn(out_channels)]
+    inputs, residual = [t.to(dtype) for t in inputs], torch.randn(shape).to(dtype)
+    options = {"upsample": upsample, "negative_slope": 0.2}
+    with interpreted():
+        found = replicate_conv2d(*inputs, residual=residual, **options)
+    exact = replicate_conv2d_ref(*(t.double() for t in inputs), residual=residual.double(), **options)
+    assert_close(found, replicate_conv2d_ref(*inputs, residual=residual, **options), exact)
+
+
+def test_the_residual_s_gradient_is_the_one_before_the_activation():
+    inputs = [torch.randn(2, 4, 5, 3), torch.randn(5, 4, 3, 3), torch.randn(2, 5, 5, 3)]
+    x, weight, residual = (t.requires_grad_() for t in inputs)
+    with interpreted():
+        y = replicate_conv2d(x, weight, residual=residual, negative_slope=0.2)
+        found = torch.autograd.grad(y, (x, weight, residual), torch.ones_like(y))
+    expected_y = replicate_conv2d_ref(x, weight, residual=residual, negative_slope=0.2)
+    expected = torch.autograd.grad(expected_y, (x, weight, residual), torch.ones_like(y))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize(("upsample", "out_channels"), [(1, 5), (2, 5), (2, 3)])
 def test_sums(upsample, out_channels):
     x, weight, bias = torch.randn(3, 4, 9, 8), torch.randn(out_channels, 4, 3, 3), torch.randn(out_channels)
