@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.config import Config
-from fastvae.kernels import feature_loss, replicate_conv2d, replicate_conv2d_with_sums
+from fastvae.kernels import feature_loss, pack_weights, replicate_conv2d, replicate_conv2d_with_sums
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import LossNetwork
 from fastvae.models import Critic, Decoder, Encoder
@@ -165,6 +165,12 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
                 )
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
+    def packing(config: Config) -> None:
+        decoder = Decoder(config.model.image_size, config.model.width, config.model.latent)
+        convs = [module for module in decoder.modules() if isinstance(module, ReplicationConv2d)]
+        weights = [conv.weight.contiguous(memory_format=torch.channels_last) for conv in convs]
+        pack_weights(weights, [conv.upsample for conv in convs], dtype)
+
     def loss(case: FeatureCase) -> None:
         features, targets = case.operands(dtype)
         feature_loss(features, targets, case.weights)
@@ -175,6 +181,7 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         case.build(case.parameters()).step()
 
     runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
+    runs += [("replicate_conv2d", partial(packing, config)) for config in _configs(recipes)]
     runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]
     if dtype == torch.float32:  # what the parameters are in, whatever the precision
         runs += [(f"{case.optimizer}_clip_", partial(update, case)) for case in update_cases(recipes)]
