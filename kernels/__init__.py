@@ -7,6 +7,7 @@ implementation of an op, `tiles` its tile sizes. This package imports only torch
 knows nothing of models or training.
 """
 
+from .batch_norm import batch_norm, batch_norm_ref
 from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
@@ -16,6 +17,8 @@ from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_co
 
 __all__ = [
     "adam_clip_",
+    "batch_norm",
+    "batch_norm_ref",
     "conv_relu",
     "conv_relu_ref",
     "feature_loss",

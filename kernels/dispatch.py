@@ -30,6 +30,7 @@ _OLDEST = {
     "adam_clip_": {torch.float32: (7, 0)},
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
+    "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
 # Ops whose kernels are cuDNN's.
 _BY_CUDNN = ("conv_relu",)
@@ -75,7 +76,7 @@ def provider(op: str, x: Tensor) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "conv_relu", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "batch_norm", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
 
     Returns:

@@ -6,12 +6,12 @@ discriminator, weights drawn from N(0, 0.02^2).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
 from fastvae.models.transposed_conv import TransposedConv2d
+from fastvae.models.whole_map_conv import WholeMapConv2d
 
 
 class DcganGenerator(nn.Module):
@@ -36,7 +36,10 @@ class DcganGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
-        return self.layers(z[:, :, None, None])
+        x = z[:, :, None, None]
+        for conv, norm, activation in zip(*(self.layers[i:-2:3] for i in range(3)), strict=True):
+            x = norm(conv(x), activation=activation)
+        return self.layers[-2:](x)
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Images [count, 3, H, W] in [-1, 1] decoded from samples of the prior N(0, I); as `VAE.sample`."""
@@ -60,7 +63,8 @@ class DcganDiscriminator(nn.Module):
             nn.Conv2d(i, o, 4, stride=2, padding=1, bias=i == 3) for i, o in zip((3, *widths[:-1]), widths, strict=True)
         )
         self.norms = nn.ModuleList(BatchNorm2d(channels) for channels in widths[1:])
-        self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
+        self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+        self.head = WholeMapConv2d(widths[-1], image_size // 16)
         self.apply(_draw_weights)
 
     def forward(self, images: Tensor, batches: int = 1, layer: int | None = None) -> Tensor:
@@ -73,10 +77,10 @@ class DcganDiscriminator(nn.Module):
         """
         x = self.convs[0](images)
         for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
-            x = conv(F.leaky_relu(x if norm is None else norm(x, batches), NEGATIVE_SLOPE))
+            x = conv(self.activation(x) if norm is None else norm(x, batches, self.activation))
         if layer is not None:
             return x
-        scores = self.head(F.leaky_relu(self.norms[-1](x, batches), NEGATIVE_SLOPE)).flatten()
+        scores = self.head(self.norms[-1](x, batches, self.activation))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
