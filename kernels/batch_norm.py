@@ -10,9 +10,9 @@ and with g = act'(u) dL/dy the gradient before the activation
     dL/dbias = sum g,   dL/dweight = sum g x',   dL/dresidual = g
     dL/dx    = weight / sqrt(variance + eps) (g - sum g / n - x' sum(g x') / n)
 
-(Ioffe and Szegedy 2015, section 3). Both directions are one kernel of sums, which Triton runs in one launch, and an elementwise pass in plain torch, which a
-compiler fuses with what surrounds it. Compiled from torch's own operations the sums are two to four launches forward
-and three to five backward; a step of the VAE-WGAN has 33 normalisations.
+(Ioffe and Szegedy 2015, section 3). Both directions are one kernel of sums, which Triton runs in one launch, and an
+elementwise pass in plain torch, which a compiler fuses with what surrounds it. Compiled from torch's own operations the
+sums are two to four launches forward and three to five backward; a step of the VAE-WGAN has 33 normalisations.
 
 Layout: [B, C, H, W] in channels_last. Sums are in float32 (float64 for float64 x). The backward pass needs x, and y if
 there are an activation and a residual: without a residual the sign of u follows from x.

@@ -2,8 +2,8 @@
 
 The maps are [batches, M, C] in memory, M = B H W. A program adds up some rows of one batch and some channels, writes
 its partial sums, and takes a ticket. The one that takes the last ticket of its channels adds the partial sums of all
-programs, in the order of their numbers whoever is last, and finishes the work, which would otherwise be a second launch.
-It also sets the tickets to zero again, for the next launch with the same parameters.
+programs, in the order of their numbers whoever is last, and finishes the work, which would otherwise be a second
+launch. It also sets the tickets to zero again, for the next launch with the same parameters.
 """
 
 import torch
@@ -205,20 +205,8 @@ def statistics(
     launch(
         statistics_kernel,
         grid,
-        *(
-            x,
-            partials,
-            found,
-            running_mean,
-            running_var,
-            _tickets_of(running_mean, grid[1]),
-            count,
-            channels,
-            grid[0],
-            rows,
-            momentum,
-            eps,
-        ),
+        *(x, partials, found, running_mean, running_var, _tickets_of(running_mean, grid[1])),
+        *(count, channels, grid[0], rows, momentum, eps),
         BATCHES=batches,
         GATHERED=_GATHERED,
         **tile,
