@@ -15,7 +15,6 @@ from fastvae.lossnet.network import BLOCKS, LossNetwork, tap_indices
 from fastvae.models import Critic, Decoder, Encoder
 from fastvae.nn import ReplicationConv2d
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
