@@ -39,9 +39,9 @@ class ResidualBlock(nn.Module):
 class DownsamplingStage(nn.Sequential):
     """4x4 convolution of stride 2, BN, LeakyReLU, residual block."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, conv: type[nn.Conv2d] = nn.Conv2d):
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+            conv(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
             BatchNorm2d(out_channels),
             nn.LeakyReLU(NEGATIVE_SLOPE),
             ResidualBlock(out_channels),

@@ -5,11 +5,14 @@ BN everywhere except at the image and at the output number, ReLU in the generato
 discriminator, weights drawn from N(0, 0.02^2).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
+from fastvae.models.image_conv import ImageConv2d
 from fastvae.models.transposed_conv import TransposedConv2d
 from fastvae.models.whole_map_conv import WholeMapConv2d
 
@@ -60,7 +63,10 @@ class DcganDiscriminator(nn.Module):
         check_image_size(image_size)
         widths = stage_widths(width)
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 4, stride=2, padding=1, bias=i == 3) for i, o in zip((3, *widths[:-1]), widths, strict=True)
+            [
+                ImageConv2d(3, width, 4, stride=2, padding=1),
+                *(nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in pairwise(widths)),
+            ]
         )
         self.norms = nn.ModuleList(BatchNorm2d(channels) for channels in widths[1:])
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)

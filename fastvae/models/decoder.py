@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
+from fastvae.models.linear import Linear
 from fastvae.nn import ReplicationConv2d
 
 
@@ -46,7 +47,7 @@ class Decoder(nn.Module):
         check_image_size(image_size)
         first, second, third, fourth = reversed(stage_widths(width))
         self.map_shape = (first, image_size // 16, image_size // 16)
-        self.linear = nn.Linear(latent, first * (image_size // 16) ** 2)
+        self.linear = Linear(latent, first * (image_size // 16) ** 2)
         self.stages = nn.Sequential(
             _UpsamplingStage(first, second),
             _UpsamplingStage(second, third),
