@@ -13,6 +13,7 @@ from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
 from .feature_loss import feature_loss, feature_loss_ref
 from .gradient_reversal import reverse_gradient
+from .packed_weight import pack_weights
 from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "feature_loss",
     "feature_loss_ref",
     "force",
+    "pack_weights",
     "provider",
     "replicate_conv2d",
     "replicate_conv2d_ref",

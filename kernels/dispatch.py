@@ -72,12 +72,13 @@ class _Forced:
 _forced = _Forced()
 
 
-def provider(op: str, x: Tensor) -> Provider:
+def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
         op: "replicate_conv2d", "feature_loss", "conv_relu", "batch_norm", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
+        dtype: in place of x's.
 
     Returns:
         "triton", "cudnn" or "aten".
@@ -91,7 +92,7 @@ def provider(op: str, x: Tensor) -> Provider:
         raise ValueError(f"expected one of {', '.join(_OLDEST)}; got {op!r}{hint}")
     if _forced.provider is not None and _forced.op in (None, op):
         return _forced.provider
-    return provider_on(op, x.device, x.dtype)
+    return provider_on(op, x.device, dtype or x.dtype)
 
 
 @torch.compiler.assume_constant_result  # or the compiler would trace the query of the GPU's properties

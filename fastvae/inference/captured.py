@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvae.inference.eager import scaled
-from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
 from fastvae.machine import compile_obstacle
 from fastvae.models import VAE
 
@@ -39,6 +39,7 @@ class CapturedVAE:
         encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
         both = FoldedReconstruction(encoder, decoder)
         both.to(device, dtype, memory_format=torch.channels_last)
+        pack(both)
         verbs: dict[str, Verb] = {
             "encode": lambda images: [y.float() for y in encoder(_image_layout(scaled(images, dtype)))],
             "decode": lambda z: [decoder(z.to(dtype)).float()],
