@@ -79,8 +79,8 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     # Plain torch, no kernel: under torch.compile Inductor fuses this into the sum of gradients at the tap, which then
     # reads feature and target in place of a gradient.
-    layers = len(ctx.weights)
-    features, targets = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
+    saved, layers = ctx.saved_tensors, len(ctx.weights)  # read once: checkpointing recomputes them at each access
+    features, targets = saved[:layers], saved[layers:]
     gradients = [
         _gradient(feature, target, grad * (weight / max(feature.numel(), 1)), ctx.through_relu) if wanted else None
         for feature, target, weight, wanted in zip(features, targets, ctx.weights, ctx.needs_input_grad[0], strict=True)
