@@ -32,7 +32,7 @@ _OLDEST = {
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
     "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
-# Ops whose kernels are cuDNN's.
+# Ops that try cuDNN's kernels first.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
 
@@ -102,7 +102,7 @@ def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
         return "aten"
     if op in _BY_CUDNN:
         return "cudnn" if torch.backends.cudnn.enabled else "aten"
-    return "triton" if _has_triton() else "aten"
+    return "triton" if has_triton() else "aten"
 
 
 def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
@@ -116,7 +116,8 @@ def capability(x: Tensor) -> tuple[int, int]:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -236,9 +236,18 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
     def update(case: UpdateCase) -> None:
         case.build(case.parameters()).step()
 
+    def bias_and_relu(case: FeatureCase) -> None:
+        from fastvae.kernels.conv_relu_triton import bias_relu_
+
+        # Of the loss network's maps, real and generated images in one batch; the convolution before is cuDNN's.
+        for channels, h, w in case.shapes:
+            y = torch.empty(2 * case.batch, channels, h, w, dtype=dtype, memory_format=torch.channels_last)
+            bias_relu_(y, torch.empty(channels, dtype=dtype))
+
     runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
     runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]
     runs += [("batch_norm", partial(norm, case)) for case in norm_cases(recipes)]
+    runs += [("conv_relu", partial(bias_and_relu, case)) for case in feature_cases(recipes)]
     if dtype == torch.float32:  # what the parameters are in, whatever the precision
         runs += [(f"{case.optimizer}_clip_", partial(update, case)) for case in update_cases(recipes)]
     return runs
