@@ -68,7 +68,7 @@ def _adam_clip(
         from . import critic_update_triton as triton
 
         if tile := triton.choose_tile("adam_clip_", params):
-            torch._foreach_add_(steps, 1 if gate is None else _one_unless_zero(gate))
+            _count(steps, gate)
             triton.adam_clip_(
                 params, grads, exp_avgs, exp_avg_sqs, steps, gate, lr, lr_tensor, (beta1, beta2), eps, clip, tile
             )
@@ -137,9 +137,13 @@ def _rmsprop_clip(
         _clip_(params, clip)
 
 
-def _one_unless_zero(gate: Tensor) -> Tensor:
-    """float32 0.0 if the gate is zero, otherwise 1.0, even for NaN; in one launch."""
-    return torch.ne(gate, 0, out=torch.empty((), dtype=torch.float32, device=gate.device))
+def _count(steps: list[Tensor], gate: Tensor | None) -> None:
+    """Adds 1 to each counter, or 0 if the gate is zero, in one launch and another for the gate."""
+    if gate is None:
+        torch._foreach_add_(steps, 1)
+    else:
+        one = torch.ne(gate, 0, out=torch.empty((), dtype=torch.float32, device=gate.device))
+        torch._foreach_add_(steps, [one] * len(steps))  # a list: to add one tensor to all, torch asks for its value
 
 
 @contextmanager

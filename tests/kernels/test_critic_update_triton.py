@@ -300,13 +300,17 @@ def test_captured(optimizer, around):
 
 
 @pytest.mark.gpu
-def test_nothing_waits_for_the_gpu():
-    sets = Sets("adam", critic_shapes(), device="cuda")
+@pytest.mark.parametrize("provided", ["triton", "aten"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_nothing_waits_for_the_gpu(optimizer, provided):
+    sets, lr, gate = Sets(optimizer, critic_shapes(), device="cuda"), *torch.tensor([0.01, 1.0], device="cuda")
     grads = sets.gradients()
     sets.update(grads, lr=0.01, clip=0.01)
     moved = [g.clone() for g in grads]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        sets.update(moved, lr=0.02, clip=0.01)
+        with force(provided):
+            sets.update(moved, lr=lr, clip=0.01)
+            sets.update(moved, lr=lr, clip=0.01, gate=gate)
     finally:
         torch.cuda.set_sync_debug_mode("default")
