@@ -166,7 +166,10 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
             feature_loss(features, targets, case.weights)
 
     def update(case: UpdateCase) -> None:
-        case.build(case.parameters()).step()
+        optimizer = case.build(case.parameters())
+        optimizer.step()
+        if case.optimizer == "rmsprop":
+            optimizer.step(gate=torch.ones(()))  # as the VAE/GAN does
 
     runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
     runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]

@@ -71,13 +71,22 @@ class DcganDiscriminator(nn.Module):
             batches: as in `BatchNorm2d`.
             layer: 1 to 4 to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
         """
-        x = self.convs[0](images)
-        for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
-            x = conv(F.leaky_relu(x if norm is None else norm(x, batches), NEGATIVE_SLOPE))
-        if layer is not None:
-            return x
-        scores = self.head(F.leaky_relu(self.norms[-1](x, batches), NEGATIVE_SLOPE)).flatten()
+        last = len(self.convs)
+        maps = self._convolved(self.convs[0](images), 1, layer or last, batches)
+        return self.scores(maps, last, batches) if layer is None else maps
+
+    def scores(self, maps: Tensor, layer: int, batches: int = 1) -> Tensor:
+        """The output of convolution number `layer` -> one number for each image, [B], as `forward` has it."""
+        maps = self._convolved(maps, layer, len(self.convs), batches)
+        scores = self.head(F.leaky_relu(self.norms[-1](maps, batches), NEGATIVE_SLOPE)).flatten()
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def _convolved(self, maps: Tensor, layer: int, last: int, batches: int) -> Tensor:
+        """The output of convolution number `layer`, from 1 -> that of convolution number `last`."""
+        for i in range(layer, last):
+            normalised = self.norms[i - 2](maps, batches) if i > 1 else maps
+            maps = self.convs[i](F.leaky_relu(normalised, NEGATIVE_SLOPE))
+        return maps
 
 
 def _upsampling(inputs: int, outputs: int) -> TransposedConv2d:

@@ -54,6 +54,23 @@ def test_every_network_gets_the_gradient_of_its_own_loss(objective):
             )
 
 
+@pytest.mark.parametrize("layer", [1, 2, 3, 4])
+def test_the_discriminator_goes_on_from_its_features(objective, layer):
+    images = torch.rand(6, 3, 16, 16, dtype=torch.float64)
+    maps = objective.discriminator(images, batches=3, layer=layer)
+    assert maps.shape[1:] == (4 * 2 ** (layer - 1), 16 >> layer, 16 >> layer)
+    found, expected = objective.discriminator.scores(maps, layer, batches=3), objective.discriminator(images, batches=3)
+    assert torch.equal(found, expected)
+
+
+def test_the_discriminator_sees_each_image_once(objective):
+    """The features of the real ones are those that their costs come from."""
+    seen = []
+    objective.discriminator.convs[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    objective.loss(torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64))
+    assert sorted(seen) == [6, 18]  # the reconstructions whose features are compared; real, reconstructed, generated
+
+
 @pytest.mark.parametrize(
     ("real", "fake", "moves"),
     [
