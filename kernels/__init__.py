@@ -7,6 +7,7 @@ implementation of an op, `tiles` its tile sizes. This package imports only torch
 knows nothing of models or training.
 """
 
+from .address_table import tables_copied_once
 from .batch_norm import batch_norm, batch_norm_ref
 from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
@@ -32,4 +33,5 @@ __all__ = [
     "replicate_conv2d_with_sums",
     "reverse_gradient",
     "rmsprop_clip_",
+    "tables_copied_once",
 ]

@@ -81,13 +81,22 @@ class DcganDiscriminator(nn.Module):
             batches: as in `BatchNorm2d`.
             layer: 1 to 4 to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
         """
-        x = self.convs[0](images)
-        for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
-            x = conv(self.activation(x) if norm is None else norm(x, batches, self.activation))
-        if layer is not None:
-            return x
-        scores = self.head(self.norms[-1](x, batches, self.activation))
+        last = len(self.convs)
+        maps = self._convolved(self.convs[0](images), 1, layer or last, batches)
+        return self.scores(maps, last, batches) if layer is None else maps
+
+    def scores(self, maps: Tensor, layer: int, batches: int = 1) -> Tensor:
+        """The output of convolution number `layer` -> one number for each image, [B], as `forward` has it."""
+        maps = self._convolved(maps, layer, len(self.convs), batches)
+        scores = self.head(self.norms[-1](maps, batches, self.activation))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def _convolved(self, maps: Tensor, layer: int, last: int, batches: int) -> Tensor:
+        """The output of convolution number `layer`, from 1 -> that of convolution number `last`."""
+        for i in range(layer, last):
+            activated = self.norms[i - 2](maps, batches, self.activation) if i > 1 else self.activation(maps)
+            maps = self.convs[i](activated)
+        return maps
 
 
 def _upsampling(inputs: int, outputs: int) -> TransposedConv2d:

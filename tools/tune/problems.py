@@ -200,7 +200,7 @@ class UpdateCall(_Elementwise):
             options = {"lr": 5e-4, "betas": (0.5, 0.999), "eps": 1e-8, "clip": self.case.clip}
             adam_clip_(parameters, grads, averages, squares, steps, **options)
             return [*parameters, *averages, *squares]
-        rmsprop_clip_(parameters, grads, squares, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
+        rmsprop_clip_(parameters, grads, squares, steps, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
         return [*parameters, *squares]
 
 
