@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bench.inference import latency_curve
 from bench.inference.contenders import (
@@ -37,6 +36,7 @@ from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from fastvae.models import VAE
+from fastvae.progress_bar import tqdm
 
 # Calls of each contender by batch; 200 and more give a 99th percentile that means something.
 GPU_CALLS = {1: 500, 8: 500, 64: 200, 512: 100}
