@@ -13,7 +13,7 @@ LAYERS = (
     "fastvae.kernels",
     "fastvae.version",
     "fastvae.errors",
-    "fastvae.ranges  fastvae.memory  fastvae.progress_bar  fastvae.renamed",
+    "fastvae.ranges  fastvae.memory  fastvae.progress_bar  fastvae.renamed  fastvae.exact_float32",
     "fastvae.files",
     "fastvae.machine  fastvae.pictures  fastvae.charts",
     "fastvae.nn  fastvae.optim",

@@ -12,7 +12,6 @@ from bench.anatomy.real_steps import RealSteps, Window
 from bench.anatomy.table import PartRow
 from bench.measuring import ceilings
 from bench.measuring.clock import interleaved, latencies, quantiles, quartiles
-from bench.measuring.exact_float32 import exact_float32
 from bench.measuring.row import Row
 from bench.paper import projection
 from bench.paper.projection import PAPERS_GPU
@@ -21,6 +20,7 @@ from bench.reporting.suite import Report
 from fastvae import VAE
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
+from fastvae.exact_float32 import exact_float32
 from fastvae.kernels import force
 from fastvae.train.build import build
 
