@@ -114,8 +114,12 @@ def measure(chosen: Settings, report: suite.Report) -> Iterator[list[Row]]:
     # The same function for another batch counts as a recompilation.
     unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
     with tuned(chosen.device), unlimited:
-        runnable = forms(chosen.device, report.note)
-        models = {form: model_of(form, vae, chosen.device, tuple(chosen.calls)) for form in runnable}
+        models: dict[Form, VAE | AcceleratedVAE] = {}
+        for form in forms(chosen.device, report.note):
+            try:
+                models[form] = model_of(form, vae, chosen.device, tuple(chosen.calls))
+            except Exception as error:
+                report.left_out(form.name, error)
         exact = plain_vae(vae).to(chosen.device, torch.float64)
         jobs = [(Job(v, b, host), False) for v in chosen.verbs for b in chosen.calls for host in (False, True)]
         if "reconstruct" in chosen.verbs and any(form.how == "compiled" for form in models):
