@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
-from tqdm import tqdm
 
 from bench.inference import accelerate_bars
 from bench.inference.accelerate_contenders import ACCELERATE, CONTENDERS, PEERS
@@ -26,6 +25,7 @@ from bench.measuring.clock import quantiles
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
+from fastvae.progress_bar import tqdm
 
 # By batch: turns of each contender, and calls of a turn that are timed and that come before them untimed.
 TURNS = {1: (40, 10, 3), 64: (12, 2, 1)}

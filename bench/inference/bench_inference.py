@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bench.inference import latency_curve
 from bench.inference.contenders import (
@@ -39,6 +38,7 @@ from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.models import VAE
+from fastvae.progress_bar import tqdm
 
 # Calls of each contender by batch; 200 and more give a 99th percentile that means something.
 GPU_CALLS = {1: 500, 8: 500, 64: 200, 512: 100}

@@ -23,7 +23,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
-from tqdm import tqdm
 
 from bench.measuring import replay
 from bench.measuring.clock import Contenders, turns
@@ -33,6 +32,7 @@ from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from bench.step.contenders import BASE, SEED, Contender, Settings, contenders, loss_network, reference, settings
 from bench.step.gate import Weights, check_same_step, update_mismatch, weights
+from fastvae.progress_bar import tqdm
 
 # Losses of the first step, relative to float32's.
 TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
