@@ -73,23 +73,23 @@ def forms(device: str, note: Callable[[str], None]) -> list[Form]:
     return [*made, *(Form(ours, best.value, True, "compiled") for ours in (False, True))]
 
 
-def trained_vae(width: int) -> VAE:
+def trained_vae(width: int, image_size: int = 64, latent: int = 100) -> VAE:
     """A VAE in eval mode whose batch normalisations have statistics and weights as after some training."""
     torch.manual_seed(0)
-    vae = VAE(64, width).train()
+    vae = VAE(image_size, width, latent).train()
     with torch.no_grad():
         for module in vae.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.5, 0.5)
         for _ in range(10):
-            vae.reconstruct(smooth_images(8))
+            vae.reconstruct(smooth_images(8, image_size))
     return vae.eval()
 
 
-def smooth_images(count: int) -> Tensor:
-    """Images [count, 3, 64, 64] in [-1, 1] of soft blotches."""
-    return nn.functional.interpolate(torch.rand(count, 3, 8, 8) * 2 - 1, size=(64, 64), mode="bilinear")
+def smooth_images(count: int, size: int = 64) -> Tensor:
+    """Images [count, 3, size, size] in [-1, 1] of soft blotches."""
+    return nn.functional.interpolate(torch.rand(count, 3, 8, 8) * 2 - 1, size=(size, size), mode="bilinear")
 
 
 def plain_vae(vae: VAE) -> VAE:
