@@ -83,6 +83,7 @@ def forward(
     weight: Tensor,
     bias: Tensor | None,
     packed: Tensor | None,
+    residual: Tensor | None,
     upsample: int,
     negative_slope: float | None,
     tile: tiles.Tile,
@@ -94,7 +95,7 @@ def forward(
     Packs the weight unless `packed` is it.
     """
     form, sm = Form.of(weight, upsample), capability(x)
-    x = _channels_last(x)
+    x, residual = _channels_last(x), None if residual is None else _channels_last(residual)
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     y = _empty(batch, o, upsample * h, upsample * w, x)
@@ -108,7 +109,7 @@ def forward(
     launch(
         kernels.forward_kernel,
         grid,
-        *(x, packed, bias, y, partial_sums, m, h, w, c, o, n, negative_slope),
+        *(x, packed, bias, residual, y, partial_sums, m, h, w, c, o, n, negative_slope),
         U=upsample,
         PACKED=form.packed,
         PRECISION=_float32_precision(x.dtype, sm),

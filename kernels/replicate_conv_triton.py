@@ -138,11 +138,11 @@ def _packed_size(O, C, N, U):
 
 @triton.jit
 def forward_kernel(
-    x, packed, bias, y, partial_sums, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
+    x, packed, bias, residual, y, partial_sums, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
     U: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """y = act(sum over shifts and channels of x[clamp(i + s), clamp(j + t), c] W[n, c] + bias[n])."""
+    """y = act(sum over shifts and channels of x[clamp(i + s), clamp(j + t), c] W[n, c] + bias[n] + residual)."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     phase = tl.program_id(2)
@@ -171,12 +171,15 @@ def forward_kernel(
     if bias is not None:
         o = n % O
         acc += tl.load(bias + o, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    p, q, _, _ = _shift(phase * STEPS, U, PACKED)
+    at = _pixel(image, row, column, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
+    inside = (m < M)[:, None] & (n < N)[None, :]
+    if residual is not None:
+        acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     if slope is not None:
         acc = tl.where(acc > 0, acc, acc * tl.cast(slope, tl.float32))
     result = acc.to(y.dtype.element_ty)
-    p, q, _, _ = _shift(phase * STEPS, U, PACKED)
-    at = _pixel(image, row, column, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
-    tl.store(y + at, result, mask=(m < M)[:, None] & (n < N)[None, :])
+    tl.store(y + at, result, mask=inside)
     if partial_sums is not None:
         # Of the rounded values, since the normalisation reads those.
         seen = tl.where((m < M)[:, None], result.to(tl.float32), 0.0)

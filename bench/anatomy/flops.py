@@ -74,8 +74,8 @@ def _read_by_convolution(grad, x, weight, *settings) -> list[Tensor]:
     return [grad, *([weight] if of_x else []), *([x] if of_weight else [])]
 
 
-def _read_by_replicate_conv(x, weight, bias, *_) -> list[Tensor | None]:
-    return [x, weight, bias]
+def _read_by_replicate_conv(x, weight, bias, packed, *others) -> list:
+    return [x, weight, bias, *others]
 
 
 def _read_by_replicate_conv_backward(grad, y, x, weight, *settings) -> list[Tensor | None]:
@@ -97,7 +97,11 @@ def _replicate_conv(x: Tensor, weight: Tensor, upsample: int, direction: str) ->
     ).flops
 
 
-def _replicate_conv_forward(x, weight, bias, packed, upsample, *_, out_val) -> int:
+def _replicate_conv_forward(x, weight, bias, packed, residual, upsample, *_, out_val) -> int:
+    return _replicate_conv(x, weight, upsample, "forward")
+
+
+def _replicate_conv_with_sums(x, weight, bias, packed, upsample, *_, out_val) -> int:
     return _replicate_conv(x, weight, upsample, "forward")
 
 
@@ -115,7 +119,7 @@ def _feature_loss(features, *_, out_val) -> int:
 _FORMULAS = {
     **flop_registry,
     torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
-    torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_forward,
+    torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_with_sums,
     torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
     torch.ops.fastvae.feature_loss: _feature_loss,
 }

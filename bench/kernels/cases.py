@@ -215,6 +215,11 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             y = replicate_conv2d(x, weight, bias, upsample=case.upsample)
             replicate_conv2d_with_sums(x, weight, bias, upsample=case.upsample)
+            with torch.no_grad():  # as an accelerated VAE does it
+                residual = y if case.upsample == 1 else None
+                replicate_conv2d(
+                    x, weight, bias, upsample=case.upsample, residual=residual, negative_slope=NEGATIVE_SLOPE
+                )
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
     def loss(case: FeatureCase) -> None:

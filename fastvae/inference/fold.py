@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastvae.errors import FastvaeError
 from fastvae.kernels import pack_weights, replicate_conv2d
-from fastvae.kernels.replicate_conv import upsampling_kernel
+from fastvae.kernels.replicate_conv_aten import upsampling_kernel
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 
@@ -26,7 +26,7 @@ class FoldedConv2d(nn.Module):
     Args:
         conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
         norm: the batch normalisation that follows, in eval mode, or None.
-        activated: whether a LeakyReLU follows.
+        activated: whether a LeakyReLU follows, after the residual if there is one.
         kernels: compute replication-padded convolutions with `fastvae.kernels`, which is faster on a GPU, or with
             torch's operations, which exported files need.
     """
@@ -51,12 +51,12 @@ class FoldedConv2d(nn.Module):
         self.packed = None
         super()._load_from_state_dict(*args, **kwargs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] -> [B, O, H', W']."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W'], to which the residual is added."""
         if self.kernels:
             options = {"upsample": self.upsample, "negative_slope": NEGATIVE_SLOPE if self.activated else None}
-            return replicate_conv2d(x, self.weight, self.bias, packed=self.packed, **options)
-        y = self._convolved(x)
+            return replicate_conv2d(x, self.weight, self.bias, residual=residual, packed=self.packed, **options)
+        y = self._convolved(x) if residual is None else self._convolved(x) + residual
         return F.leaky_relu(y, NEGATIVE_SLOPE) if self.activated else y
 
     def _convolved(self, x: Tensor) -> Tensor:
@@ -89,11 +89,11 @@ class _FoldedStage(nn.Module):
         conv, norm, _, block = stage
         self.conv = FoldedConv2d(conv, norm, activated=True, kernels=kernels)
         self.conv1 = FoldedConv2d(block.conv1, block.bn1, activated=True, kernels=kernels)
-        self.conv2 = FoldedConv2d(block.conv2, block.bn2, activated=False, kernels=kernels)
+        self.conv2 = FoldedConv2d(block.conv2, block.bn2, activated=True, kernels=kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return F.leaky_relu(self.conv2(self.conv1(x)) + x, NEGATIVE_SLOPE)
+        return self.conv2(self.conv1(x), residual=x)
 
 
 class FoldedEncoder(nn.Module):

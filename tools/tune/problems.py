@@ -97,7 +97,7 @@ class ConvCall:
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor, packed: Tensor | None) -> list[Tensor]:
         up = self.case.upsample
         if self.direction == "forward":
-            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, packed, up, None, dispatch.SOURCES)]
+            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, packed, None, up, None, dispatch.SOURCES)]
         of_x = self.direction == "data_gradient"
         wanted = [of_x, not of_x, not of_x and bias is not None]
         gradients = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, packed, up, None, wanted)
