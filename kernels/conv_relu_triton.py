@@ -18,8 +18,8 @@ def bias_relu_kernel(y, bias, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
     start = tl.program_id(0).to(tl.int64) * BLOCK
     offset = tl.arange(0, BLOCK)
     inside = start + offset < count
-    # Channels that the compiler knows cost a mask instead of a division for each element; where a block has whole pixels
-    # it also loads neighbours at once. In 32 bits, which only the block's start can exceed.
+    # Channels that the compiler knows cost a mask instead of a division for each element; where a block has whole
+    # pixels it also loads neighbours at once. In 32 bits, which only the block's start can exceed.
     first = 0 if BLOCK % CHANNELS == 0 else (start % CHANNELS).to(tl.int32)
     channel = (first + offset) % CHANNELS
     value = tl.load(y + start + offset, mask=inside, other=0.0).to(tl.float32)
