@@ -123,7 +123,8 @@ def _trial(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Choice:
         forms[ONE_MORE_PASS] = one_more_pass
     refused = {name: reason for name, form in forms.items() if (reason := _fault(form, operands, expected))}
     for name, reason in refused.items():
-        logger.info("conv_relu: %r %s for %s", name, reason, _summary(x, weight))
+        if not any(name in choice.refused for choice in _choices.values()):  # once; `choices` has them all
+            logger.info("conv_relu: the form %r %s for %s", name, reason, _summary(x, weight))
     forms = {name: form for name, form in forms.items() if name not in refused}
     if not forms:
         logger.warning("conv_relu: torch's separate kernels run for %s, since no other form does", _summary(x, weight))
