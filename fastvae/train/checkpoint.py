@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import flush
-from fastvae.files.tensor_file import not_finite
+from fastvae.files.tensor_file import SafetensorError, not_finite, to_bytes
 from fastvae.objectives import Objective, Update
 from fastvae.train.checkpoint_files import (
     FORMAT,
