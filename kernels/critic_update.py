@@ -152,10 +152,11 @@ def _undone_if_zero(gate: Tensor | None, tensors: list[Tensor]) -> Iterator[None
     if gate is None:
         yield
         return
-    before = [t.clone() for t in tensors]
+    closed, before = gate == 0, [torch.empty_like(t) for t in tensors]
+    torch._foreach_copy_(before, tensors)
     yield
     for t, old in zip(tensors, before, strict=True):
-        t.copy_(torch.where(gate == 0, old, t))
+        torch.where(closed, old, t, out=t)
 
 
 def _clip_(params: list[Tensor], clip: float | None) -> None:

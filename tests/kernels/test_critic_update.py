@@ -131,8 +131,8 @@ def test_the_references_know_the_gate():
 @pytest.mark.parametrize(("gate", "value"), [(0.0, 1.0), (-0.0, 1.0), (0.5, 3.0), (float("nan"), 3.0)])
 def test_what_the_host_cannot_know_is_undone(gate, value):
     """As on a GPU without Triton, where asking for the gate would be a wait."""
-    changed = [torch.ones(2), torch.tensor(1.0)]
-    with critic_update._undone_if_zero(torch.tensor(gate), changed):
+    changed = [torch.nn.Parameter(torch.ones(2)), torch.tensor(1.0)]
+    with torch.no_grad(), critic_update._undone_if_zero(torch.tensor(gate), changed):
         for t in changed:
             t.fill_(3.0)
     assert all((t == value).all() for t in changed)
