@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.all.processes import ROOT, Ended
+from bench.suites import SUITES
 
 # Beside the ops: tests that a GPU runs.
 OTHERS = {
@@ -31,15 +32,14 @@ def commands(ops: Iterable[str] | None, *, on_gpu: bool, tiny: bool = False) -> 
     """The tests' processes by name: an op's, "replicate_conv 1/4" if it has several, or one of `OTHERS`.
 
     Args:
-        ops: those to test, and nothing else; None for all that this machine can test.
+        ops: those to test, and nothing else; None for all that suites need, and on a GPU all that it can test.
         on_gpu: whether to run their kernels at real shapes, or those in the interpreter and those of ATen's form.
         tiny: whether a tenth of the tests is enough.
     """
+    others = OTHERS if ops is None and on_gpu else {}
     if ops is None:
-        ops = sorted(op for op in _ops() if not on_gpu or any("mark.gpu" in path.read_text() for path in _files(op)))
-        others = OTHERS if on_gpu else {}
-    else:
-        others = {}
+        needed = [op for suite in SUITES.values() for op in suite.needs]
+        ops = dict.fromkeys(needed + (_of_a_gpu() if on_gpu else []))
     made = {}
     for op in ops:
         files = [str(path.relative_to(ROOT)) for path in _files(op)]
@@ -51,8 +51,10 @@ def commands(ops: Iterable[str] | None, *, on_gpu: bool, tiny: bool = False) -> 
     return {name: [*command, "--part", "1/10"] for name, command in made.items()} if tiny else made
 
 
-def _ops() -> set[str]:
-    return {path.stem.removeprefix("test_").removesuffix("_triton") for path in _files("")}
+def _of_a_gpu() -> list[str]:
+    """The ops with tests that need a GPU."""
+    files = [path for path in _files("") if "mark.gpu" in path.read_text()]
+    return sorted({path.stem.removeprefix("test_").removesuffix("_triton") for path in files})
 
 
 def _files(op: str) -> list[Path]:

@@ -203,7 +203,7 @@ class _Run:
     def _take_suite(self, suite: str, ended: Ended) -> list[str]:
         record = results.read(self._folder / f"{suite}.json")
         wrong = [op for op in SUITES[suite].needs if op in gate.wrong_ops(self._content.get("gate", {}))]
-        failures = [f"{suite}: it needs {op}, which did not pass the gate" for op in wrong]
+        failures = [f"{suite} needs {' and '.join(wrong)}: not passed by the gate"] if wrong else []
         if record is None:
             return [*failures, f"{suite} left no record: {_how(ended)}"]
         flags = plan.suite_flags(suite, self._setting.tiny)

@@ -220,7 +220,7 @@ def test_suites_whose_op_fails_are_timed_and_marked(all_of):
     assert status == 1 and record["gate"]["ops"]["conv_relu"]["failed"] == "test_a[1-2]"
     assert record["suites"]["lossnet"]["failed_gate"] == ["conv_relu"] and record["suites"]["lossnet"]["rows"] == [1]
     assert record["suites"]["soak"]["failed_gate"] == []
-    assert "lossnet: it needs conv_relu, which did not pass the gate" in record["failures"]
+    assert "lossnet needs conv_relu: not passed by the gate" in record["failures"]
 
 
 TUNES = "import json, sys; json.dump({'fresh': {'BLOCK': 64}}, open(sys.argv[1].replace('tune.', 'tiles.'), 'w'))"
