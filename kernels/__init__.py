@@ -7,24 +7,31 @@ implementation of an op, `tiles` its tile sizes. This package imports only torch
 knows nothing of models or training.
 """
 
+from .address_table import tables_copied_once
+from .batch_norm import batch_norm, batch_norm_ref
 from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
 from .feature_loss import feature_loss, feature_loss_ref
 from .gradient_reversal import reverse_gradient
+from .packed_weight import pack_weights
 from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 
 __all__ = [
     "adam_clip_",
+    "batch_norm",
+    "batch_norm_ref",
     "conv_relu",
     "conv_relu_ref",
     "feature_loss",
     "feature_loss_ref",
     "force",
+    "pack_weights",
     "provider",
     "replicate_conv2d",
     "replicate_conv2d_ref",
     "replicate_conv2d_with_sums",
     "reverse_gradient",
     "rmsprop_clip_",
+    "tables_copied_once",
 ]

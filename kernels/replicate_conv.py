@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .cost import Cost
 from .dispatch import SOURCES, is_taken_apart, provider
+from .packed_weight import pack_weights, packed_shape
 
 
 def replicate_conv2d_ref(
@@ -149,25 +150,31 @@ def _is_channels_last(x: Tensor) -> bool:
 
 @torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, negative_slope: float | None, sources: str
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    packed: Tensor | None,
+    upsample: int,
+    negative_slope: float | None,
+    sources: str,
 ) -> Tensor:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
-            return triton.forward(x, weight, bias, upsample, negative_slope, tile)[0]
+            return triton.forward(x, weight, bias, packed, upsample, negative_slope, tile)[0]
     return _forward_aten(x, weight, bias, upsample, negative_slope)
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d_with_sums", mutates_args=())
 def _forward_with_sums(
-    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, sources: str
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None, upsample: int, sources: str
 ) -> tuple[Tensor, Tensor]:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
-            return triton.forward(x, weight, bias, upsample, None, tile, sums=True)
+            return triton.forward(x, weight, bias, packed, upsample, None, tile, sums=True)
     y = _forward_aten(x, weight, bias, upsample, None)
     return y, _sums(y)
 
@@ -185,6 +192,7 @@ def _gradients(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
+    packed: Tensor | None,
     upsample: int,
     negative_slope: float | None,
     wanted: Sequence[bool],
@@ -197,14 +205,14 @@ def _gradients(
     # A backward pass under autocast must not change the dtypes that the fake below returns.
     with torch.autocast(grad.device.type, enabled=False):
         if of_x:
-            dx = _data_gradient(grad, y, weight, upsample, negative_slope)
+            dx = _data_gradient(grad, y, weight, packed, upsample, negative_slope)
         if of_weight or of_bias:
             dw, db = _weight_gradient(grad, y, x, weight, of_bias, upsample, negative_slope)
     return dx, dw, db
 
 
 @_gradients.register_fake
-def _(grad, y, x, weight, upsample, negative_slope, wanted):
+def _(grad, y, x, weight, packed, upsample, negative_slope, wanted):
     of_x, of_weight, of_bias = wanted
     last = provider("replicate_conv2d", grad) == "triton" or _is_channels_last(grad)
     dx = torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
@@ -216,14 +224,16 @@ def _(grad, y, x, weight, upsample, negative_slope, wanted):
     )
 
 
-def _data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
+def _data_gradient(
+    grad: Tensor, y: Tensor | None, weight: Tensor, packed: Tensor | None, upsample: int, slope: float | None
+) -> Tensor:
     if provider("replicate_conv2d", grad) == "triton":
         from . import replicate_conv_launch as triton
 
         batch, _, h, w = grad.shape
         x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
         if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
-            return triton.data_gradient(grad, y, weight, upsample, slope, tile)
+            return triton.data_gradient(grad, y, weight, packed, upsample, slope, tile)
     return _data_gradient_aten(grad, y, weight, upsample, slope)
 
 
@@ -239,19 +249,19 @@ def _weight_gradient(
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weight, bias, ctx.upsample, *slope, _ = inputs
+    x, weight, bias, packed, ctx.upsample, *slope, _ = inputs
     ctx.slope = slope[0] if slope else None
     y = output[0] if isinstance(output, tuple) else output
     keep_y = ctx.slope is not None or isinstance(output, tuple)
-    ctx.save_for_backward(x, weight, y if keep_y else None)
+    ctx.save_for_backward(x, weight, packed, y if keep_y else None)
     ctx.with_bias = bias is not None
 
 
 def _differentiate(
-    ctx, grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor
+    ctx, grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, packed: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     wanted = [*ctx.needs_input_grad[:2], ctx.with_bias and ctx.needs_input_grad[2]]
-    found = _gradients(grad, y, x, weight, ctx.upsample, ctx.slope, wanted)
+    found = _gradients(grad, y, x, weight, packed, ctx.upsample, ctx.slope, wanted)
     return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
 
 
@@ -259,16 +269,16 @@ def _differentiate(
 
 
 def _backward(ctx, grad: Tensor):
-    x, weight, y = ctx.saved_tensors
-    return *_differentiate(ctx, grad, y, x, weight), None, None, None
+    x, weight, packed, y = ctx.saved_tensors
+    return *_differentiate(ctx, grad, y, x, weight, packed), None, None, None, None
 
 
 def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
-    x, weight, y = ctx.saved_tensors
+    x, weight, packed, y = ctx.saved_tensors
     # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, per channel.
     s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
     total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y.to(grad_sums.dtype)).to(grad.dtype)
-    return *_differentiate(ctx, total, None, x, weight), None, None
+    return *_differentiate(ctx, total, None, x, weight, packed), None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)
@@ -282,6 +292,7 @@ def replicate_conv2d(
     *,
     upsample: int = 1,
     negative_slope: float | None = None,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """3x3 convolution with replication padding 1, of x or of x after nearest-neighbour x2 upsampling.
 
@@ -295,6 +306,9 @@ def replicate_conv2d(
         bias: [O], of the weight's dtype, or None.
         upsample: 1, or 2 for nearest-neighbour upsampling before the padding.
         negative_slope: slope >= 0 of a LeakyReLU applied to the result; None for no activation.
+        packed: of `pack_weights` for this weight, upsampling and x's dtype (under autocast the one that it casts to),
+            which spares a call that Triton runs the packing; None to pack here, once for forward and backward. The
+            gradient is the weight's all the same.
 
     Returns:
         [B, O, upsample * H, upsample * W]. Differentiable once, by reverse-mode autograd. torch.export, ONNX export,
@@ -312,11 +326,12 @@ def replicate_conv2d(
     x = _checked(x, weight, bias, upsample)
     if is_taken_apart():
         return replicate_conv2d_ref(x, weight, bias, upsample=upsample, negative_slope=negative_slope)
-    return _forward(x, weight, bias, upsample, negative_slope, SOURCES)
+    packed = _packed(x, weight, packed, upsample)
+    return _forward(x, weight, bias, packed, upsample, negative_slope, SOURCES)
 
 
 def replicate_conv2d_with_sums(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1, packed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`replicate_conv2d`, and the sums for a batch normalisation after it, without reading the result again.
 
@@ -331,7 +346,20 @@ def replicate_conv2d_with_sums(
     if is_taken_apart():
         y = replicate_conv2d_ref(x, weight, bias, upsample=upsample)
         return y, _sums(y)
-    return _forward_with_sums(x, weight, bias, upsample, SOURCES)
+    return _forward_with_sums(x, weight, bias, _packed(x, weight, packed, upsample), upsample, SOURCES)
+
+
+def _packed(x: Tensor, weight: Tensor, packed: Tensor | None, upsample: int) -> Tensor | None:
+    """The packed weight: checked if it was given, or packed now; None where ATen runs."""
+    if packed is None:
+        return pack_weights([weight], [upsample], x.dtype)[0]
+    shape = packed_shape(weight, upsample)
+    if tuple(packed.shape) != shape or packed.dtype != x.dtype or packed.device != x.device:
+        raise ValueError(
+            f"replicate_conv2d expects packed as pack_weights makes it, {list(shape)} of {x.dtype} on {x.device}; got "
+            f"{list(packed.shape)} of {packed.dtype} on {packed.device}"
+        )
+    return packed
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.measuring.exact_float32 import exact_float32
 from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.exact_float32 import exact_float32
 from tests import strict_skips
 from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 

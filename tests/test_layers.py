@@ -13,7 +13,7 @@ LAYERS = (
     "fastvae.kernels",
     "fastvae.version",
     "fastvae.errors",
-    "fastvae.ranges  fastvae.memory  fastvae.no_progress_bar  fastvae.renamed",
+    "fastvae.ranges  fastvae.memory  fastvae.no_progress_bar  fastvae.renamed  fastvae.exact_float32",
     "fastvae.progress_bar",
     "fastvae.files",
     "fastvae.machine  fastvae.pictures  fastvae.charts",

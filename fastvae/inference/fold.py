@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.errors import FastvaeError
-from fastvae.kernels import replicate_conv2d
+from fastvae.kernels import pack_weights, replicate_conv2d
 from fastvae.kernels.replicate_conv import upsampling_kernel
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
@@ -19,6 +19,9 @@ from fastvae.models.blocks import NEGATIVE_SLOPE
 
 class FoldedConv2d(nn.Module):
     """A convolution with the following batch normalisation folded in; weight and bias are buffers.
+
+    `packed` is the weight as Triton's kernels read it, or None: then each call packs it. `pack` fills it, and whatever
+    moves, casts or loads the weight empties it.
 
     Args:
         conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
@@ -38,12 +41,21 @@ class FoldedConv2d(nn.Module):
             weight = upsampling_kernel(weight)
         self.register_buffer("weight", weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias.to(conv.weight.dtype))
+        self.register_buffer("packed", None, persistent=False)
+
+    def _apply(self, *args, **kwargs):
+        self.packed = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self.packed = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I, H, W] -> [B, O, H', W']."""
         if self.kernels:
-            slope = NEGATIVE_SLOPE if self.activated else None
-            return replicate_conv2d(x, self.weight, self.bias, upsample=self.upsample, negative_slope=slope)
+            options = {"upsample": self.upsample, "negative_slope": NEGATIVE_SLOPE if self.activated else None}
+            return replicate_conv2d(x, self.weight, self.bias, packed=self.packed, **options)
         y = self._convolved(x)
         return F.leaky_relu(y, NEGATIVE_SLOPE) if self.activated else y
 
@@ -54,6 +66,19 @@ class FoldedConv2d(nn.Module):
         if self.upsample == 2:
             return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=3)
         return F.conv2d(x, self.weight, self.bias)
+
+
+def pack(module: nn.Module) -> None:
+    """Packs the weights of a module's folded convolutions, where Triton runs them, in one launch.
+
+    Args:
+        module: on its device and in its dtype.
+    """
+    convs = [conv for conv in module.modules() if isinstance(conv, FoldedConv2d) and conv.kernels]
+    weights, upsamples = [conv.weight for conv in convs], [conv.upsample for conv in convs]
+    if convs:
+        for conv, packed in zip(convs, pack_weights(weights, upsamples, weights[0].dtype), strict=True):
+            conv.packed = packed
 
 
 class _FoldedStage(nn.Module):

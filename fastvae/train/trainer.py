@@ -174,6 +174,7 @@ class Trainer:
         if self.done < self.total:
             self._warm_up()
         self._loop(stop)
+        self.run.note_choices()
         self._close_window()
         if self._saved != self.done:
             self._save()
@@ -201,6 +202,7 @@ class Trainer:
         if what:
             self.progress.note(f"the step is being {' and '.join(what)}, which can take minutes the first time")
             self.progress.note(f"ready after {duration(self.runner.warm_up(self.done))}")
+            self.run.note_choices()
 
     def _loop(self, stop: StopSignal) -> None:
         train = self.train

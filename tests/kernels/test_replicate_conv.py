@@ -8,6 +8,7 @@ from torch.library import opcheck
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
 from fastvae.kernels.dispatch import SOURCES
+from fastvae.kernels.packed_weight import packed_weight_ref
 from fastvae.kernels.replicate_conv import _forward, _forward_aten, _forward_with_sums, _gradients, cost
 
 SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (2, 5, 1, 6), (1, 33, 17, 3), (3, 4, 8, 8)]
@@ -125,13 +126,14 @@ def test_normalising_by_the_sums_is_batch_normalisation():
 )
 def test_registered_as_torch_wants_it(dtype, channels_last, upsample):
     x, weight, bias = operands((2, 3, 5, 6), 4, dtype, channels_last)
-    opcheck(_forward, (x, weight, bias, upsample, 0.2, SOURCES))
-    opcheck(_forward, (x, weight, None, upsample, None, SOURCES))
+    packed = packed_weight_ref(weight.detach(), upsample)
+    opcheck(_forward, (x, weight, bias, None, upsample, 0.2, SOURCES))
+    opcheck(_forward, (x, weight, None, packed, upsample, None, SOURCES))
     if dtype == torch.float64:  # torch's check compares squares of bfloat16 results, rounded on two ways
-        opcheck(_forward_with_sums, (x, weight, bias, upsample, SOURCES))
-    y = _forward(x, weight, bias, upsample, 0.2, SOURCES).detach()
+        opcheck(_forward_with_sums, (x, weight, bias, None, upsample, SOURCES))
+    y = _forward(x, weight, bias, None, upsample, 0.2, SOURCES).detach()
     g = torch.randn_like(y)
-    inputs = (x.detach(), weight.detach(), upsample)
+    inputs = (x.detach(), weight.detach(), packed, upsample)
     opcheck(_gradients, (g, y, *inputs, 0.2, [True, True, True]))
     opcheck(_gradients, (g, None, *inputs, None, [False, True, False]))
 

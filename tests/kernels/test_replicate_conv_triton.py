@@ -6,11 +6,11 @@ import torch
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import (
     dispatch,
+    packed_weight,
     provider,
     replicate_conv2d,
     replicate_conv2d_ref,
     replicate_conv2d_with_sums,
-    replicate_conv_launch,
     tiles,
 )
 from tests.kernels.interpreter import interpreted
@@ -25,7 +25,7 @@ ODD = [
     ((1, 5, 17, 3), 33),
     ((1, 1, 2, 2), 1),
 ]
-# More than one tile of channels; more than one of pixels, with interior and ring done apart, in either form.
+# More than one tile of channels; more than one of pixels, of the inner ones too, in either form.
 LARGE = [((1, 66, 5, 6), 65), ((1, 5, 16, 17), 6), ((2, 16, 16, 16), 3)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -34,7 +34,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def _few_programs(request, monkeypatch):
     """The interpreter's cost is by program; these two kernels have one for every 256 weights on a GPU."""
     if not request.node.get_closest_marker("gpu"):
-        monkeypatch.setitem(replicate_conv_launch._WEIGHT_TILE, "BLOCK", 8192)
+        monkeypatch.setitem(packed_weight.WEIGHT_TILE, "BLOCK", 8192)
 
 
 def check(shape, out_channels, dtype, upsample, slope, device="cpu", bias=True):
@@ -159,7 +159,9 @@ def test_where_the_table_says_aten_the_layout_stays_the_same(monkeypatch):
     x, weight = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3)
     grad = torch.randn(2, 3, 5, 6)
     with dispatch.force("triton", capability=(9, 0)):
-        dx, _, _ = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, 1, None, [True, True, False])
+        dx, _, _ = torch.ops.fastvae.replicate_conv2d_backward(
+            grad, None, x, weight, None, 1, None, [True, True, False]
+        )
     assert dx.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -11,6 +11,7 @@ KERNELS = {
     "data_gradient_kernel",
     "weight_gradient_kernel",
     "feature_loss_kernel",
+    "bias_relu_kernel",
     "adam_clip_kernel",
     "rmsprop_clip_kernel",
 }
