@@ -21,6 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import tiles
+
 Provider = Literal["triton", "cudnn", "aten"]
 
 # The lowest compute capability for which each op has kernels, by dtype.
@@ -40,7 +42,7 @@ _NEVER = (99, 0)
 def _hash_of_sources() -> str:
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.py")), folder / "tiles.json"]:
+    for path in [*sorted(folder.glob("*.py")), tiles.PATH]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
