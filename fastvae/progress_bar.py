@@ -4,7 +4,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:  # a bare machine on which `python -m bench all` measures
+    from fastvae.no_progress_bar import NoProgressBar as tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 _LINE = "{desc}: {n_fmt} of {total_fmt}{unit}, {elapsed} elapsed, {remaining} left"

@@ -47,15 +47,17 @@ class VAE(models.VAE):
         """A fast copy for inference only, with the same methods; later changes to this module do not affect it.
 
         It computes what this module computes in eval mode, with batch normalisations folded into the convolutions and
-        each upsampling into one low-resolution convolution. On a GPU each method is one CUDA graph per batch size. On a
-        CPU it runs in fastvae's C++ engine, which the machine's compiler builds for its processor at the first use
-        (some seconds, logged to "fastvae"). The engine is kept in the cache, or, if nothing there may be executed, in a
-        private folder in the system's temporary folder. If it cannot be compiled or loaded, a warning is logged once
-        and torch's operations are used.
+        each upsampling into one low-resolution convolution. On a GPU each method is one CUDA graph per batch size,
+        which its first call compiles and captures (some seconds, logged to "fastvae"); `AcceleratedVAE.warm_up` does
+        that ahead of time. On a CPU it runs in fastvae's C++ engine, which the machine's compiler builds for its
+        processor at the first use (some seconds, logged too). The engine is kept in the cache, or, if nothing there may
+        be executed, in a private folder in the system's temporary folder. If it cannot be compiled or loaded, a warning
+        is logged once and torch's operations are used.
 
         Args:
-            dtype: of weights and feature maps. None: float32 on a CPU; on a GPU bfloat16 if it supports that. Half
-                precision on a CPU uses torch's operations, which on most CPUs is slower than float32.
+            dtype: of weights and feature maps. None: float32 on a CPU; on a GPU bfloat16 if it supports that. float32
+                is computed without TF32. Half precision on a CPU uses torch's operations, which on most CPUs is slower
+                than float32.
             batch_sizes: to capture on a GPU. Other batches are split, and padded up to the next of these sizes. On a
                 CPU every batch runs as it is.
             device: a CPU or CUDA device; None for the device of the weights.

@@ -21,6 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import tiles
+
 Provider = Literal["triton", "cudnn", "aten"]
 
 # The lowest compute capability for which each op has kernels, by dtype.
@@ -30,8 +32,9 @@ _OLDEST = {
     "adam_clip_": {torch.float32: (7, 0)},
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
+    "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
-# Ops whose kernels are cuDNN's.
+# Ops that try cuDNN's kernels first.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
 
@@ -39,7 +42,7 @@ _NEVER = (99, 0)
 def _hash_of_sources() -> str:
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.py")), folder / "tiles.json"]:
+    for path in [*sorted(folder.glob("*.py")), tiles.PATH]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -75,7 +78,7 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "conv_relu", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "batch_norm", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
         dtype: in place of x's.
 
@@ -101,7 +104,7 @@ def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
         return "aten"
     if op in _BY_CUDNN:
         return "cudnn" if torch.backends.cudnn.enabled else "aten"
-    return "triton" if _has_triton() else "aten"
+    return "triton" if has_triton() else "aten"
 
 
 def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
@@ -115,7 +118,8 @@ def capability(x: Tensor) -> tuple[int, int]:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -3,6 +3,7 @@
 import io
 import sys
 
+from fastvae.no_progress_bar import NoProgressBar
 from fastvae.progress_bar import progress_bar
 
 
@@ -32,3 +33,12 @@ def test_nothing_without_standard_error_or_when_not_wanted(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     list(progress_bar(range(3), what="prepare", total=3, show=False))
     assert not sys.stderr.getvalue()
+
+
+def test_without_tqdm_there_is_no_bar(capsys):
+    with NoProgressBar(range(3), desc="steps", file=sys.stderr, disable=None) as bar:
+        bar.set_description("more")
+        assert list(bar) == [0, 1, 2]
+    NoProgressBar(total=3, unit=" images").update(2)
+    NoProgressBar.write("a result")
+    assert capsys.readouterr() == ("a result\n", "")

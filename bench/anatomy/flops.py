@@ -111,8 +111,9 @@ def _replicate_conv_backward(grad, y, x, weight, packed, upsample, slope, wanted
     return sum(_replicate_conv(x, weight, upsample, direction) for direction in directions)
 
 
-def _feature_loss(features, targets, weights, with_differences, *_, out_val) -> int:
-    return feature_loss_cost([f.shape for f in features], features[0].dtype, with_differences).flops
+def _feature_loss(features, *_, out_val) -> int:
+    # Its backward pass is elementwise, and so not counted.
+    return feature_loss_cost([f.shape for f in features], features[0].dtype, with_gradients=False).flops
 
 
 _FORMULAS = {

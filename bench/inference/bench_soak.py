@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from tqdm import tqdm
 
 from bench.inference.contenders import smooth_images, trained_vae
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
 from fastvae.charts import pyplot, save_chart
+from fastvae.progress_bar import tqdm
 
 plt = pyplot()
 

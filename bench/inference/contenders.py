@@ -1,7 +1,7 @@
 """The contenders of the comparison of inference: our VAE and the plain composition, each in several forms."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from bench.measuring.clock import captured_call
 from bench.measuring.ours import OURS
 from bench.step.plain_step import with_stock_modules
 from fastvae import VAE
+from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.machine import choose_precision, compile_obstacle
 from fastvae.pictures import to_images
 
@@ -72,23 +73,23 @@ def forms(device: str, note: Callable[[str], None]) -> list[Form]:
     return [*made, *(Form(ours, best.value, True, "compiled") for ours in (False, True))]
 
 
-def trained_vae(width: int) -> VAE:
+def trained_vae(width: int, image_size: int = 64, latent: int = 100) -> VAE:
     """A VAE in eval mode whose batch normalisations have statistics and weights as after some training."""
     torch.manual_seed(0)
-    vae = VAE(64, width).train()
+    vae = VAE(image_size, width, latent).train()
     with torch.no_grad():
         for module in vae.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.5, 0.5)
         for _ in range(10):
-            vae.reconstruct(smooth_images(8))
+            vae.reconstruct(smooth_images(8, image_size))
     return vae.eval()
 
 
-def smooth_images(count: int) -> Tensor:
-    """Images [count, 3, 64, 64] in [-1, 1] of soft blotches."""
-    return nn.functional.interpolate(torch.rand(count, 3, 8, 8) * 2 - 1, size=(64, 64), mode="bilinear")
+def smooth_images(count: int, size: int = 64) -> Tensor:
+    """Images [count, 3, size, size] in [-1, 1] of soft blotches."""
+    return nn.functional.interpolate(torch.rand(count, 3, 8, 8) * 2 - 1, size=(size, size), mode="bilinear")
 
 
 def plain_vae(vae: VAE) -> VAE:
@@ -100,13 +101,20 @@ def plain_vae(vae: VAE) -> VAE:
     return plain.eval()
 
 
-def model_of(form: Form, vae: VAE, device: str) -> VAE:
-    """The VAE as the form has it."""
-    model = copy.deepcopy(vae) if form.ours else plain_vae(vae)
-    if form.how == "accelerated":
-        return model.to(device)  # it does the rest itself
-    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+def model_of(form: Form, vae: VAE, device: str, batches: Sequence[int] = (1,)) -> VAE | AcceleratedVAE:
+    """The VAE as the form has it, for all jobs.
+
+    Args:
+        form: how it runs.
+        vae: ours.
+        device: "cuda" or "cpu".
+        batches: of all jobs, for which an accelerated one is captured.
+    """
     dtype = torch.bfloat16 if form.precision == "bf16" else torch.float32
+    if form.how == "accelerated":
+        return vae.accelerate(dtype, batches, device)
+    model = copy.deepcopy(vae) if form.ours else plain_vae(vae)
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
     return model.to(device, dtype, memory_format=layout)
 
 
@@ -119,13 +127,6 @@ def function(model: VAE, job: Job) -> Callable[[Tensor], list[Tensor]]:
         return _results(verb((to_images(x) if x.dtype == torch.uint8 else x).to(dtype)), job)
 
     return run
-
-
-def _accelerated(form: Form, vae: VAE, job: Job, device: str) -> Callable[[Tensor], list[Tensor]]:
-    """The same by `VAE.accelerate`, which takes 8-bit pixels as they are."""
-    fast = vae.accelerate(torch.bfloat16 if form.precision == "bf16" else torch.float32, (job.batch,), device)
-    verb = getattr(fast, job.verb)
-    return lambda x: _results(verb(x), job)
 
 
 def _results(returned: Tensor | tuple[Tensor, ...], job: Job) -> list[Tensor]:
@@ -153,16 +154,21 @@ def inputs_of(job: Job, latent: int, device: str) -> Tensor:
     return x.pin_memory() if job.host_copies else x.to(device)
 
 
-def caller(form: Form, model: VAE, job: Job, x: Tensor, device: str) -> Callable[[], list[Tensor]]:
+def caller(form: Form, model: VAE | AcceleratedVAE, job: Job, x: Tensor, device: str) -> Callable[[], list[Tensor]]:
     """A function without arguments that does the job and returns its results, with host copies in pinned memory.
 
     On a GPU it does not wait for them.
     """
-    dtype = model.decoder.linear.weight.dtype
-    if form.how != "accelerated" and x.is_floating_point() and not job.host_copies:
-        layout = torch.channels_last if x.dim() == 4 and form.channels_last else torch.preserve_format
-        x = x.to(dtype).contiguous(memory_format=layout) if layout is torch.channels_last else x.to(dtype)
-    run = _accelerated(form, model, job, device) if form.how == "accelerated" else function(model, job)
+    if form.how == "accelerated":  # it takes 8-bit pixels as they are
+
+        def run(x: Tensor) -> list[Tensor]:
+            return _results(getattr(model, job.verb)(x), job)
+
+    else:
+        run = function(model, job)
+        if x.is_floating_point() and not job.host_copies:
+            layout = torch.channels_last if x.dim() == 4 and form.channels_last else torch.preserve_format
+            x = x.to(model.decoder.linear.weight.dtype, memory_format=layout)
     if form.how == "compiled":
         run = torch.compile(run, dynamic=False, **_compiler_settings(device))
     # Compiled code and inference tensors do not always go together.

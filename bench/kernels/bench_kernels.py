@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from bench.kernels import critic_update, feature_loss, replicate_conv, roofline
 from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_cases
@@ -19,6 +18,7 @@ from bench.kernels.comparison import Measurement, fastest_of_ours, fastest_peer,
 from bench.measuring import ceilings, replay
 from bench.measuring.row import Row
 from bench.reporting import record, suite
+from fastvae.progress_bar import tqdm
 from fastvae.recipes import RECIPES
 
 OPS = ("replicate_conv2d", "feature_loss", "critic_update")

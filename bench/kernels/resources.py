@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 import triton
 from torch import Tensor
-from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bench.kernels.cases import recipe_runs
 from fastvae.kernels import dispatch
+from fastvae.progress_bar import tqdm
 from fastvae.recipes import RECIPES
 
 # Bytes a thread that a variant may spill, of 255 registers of 4 bytes. The assembler itself moves a few words aside to

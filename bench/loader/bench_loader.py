@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tqdm import trange
 
 from bench.loader import picture
 from bench.loader.contenders import PEER, PREFIX, Contender, Settings, contenders, pillows_pixels
@@ -27,6 +26,7 @@ from bench.measuring import replay
 from bench.measuring.row import Row
 from bench.reporting import record, suite
 from fastvae.data.cores import decoding_threads
+from fastvae.progress_bar import tqdm
 
 # Times as fast as the peer that ours must be.
 CLAIMS = {
@@ -104,7 +104,7 @@ def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> N
         validated = _validated(made, pillows_pixels(paths, chosen), note)
         samples = {name: [] for name in validated}
         try:
-            for _ in trange(chosen.rounds, desc="rounds", file=sys.stderr, disable=None):
+            for _ in tqdm(range(chosen.rounds), desc="rounds", file=sys.stderr, disable=None):
                 for name, contender in validated.items():
                     samples[name].append(_images_per_s(contender, chosen))
         finally:

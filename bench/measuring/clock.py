@@ -14,6 +14,8 @@ import torch
 
 Contenders = dict[str, Callable[[], object]]
 Samples = dict[str, list[float]]
+# Called with the name of a contender that fails, and its error.
+Drop = Callable[[str, Exception], None]
 
 _WARMUPS = 3
 
@@ -39,48 +41,65 @@ def interleaved(
     Returns:
         The samples by name, in the order of the contenders.
     """
+
+    def drop(name: str, error: Exception) -> None:
+        note(f"left out: {name} does not run or cannot be captured: {' '.join(str(error).strip().splitlines()[:1])}")
+
     ready = {}
     for name, call in contenders.items():
         try:
             warm_up(call)
             ready[name] = captured_call(call) if device == "cuda" and captured else call
-        except RuntimeError as error:
-            note(
-                f"left out: {name} does not run or cannot be captured: {' '.join(str(error).strip().splitlines()[:1])}"
-            )
+        except Exception as error:  # the compiler raises errors of any class
+            drop(name, error)
     if device == "cuda" and captured:
-        return _with_cold_cache(ready, rounds)
-    return _collected(ready, rounds, device)
+        return _with_cold_cache(ready, rounds, drop)
+    return _collected(ready, rounds, device, drop)
 
 
-def turns(contenders: Contenders, device: str) -> Iterator[dict[str, float]]:
+def turns(contenders: Contenders, device: str, drop: Drop) -> Iterator[dict[str, float]]:
     """Seconds of one call of each contender by name, again and again; the caller may stop between rounds.
 
     Args:
         contenders: functions without arguments, by name; warmed up. On a GPU they are timed as they are: each starts
             on an idle device and its launches count.
         device: "cuda" or "cpu", where the contenders work.
+        drop: called with a contender's name and its error when it fails; it has no further turns. When none is left
+            the turns end.
     """
-    timed = _device_s if device == "cuda" else _host_s
-    while True:
-        yield {name: timed(call) for name, call in contenders.items()}
+    timed, left = _device_s if device == "cuda" else _host_s, dict(contenders)
+    while left:
+        seconds = {}
+        for name, call in tuple(left.items()):
+            try:
+                seconds[name] = timed(call)
+            except Exception as error:
+                del left[name]
+                drop(name, error)
+        yield seconds
 
 
-def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
+def latencies(contenders: Contenders, *, rounds: int, device: str, drop: Drop) -> Samples:
     """Seconds from each call to its results being there, as a caller who waits for them sees it; taken in turns.
 
     Args:
         contenders: functions without arguments, by name.
         rounds: calls of each, after warm-up calls that are not counted.
         device: "cuda" or "cpu", where the contenders work.
+        drop: called with a contender's name and its error when it fails, at whichever call.
 
     Returns:
-        The samples by name, in the order of the contenders.
+        The samples by name, in the order of the contenders, without those that failed.
     """
-    for call in contenders.values():
-        warm_up(call)
+    ready = {}
+    for name, call in contenders.items():
+        try:
+            warm_up(call)
+            ready[name] = call
+        except Exception as error:
+            drop(name, error)
     if device == "cpu":
-        return _collected(contenders, rounds, device)
+        return _collected(ready, rounds, device, drop)
 
     def waiting(call: Callable[[], object]) -> Callable[[], None]:
         def wait():
@@ -89,8 +108,7 @@ def latencies(contenders: Contenders, *, rounds: int, device: str) -> Samples:
 
         return wait
 
-    torch.cuda.synchronize()
-    return _collected({name: waiting(call) for name, call in contenders.items()}, rounds, "cpu")
+    return _collected({name: waiting(call) for name, call in ready.items()}, rounds, "cpu", drop)
 
 
 def warm_up(call: Callable[[], object]) -> None:
@@ -123,11 +141,16 @@ def captured_call(call: Callable[[], object]) -> Callable[[], object]:
     return replay
 
 
-def _collected(calls: Contenders, rounds: int, device: str) -> Samples:
+def _collected(calls: Contenders, rounds: int, device: str, drop: Drop) -> Samples:
     samples = {name: [] for name in calls}
-    for seconds in islice(turns(calls, device), rounds):
-        for name, value in seconds.items():
-            samples[name].append(value)
+
+    def leave_out(name: str, error: Exception) -> None:
+        del samples[name]
+        drop(name, error)
+
+    for seconds in islice(turns(calls, device, leave_out), rounds):
+        for name in samples.keys() & seconds.keys():
+            samples[name].append(seconds[name])
     return samples
 
 
@@ -147,17 +170,22 @@ def _device_s(call: Callable[[], object]) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def _with_cold_cache(calls: Contenders, rounds: int) -> Samples:
+def _with_cold_cache(calls: Contenders, rounds: int, drop: Drop) -> Samples:
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     cache = torch.empty(max(2 * properties.L2_cache_size, 2**26), dtype=torch.int8, device="cuda")
-    events = {name: [] for name in calls}
+    events, left = {name: [] for name in calls}, dict(calls)
     for _ in range(rounds):
-        for name, call in calls.items():
+        for name, call in tuple(left.items()):
             cache.zero_()
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
+            try:
+                start.record()
+                call()
+                end.record()
+            except Exception as error:
+                del left[name], events[name]
+                drop(name, error)
+                continue
             events[name].append((start, end))
     torch.cuda.synchronize()
     return {name: [start.elapsed_time(end) / 1e3 for start, end in pairs] for name, pairs in events.items()}

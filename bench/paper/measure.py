@@ -5,27 +5,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from torch import Tensor
 
 from bench.anatomy import table
 from bench.anatomy.real_steps import RealSteps, Window
 from bench.anatomy.table import PartRow
 from bench.measuring import ceilings
-from bench.measuring.clock import interleaved, latencies, quantiles, quartiles
-from bench.measuring.exact_float32 import exact_float32
-from bench.measuring.row import Row
-from bench.paper import projection
-from bench.paper.projection import PAPERS_GPU
+from bench.measuring.clock import quartiles
+from bench.paper import claims, one_image, projection
+from bench.paper.claims import ATEN
 from bench.reporting import record
 from bench.reporting.suite import Report
-from fastvae import VAE
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
+from fastvae.exact_float32 import exact_float32
 from fastvae.kernels import force
 from fastvae.train.build import build
 
-TRAINING, FIRST_EPOCH, INFERENCE = "training", "training, first epoch", "reconstruction of one image"
-ATEN = "fp32 on ATen"
+TRAINING, FIRST_EPOCH = "training", "training, first epoch"
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,10 @@ def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) ->
             with RealSteps(replace(config, train=replace(train, precision="fp32", compile="off"))) as real:
                 _train(real, size, ATEN, report, factor)
                 _memory(real, ATEN, report)
-            _reconstruct(config, size, ATEN, report, factor)
+            one_image.projected(config, size.images, report, factor)
 
     attempt("training as it runs here", as_it_runs_here)
-    attempt("reconstruction as it runs here", lambda: _reconstruct(config, size, "fp32, eager", report))
+    attempt("reconstruction as it runs here", lambda: one_image.as_it_runs_here(config, size.images, report))
     attempt("the projection", projected)
     if windows:  # last, since compiling the parts takes longest, and the claims do not need them
         attempt("the step by part", lambda: _by_part(config, windows, size, report, parts))
@@ -133,34 +129,22 @@ def _complete(windows: Sequence[Window]) -> list[Window]:
 
 
 def _judge_training(windows: list[Window], first: list[Window], how: str, report: Report, factor: float | None) -> None:
-    report.rows.append(_row(TRAINING, how, [w.image_s for w in windows]))
+    report.rows.append(claims.row(TRAINING, how, [w.image_s for w in windows]))
     image_s = quartiles(w.image_s for w in windows)
     first_image_s = image_s
     if first:
-        report.rows.append(_row(FIRST_EPOCH, how, [w.image_s for w in first]))
+        report.rows.append(claims.row(FIRST_EPOCH, how, [w.image_s for w in first]))
         first_image_s = quartiles(w.image_s for w in first)
     low, hours, high = (
         projection.run_hours(usual, max(usual, filling)) * (factor or 1.0)
         for usual, filling in zip(image_s, first_image_s, strict=True)
     )
-    report.verdicts.append(projection.train(hours, (low, high), _where(factor)))
+    report.verdicts.append(projection.train(hours, (low, high), claims.where(factor)))
     of_first = f"; {1 / first_image_s[1]:.1f} in the first epoch, which loads the images" if first else ""
     print(
         f"{how}: {1 / image_s[1]:.1f} images/s, median of {len(windows)} windows of {windows[0].steps} steps with the "
         f"loader running{of_first}"
     )
-
-
-def _row(work: str, how: str, image_s: Sequence[float]) -> Row:
-    """A row of seconds an image: of a window of steps divided by its images, or of a reconstruction."""
-    (p99,) = quantiles(image_s, (0.99,))
-    return Row.from_seconds(how, image_s, "us", job={"work": work}, details={"p99_us": round(1e6 * p99, 3)})
-
-
-def _where(factor: float | None) -> str:
-    if factor is None:
-        return f"measured on {record.machine()}"
-    return f"projected to a {PAPERS_GPU.name} from {record.machine()} in {ATEN}"
 
 
 def _memory(real: RealSteps, how: str, report: Report) -> None:
@@ -212,36 +196,3 @@ def _by_part(config: Config, windows: Sequence[Window], size: Size, report: Repo
     )
     report.extra["parts"] = [asdict(part) for part in parts]
     print(table.text(parts))
-
-
-def _reconstruct(config: Config, size: Size, how: str, report: Report, factor: float | None = None) -> None:
-    """One image from the host through the VAE as it is and back to the host."""
-    device, model = config.train.device, config.model
-    vae = VAE(model.image_size, model.width, model.latent).to(device).eval()
-    image = torch.rand(1, 3, model.image_size, model.image_size) * 2 - 1
-    image = image.pin_memory() if device == "cuda" else image
-
-    @torch.inference_mode()
-    def call() -> Tensor:
-        return vae.reconstruct(image.to(device, non_blocking=True)).cpu()
-
-    samples = latencies({INFERENCE: call}, rounds=size.images, device=device)[INFERENCE]
-    report.rows.append(_row(INFERENCE, how, samples))
-    p50, p99 = quantiles(samples, (0.5, 0.99))
-    print(f"{how}: {INFERENCE}, p50 {1e3 * p50:.3f} ms, p99 {1e3 * p99:.3f} ms")
-    if factor is not None:
-        on_device_s = _on_device(vae, image.to(device), size, report) if device == "cuda" else None
-        samples = [projection.latency(s, factor, on_device_s) for s in samples]
-    low, median, high = quartiles(samples)
-    report.verdicts.append(projection.inference(median, (low, high), _where(factor)))
-
-
-def _on_device(vae: VAE, image: Tensor, size: Size, report: Report) -> float | None:
-    """Median seconds of the reconstruction without its launches; None, and a note, if it cannot be captured."""
-
-    @torch.inference_mode()
-    def call() -> Tensor:
-        return vae.reconstruct(image)
-
-    samples = interleaved({INFERENCE: call}, rounds=size.images, device="cuda", note=report.note)
-    return quartiles(samples[INFERENCE])[1] if INFERENCE in samples else None

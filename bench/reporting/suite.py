@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measuring.ceilings import Ceilings
+from bench.measuring.ours import is_ours
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record
@@ -42,6 +43,29 @@ class Report:
     def fail(self, message: str) -> None:
         """Keeps a message that makes the exit status 1."""
         self.failures.append(message)
+
+    def left_out(self, contender: str, error: Exception, job: str = "") -> None:
+        """Keeps why a contender could not be timed: a failure of one of ours, a note of a peer.
+
+        Args:
+            contender: its name.
+            error: what it raised.
+            job: what it had to do, where there are several jobs.
+        """
+        reason = f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[:1])}"
+        where = f"{job}: " if job else ""
+        if is_ours(contender):
+            self.fail(f"FAILED: {where}{contender}: {reason}")
+        else:
+            self.note(f"left out: {where}{contender}: {reason}")
+
+    def wrong(self, contender: str, how: str, job: str = "") -> None:
+        """Keeps that a contender computes something else and is not timed; see `left_out`."""
+        where = f"{job}: " if job else ""
+        if is_ours(contender):
+            self.fail(f"WRONG, not timed: {where}{contender}: {how}")
+        else:
+            self.note(f"left out: {where}{contender} is wrong: {how}")
 
     def write(self, path: Path) -> None:
         """Writes the record."""

@@ -4,7 +4,9 @@ Ours against the plain composition (bench/step/plain_step.py) as its own users w
 channels_last, bfloat16 and fused Adam; and that under torch.compile, on a GPU with max-autotune and CUDA graphs. All
 contenders are interleaved in one run. Before anything is timed ours and the plain step must have the same gradients,
 the first step of every contender the same losses, and that of every one of ours must move all networks as our eager
-float32 step does. Compile time is reported separately. A time limit (SIGTERM) leaves what was measured by then.
+float32 step does. Compile time is reported separately. A contender that fails, at whichever call, or is wrong costs the
+others nothing; if all that follow fail with it, as after an error that leaves CUDA unusable, those that ran before have
+the times of their last calls to warm up. A time limit (SIGTERM) leaves what was measured by then.
 """
 
 import gc
@@ -21,16 +23,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
-from tqdm import tqdm
 
 from bench.measuring import replay
-from bench.measuring.clock import Contenders, turns, warm_up
-from bench.measuring.ours import OURS
+from bench.measuring.clock import Contenders, turns
+from bench.measuring.ours import OURS, is_ours
 from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from bench.step.contenders import BASE, SEED, Contender, Settings, contenders, loss_network, reference, settings
 from bench.step.gate import Weights, check_same_step, update_mismatch, weights
+from fastvae.progress_bar import tqdm
 
 # Losses of the first step, relative to float32's.
 TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
@@ -39,6 +41,7 @@ TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
 LEAST_COSINES = {"fp32": 0.95, "bf16": 0.5}
 # Seconds of timing after a time limit that comes before it: `bench all` kills a suite 10 s after asking it to end.
 LAST_S = 4.0
+_WARMUPS = 3
 
 
 def main(arguments: list[str]) -> int:
@@ -75,10 +78,10 @@ def measure(chosen: Settings, report: suite.Report) -> None:
     Args:
         chosen: what is run.
         report: gets a row for each contender that runs on this machine, even if interrupted, and a failure for each
-            of ours that does not run; the others are timed all the same.
+            of ours that does not run or is wrong; the others are timed all the same.
 
     Raises:
-        AssertionError: our step computes something else than the plain one.
+        AssertionError: our gradients are not the plain step's.
         SystemExit: as the time limit raised it. If it comes while a contender compiles, those that are ready are timed
             for `LAST_S` first.
     """
@@ -96,15 +99,17 @@ def measure(chosen: Settings, report: suite.Report) -> None:
         samples = {name: [] for name in calls}
         limit = time.monotonic() + (LAST_S if stopped else float("inf"))
         try:
-            for seconds in islice(turns(calls, chosen.device), chosen.rounds if calls else 0):
+            for seconds in islice(turns(calls, chosen.device, report.left_out), chosen.rounds):
                 for name, value in seconds.items():
-                    samples[name].append(value / chosen.steps_per_sample)
+                    samples[name].append(value)
                 if time.monotonic() > limit:
                     break
         finally:
-            report.rows += [
-                _row(chosen, name, made[name], first_steps[name], taken) for name, taken in samples.items() if taken
-            ]
+            for name, taken in samples.items():
+                if not taken:
+                    report.note(f"{name} is timed by its calls to warm up, not in turns: it had none")
+                taken = taken or first_steps[name].warm_up_s
+                report.rows.append(_row(chosen, name, made[name], first_steps[name], taken))
     if stopped:
         raise stopped
 
@@ -117,22 +122,21 @@ def _first_calls(
     names = list(made)
     name = names[0]
     try:
-        right = _right_weights(chosen, pixels, noise)
+        try:
+            right = _right_weights(chosen, pixels, noise)
+        except Exception as error:
+            report.left_out(f"{OURS} eager fp32, which all of ours are compared with", error)
+            names, right = [name for name in names if not is_ours(name)], {}
         for name in tqdm(names, desc="first calls", file=sys.stderr, disable=None):
             contender = made[name]
             try:
                 call, first_step = _ready(chosen, contender, pixels, noise)
+                wrong = _difference(first_step, first_steps.get(BASE, first_step), right, contender.precision)
             except Exception as error:  # one that cannot run here must not stop the others
-                reason = f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[:1])}"
-                if name.startswith(OURS):
-                    report.fail(f"FAILED: {name}: {reason}")
-                else:
-                    report.note(f"left out: {name}: {reason}")
+                report.left_out(name, error)
                 continue
-            if wrong := _difference(first_step, first_steps.get(BASE, first_step), right, contender.precision):
-                if name.startswith(OURS):
-                    raise AssertionError(f"{name}: {wrong}")
-                report.note(f"left out: {name} is wrong: {wrong}")
+            if wrong:
+                report.wrong(name, wrong)
                 continue
             calls[name], first_steps[name] = call, first_step
     except SystemExit as error:
@@ -148,9 +152,8 @@ def _right_weights(chosen: Settings, pixels: Tensor, noise: Tensor) -> Weights:
     return weights(built.networks)
 
 
-def _row(
-    chosen: Settings, name: str, contender: Contender, first_step: "_FirstStep", samples_s: Sequence[float]
-) -> Row:
+def _row(chosen: Settings, name: str, contender: Contender, first_step: "_FirstStep", taken_s: Sequence[float]) -> Row:
+    samples_s = [seconds / chosen.steps_per_sample for seconds in taken_s]
     details = {
         "what": contender.what,
         "first_call_s": round(first_step.seconds, 2),
@@ -168,12 +171,14 @@ class _FirstStep(NamedTuple):
         losses: by name.
         moved: our networks' weights before and after it; None for a peer.
         memory_mib: what torch's allocator holds for the contender on a GPU; None on a CPU.
+        warm_up_s: seconds of each sample that it takes to warm up, after the first step.
     """
 
     seconds: float
     losses: dict[str, float]
     moved: tuple[Weights, Weights] | None
     memory_mib: float | None
+    warm_up_s: list[float]
 
 
 def _ready(
@@ -210,8 +215,11 @@ def _ready(
         for _ in range(chosen.steps_per_sample):
             call()
 
-    warm_up(sample)
-    return sample, _FirstStep(first_call_s, first_losses, moved, memory)
+    def fail(_, error: Exception) -> None:
+        raise error
+
+    warm_up_s = [seconds[""] for seconds in islice(turns({"": sample}, chosen.device, fail), _WARMUPS)]
+    return sample, _FirstStep(first_call_s, first_losses, moved, memory, warm_up_s)
 
 
 def _difference(first_step: _FirstStep, base: _FirstStep, right: Weights, precision: str) -> str | None:

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bench.reporting import record
 from bench.step.reference_step import BATCH, FACES, LR, ReferenceStep
@@ -31,6 +30,7 @@ from fastvae.data.faces.faces import draw_faces
 from fastvae.lossnet import load_loss_network
 from fastvae.machine import environment
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
+from fastvae.progress_bar import tqdm
 from fastvae.train.step import Step
 
 MODEL = ModelConfig(image_size=32, width=8, latent=32)

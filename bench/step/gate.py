@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.measuring.exact_float32 import exact_float32
 from bench.step.plain_step import PlainStep
 from fastvae.config import ModelConfig
+from fastvae.exact_float32 import exact_float32
 from fastvae.lossnet import LossNetwork
 from fastvae.objectives.vae_wgan import FORMS, VaeWgan, VaeWganOptions
 from fastvae.pictures import to_images

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from fastvae.errors import FastvaeError
 from fastvae.files.reading import Malformed, open_regular
+
+try:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save as to_bytes
+except ModuleNotFoundError:  # a bare machine on which `python -m bench all` measures, and reads and saves no weights
+    SafetensorError = FastvaeError
+
+    def safe_open(*arguments, **options):
+        raise FastvaeError("weights are read and saved by safetensors, which is not installed: pip install safetensors")
+
+    to_bytes = safe_open
 
 # A complete VGG-19 has 575 MB in float32.
 _LARGEST_BYTES = 4 << 30

@@ -5,14 +5,11 @@ import logging
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save
-
 from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import write_atomically
 from fastvae.files.places import resolved
 from fastvae.files.reading import open_regular, read_json
-from fastvae.files.tensor_file import not_finite
+from fastvae.files.tensor_file import SafetensorError, not_finite, to_bytes
 from fastvae.hub.model_card import model_card
 from fastvae.models import VAE
 from fastvae.train.checkpoint_files import FORMAT, MODEL, OPTIMIZER, STATE, read_metadata
@@ -51,7 +48,7 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
     picture = _read_picture(run)
     try:
         # As bytes, since safetensors only accepts file names in UTF-8.
-        data = save(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
+        data = to_bytes(tensors, {"fastvae": json.dumps(metadata), "format": "pt"})
     except SafetensorError as error:
         raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
     write_atomically(folder / MODEL, data, advice=_ADVICE)

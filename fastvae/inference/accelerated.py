@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from fastvae.models import VAE
 
 # Largest allowed error against the plain module, relative to the largest value; documented in `VAE.accelerate`.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
+METHODS = ("encode", "decode", "reconstruct")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _logger = logging.getLogger("fastvae")
 _warned: set[str] = set()
@@ -39,6 +41,9 @@ class AcceleratedVAE:
     PIL images of mode RGB (one or a list), always of `image_size`. Results are new float32 tensors on `device`, without
     gradients. An empty batch gives empty results. The native and captured backends split large batches, so that their
     feature maps take no more memory than a small batch's.
+
+    On a GPU the first call of each method compiles and captures it, for its batch size and for floats or 8-bit pixels;
+    that takes seconds. `warm_up` does so ahead of time.
 
     Calls from several threads take turns. It can be copied and pickled: it keeps its weights on the host, and a copy is
     made from them as by `VAE.accelerate`, which raises if the machine does not have the GPU that it was made for.
@@ -112,6 +117,28 @@ class AcceleratedVAE:
             raise FastvaeError(f"expected a generator of {self.device}; got one of {generator.device}")
         # range(count) has the length of the batch, for the message if memory is too small.
         return self._guarded(range(count), lambda: self._run.decode(self._drawn(count, generator)))
+
+    def warm_up(self, *methods: str) -> None:
+        """Makes methods ready, so that no later call compiles or captures anything.
+
+        Calls each for every batch size that it was accelerated for, with floats and with 8-bit pixels.
+
+        Args:
+            methods: "encode", "decode", "reconstruct"; none for all of them. `sample` is ready when decode is.
+
+        Raises:
+            FastvaeError: there is no such method, or it cannot be captured or does not fit into memory.
+        """
+        for method in methods:
+            if method not in METHODS:
+                raise FastvaeError(f"expected methods out of {', '.join(METHODS)}; got {method!r}")
+        for method in methods or METHODS:
+            is_decode = method == "decode"
+            shape = (self.latent,) if is_decode else (3, self.image_size, self.image_size)
+            run = getattr(self._run, method)
+            for dtype in (torch.float32,) if is_decode else (torch.float32, torch.uint8):
+                for size in self._batch_sizes:
+                    self._guarded(range(size), partial(run, torch.zeros(size, *shape, dtype=dtype, device=self.device)))
 
     def __call__(self, images: Any) -> Tensor:
         """The same as `reconstruct`."""

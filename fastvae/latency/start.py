@@ -24,8 +24,8 @@ class Start:
         batch: images of the first call.
         import_s: Python, torch and fastvae.
         load_s: `fastvae.load`, with the modules that it imports.
-        accelerate_s: `VAE.accelerate` with its compilation; for the plain module, conversion to channels_last.
-        first_call_s: the first reconstruction, until its result is in host memory.
+        accelerate_s: `VAE.accelerate`, on a CPU with its compilation; of the plain module, conversion to channels_last.
+        first_call_s: the first reconstruction, until its result is in host memory; on a GPU with its compilation.
         total_s: the sum.
         peak_mib: peak memory of the process.
         peak_gpu_mib: peak GPU memory that torch reserved; None on a CPU.

@@ -4,12 +4,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import atomic_file, temporary_beside
 from fastvae.files.cache import ADVICE, cache_folder, kept_file
 from fastvae.files.downloads import PublicFile
+from fastvae.files.tensor_file import to_bytes
 from fastvae.lossnet.formats import digest_of, read_weights
 from fastvae.lossnet.network import conv_layers
 
@@ -94,7 +93,7 @@ def _convert(downloaded: Path, kept: Path, source: Source) -> None:
     tensors, _ = read_weights(downloaded, set(conv_layers()))
     metadata = {"convention": source.convention, "source": source.url, _DIGEST: digest_of(tensors)}
     with atomic_file(kept, advice=ADVICE) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(to_bytes(tensors, metadata))
 
 
 def _is_intact(kept: Path) -> bool:

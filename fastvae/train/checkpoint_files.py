@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.files import locks
 from fastvae.files.reading import Malformed, conform, open_regular, parse_json
-from fastvae.files.tensor_file import open_safetensors
+from fastvae.files.tensor_file import SafetensorError, open_safetensors
 from fastvae.renamed import renamed_config
 
 FORMAT = 1

@@ -14,6 +14,7 @@ from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.row import Row
+from bench.reporting.suite import Report
 from fastvae.machine import host_compiler
 
 needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
@@ -70,8 +71,9 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
             pass
 
     monkeypatch.setattr(bench_accelerate, "Contender", Fragile)
-    rows, notes = [], []
-    bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, notes.append, rows, tiny=True)
+    report = Report("a trial")
+    bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, report, tiny=True)
+    rows, notes = report.rows, report.notes
     assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
     assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
     assert rows[0].details["p99_ms"] is None and "4 calls" in bench_accelerate.table(rows)
@@ -100,9 +102,10 @@ def test_a_time_limit_while_a_contender_is_built_leaves_the_calls_of_those_that_
     monkeypatch.setattr(bench_accelerate, "Contender", Slow)
     monkeypatch.setattr(bench_accelerate, "LAST_S", 0.0)
     names = ("plain eager", "plain compiled", "fastvae accelerate", "folded compiled")
-    rows, notes = [], []
+    report = Report("a trial")
     with pytest.raises(SystemExit, match="143"):
-        bench_accelerate.measure(names, 1, 2, notes.append, rows, tiny=False)
+        bench_accelerate.measure(names, 1, 2, report, tiny=False)
+    rows, notes = report.rows, report.notes
     assert built == ["fastvae accelerate", "plain eager", "plain compiled"]
     assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 10), ("fastvae accelerate", 10)]
     expected = "left out at batch 1, since the time was over before they were ready: plain compiled, folded compiled"
@@ -139,11 +142,23 @@ def test_bad_flags(flags):
     assert ended.value.code == 2
 
 
-def test_wrong_results_fail_the_run(monkeypatch, tmp_path):
-    def wrong(*_, **__):
-        raise AssertionError("fastvae accelerate at batch 1: relative error 1")
+def test_a_wrong_result_fails_the_run_and_costs_the_others_nothing(monkeypatch):
+    class Wrong:
+        def __init__(self, name, *_, **__):
+            self.name = name
 
-    monkeypatch.setattr(bench_accelerate, "measure", wrong)
-    out = tmp_path / "accelerate.json"
-    assert main(["--tiny", "--batch", "1", "--out", str(out)]) == 1
-    assert "WRONG" in json.loads(out.read_text())["notes"][0]
+        def prepare(self):
+            return {"first_call_s": 0.0, "error": float("nan") if self.name != "plain compiled" else 1e-7}
+
+        def turn(self, calls, untimed):
+            return [0.001] * calls
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Wrong)
+    report = Report("a trial")
+    bench_accelerate.measure(("plain eager", "plain compiled", "fastvae accelerate"), 1, 2, report, tiny=True)
+    assert [row.contender for row in report.rows] == ["plain compiled"]
+    assert report.notes == ["left out: plain eager at batch 1: relative error nan, bound 1e-05"]
+    assert report.failures == ["WRONG, not timed: fastvae accelerate at batch 1: relative error nan, bound 1e-05"]

@@ -1,11 +1,13 @@
 """What all suites stand on: clock, record, the way into pytest-benchmark, and the command."""
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 from bench import __main__
 from bench.measuring import replay
 from bench.measuring.ceilings import Ceilings
-from bench.measuring.clock import interleaved, latencies
+from bench.measuring.clock import interleaved, latencies, turns
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
@@ -61,7 +63,11 @@ def test_records_are_named_by_date_machine_and_suite(monkeypatch):
     assert path.name[10:] == "-geforce-gtx-1080-ti-step.json" and path.name[:10] == time.strftime("%Y-%m-%d")
 
 
-@pytest.mark.parametrize("timed", [interleaved, latencies])
+def no_failure(name, error):
+    raise error
+
+
+@pytest.mark.parametrize("timed", [interleaved, partial(latencies, drop=no_failure)])
 def test_takes_turns(timed):
     calls = []
     contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
@@ -70,14 +76,35 @@ def test_takes_turns(timed):
     assert list(samples) == ["a", "b"] and all(len(s) == 3 for s in samples.values())
 
 
-def test_one_that_fails_costs_the_others_nothing():
-    def fails():
-        raise RuntimeError("no such kernel\nwith details")
+# An AssertionError is what compiled code raises for strides that it does not expect.
+@pytest.mark.parametrize("error", [RuntimeError("no such kernel\nwith details"), AssertionError("no such kernel")])
+@pytest.mark.parametrize("at", [1, 3, 5], ids=["the first call", "the last to warm up", "the second timed one"])
+def test_one_that_fails_costs_the_others_nothing(error, at):
+    def failing():
+        calls = itertools.count(1)
 
-    said = []
-    samples = interleaved({"a": fails, "b": lambda: None}, rounds=2, device="cpu", note=said.append)
-    assert list(samples) == ["b"] and len(samples["b"]) == 2
+        def call():
+            if next(calls) == at:
+                raise error
+
+        return call
+
+    said, dropped = [], []
+    samples = interleaved({"a": failing(), "b": lambda: None}, rounds=3, device="cpu", note=said.append)
+    assert list(samples) == ["b"] and len(samples["b"]) == 3
     assert said == ["left out: a does not run or cannot be captured: no such kernel"]
+    contenders = {"a": failing(), "b": lambda: None}
+    samples = latencies(contenders, rounds=3, device="cpu", drop=lambda *failed: dropped.append(failed))
+    assert list(samples) == ["b"] and len(samples["b"]) == 3 and dropped == [("a", error)]
+
+
+def test_turns_end_when_nobody_is_left():
+    def fails():
+        raise RuntimeError("no memory")
+
+    dropped = []
+    rounds = list(turns({"a": fails, "b": fails}, "cpu", lambda name, error: dropped.append(name)))
+    assert rounds == [{}] and dropped == ["a", "b"]
 
 
 @pytest.mark.gpu
@@ -195,10 +222,12 @@ def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
     assert read["notes"] == ["one thing was left out", *wrong] and (tmp_path / "trial.png").exists()
 
 
-def test_no_suite_needs_tyro():
-    """Only fastvae's command line does."""
-    modules = [suite.module for suite in SUITES.values()] + ["bench.everything", "bench.speed_table"]
-    code = f"import importlib, sys; sys.modules['tyro'] = None\nfor name in {modules}: importlib.import_module(name)"
+def test_suites_need_no_more_than_a_bare_machine_has():
+    """PyTorch, Triton, pytest and matplotlib, with what these bring."""
+    modules = [suite.module for suite in SUITES.values()]
+    modules += ["bench.speed_table", "bench.anatomy.profile_step", "tools.tune.__main__", "tests.conftest"]
+    missing = dict.fromkeys(["tyro", "tqdm", "safetensors", "nvidia", "onnxruntime", "scipy", "sklearn", "xdist"])
+    code = f"import importlib, sys; sys.modules.update({missing})\nfor name in {modules}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

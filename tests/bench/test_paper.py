@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,9 +21,11 @@ from bench.anatomy.real_steps import RealSteps
 from bench.anatomy.table import costs
 from bench.measuring import ceilings
 from bench.measuring.ceilings import Ceilings
-from bench.paper import bench_paper, measure, projection
+from bench.paper import bench_paper, measure, one_image, projection
 from bench.reporting.suite import Report
 from bench.step.plain_step import with_stock_modules
+from fastvae import VAE
+from fastvae.inference.native import library
 from fastvae.recipes import RECIPES
 from fastvae.train.build import build
 
@@ -147,10 +150,33 @@ def test_verdicts():
     assert projection.memory(10.9e9, "").passes and not projection.memory(11.1e9, "").passes
 
 
+class Process:
+    """In place of one that runs the engine, in 4 ms."""
+
+    error = 1e-6
+
+    def __init__(self, name, batch, width, threads, *, fresh_caches):
+        assert (name, batch, width, fresh_caches) == ("fastvae accelerate", 1, 2, False)
+        assert threads == torch.get_num_threads()
+
+    def prepare(self):
+        return {"error": self.error}
+
+    def turn(self, calls, untimed):
+        return [0.004] * calls
+
+    def end(self):
+        pass
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    """Without the seconds that ceilings take."""
+    """Without the seconds that ceilings take, and, on a CPU, those of the engine's compiler and its process."""
     monkeypatch.setattr(measure.ceilings, "measure", lambda device, dtypes: CEILINGS)
+    if not torch.cuda.is_available():
+        native = SimpleNamespace(backend="native", dtype=torch.float32)
+        monkeypatch.setattr(VAE, "accelerate", lambda vae: native)
+        monkeypatch.setattr(one_image, "Contender", Process)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -168,6 +194,14 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
     assert all(v["line"] in printed and v["passes"] == (v["margin"] >= 1) for v in record["verdicts"])
     here, aten = (r for r in record["rows"] if r["work"] == "training")
     assert here["contender"] == "fp32" and aten["contender"] == "fp32 on ATen" and len(here["samples_us"]) == 2
+    # What a user would call is judged; the plain module's row has no verdict.
+    of_one = {r["contender"]: r for r in record["rows"] if r["work"] == "reconstruction of one image"}
+    assert list(of_one) == ["native fp32", "fp32, eager", "fp32 on ATen"]
+    here, there = (v for v in record["verdicts"] if v["name"] == "inference")
+    assert here["value"] == pytest.approx(0.004) and here["where"].endswith("VAE.accelerate() in native fp32")
+    assert "native fp32" in printed and here["passes"]
+    assert there["where"].endswith("in fp32 on ATen, the plain module")
+    assert there["value"] == pytest.approx(of_one["fp32 on ATen"]["median_us"] / 1e6 * 2.0)
     # The projection is the measured time, times the worse ratio.
     train = record["verdicts"][2]
     assert train["value"] == pytest.approx(projection.run_hours(aten["median_us"] / 1e6) * 2.0)
@@ -176,6 +210,28 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
     assert any("no GPU" in note for note in record["notes"])
     assert any("hours of training include loading" in note and "noise.fvae" in note for note in record["notes"])
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU captures")
+def test_what_accelerate_falls_back_to_is_judged_under_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "host_compiler", lambda: None)
+    library._loaded.cache_clear()
+    try:
+        report = Report("a trial")
+        one_image.as_it_runs_here(bench_paper.config_of(None, tmp_path, tiny=True), 3, report)
+    finally:
+        library._loaded.cache_clear()
+    assert [(row.contender, len(row.samples)) for row in report.rows] == [("eager fp32", 3), ("fp32, eager", 3)]
+    assert report.verdicts[0].where.endswith("VAE.accelerate() in eager fp32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU captures")
+def test_a_wrong_reconstruction_is_not_judged(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(Process, "error", float("nan"))
+    report = Report("a trial")
+    with pytest.raises(AssertionError, match="fastvae accelerate: relative error nan, bound 1e-05"):
+        one_image.as_it_runs_here(bench_paper.config_of(None, tmp_path, tiny=True), 3, report)
+    assert report.rows == report.verdicts == []
 
 
 def test_it_says_that_no_jpeg_is_decoded():
@@ -192,7 +248,7 @@ def test_tf32_is_called_by_its_name():
 
 
 def test_a_signal_leaves_what_was_measured(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "latencies", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(one_image, "latencies", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
         bench_paper.main(["--tiny", "--out", str(tmp_path / "paper.json")])
     assert stopped.value.code == 143

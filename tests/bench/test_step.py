@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -111,6 +112,10 @@ def with_contender(monkeypatch, name: str, build) -> None:
     monkeypatch.setattr(bench_step, "contenders", lambda *a: {**right(*a), name: Contender("a fake", "fp32", build)})
 
 
+def timed(record) -> set[str]:
+    return {row["contender"] for row in record["rows"]}
+
+
 def small_settings():
     return replace(bench_step.settings(tiny=True), batch=2, width=2)
 
@@ -122,7 +127,7 @@ def losses_of(kl: float):
 def test_ours_with_other_losses_is_not_timed(tmp_path, monkeypatch):
     with_contender(monkeypatch, "fastvae fake", losses_of(1e3))
     status, record = run(tmp_path, *SMALL)
-    assert status == 1 and record["rows"] == []
+    assert status == 1 and timed(record) == {BASE, "plain eager fp32 channels_last", "fastvae eager fp32"}
     assert any("WRONG, not timed: fastvae fake: kl of the first step is 1000" in note for note in record["notes"])
 
 
@@ -144,8 +149,10 @@ def test_ours_with_a_network_that_does_not_move_is_not_timed(name, tmp_path, mon
 
     with_contender(monkeypatch, "fastvae fake", build)
     status, record = run(tmp_path, *SMALL)
-    assert status == 1 and record["rows"] == []
-    assert any(f"fastvae fake: the first step moves the {name} elsewhere" in note for note in record["notes"])
+    assert status == 1 and timed(record) == {BASE, "plain eager fp32 channels_last", "fastvae eager fp32"}
+    assert any(
+        f"WRONG, not timed: fastvae fake: the first step moves the {name} elsewhere" in note for note in record["notes"]
+    )
 
 
 def test_a_time_limit_while_a_peer_compiles_costs_the_others_nothing(tmp_path, monkeypatch):
@@ -208,16 +215,91 @@ def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(tmp_path, monkeypat
     assert "left out: plain broken: RuntimeError" in notes and "left out: plain nan is wrong: kl" in notes
 
 
-def test_one_of_ours_that_cannot_be_captured_costs_the_others_nothing(tmp_path, monkeypatch):
-    def fails(pixels, noise):
-        raise FastvaeError("step 1 failed while it was being captured")
+def fake(call=lambda: None) -> Contender:
+    """A contender that computes nothing; only its calls matter."""
+    return Contender("a fake", "fp32", lambda pixels, noise: Built(call, lambda: {"kl": 1.0, "rec": 1.0}))
 
-    with_contender(monkeypatch, "fastvae broken", fails)
-    status, record = run(tmp_path, *SMALL)
-    names = {row["contender"] for row in record["rows"]}
-    assert status == 1 and BASE in names and any(name.startswith("fastvae") for name in names)
-    assert "fastvae broken" not in names
-    assert "FAILED: fastvae broken: FastvaeError: step 1 failed while it was being captured" in record["notes"]
+
+def only(monkeypatch, contenders: dict[str, Contender]) -> None:
+    """These are all contenders, and nothing else is computed."""
+    monkeypatch.setattr(bench_step, "contenders", lambda *_: contenders)
+    monkeypatch.setattr(bench_step, "check_same_step", lambda *_: None)
+    monkeypatch.setattr(bench_step, "_right_weights", lambda *_: {})
+
+
+def failing_at(number: int, error: Exception) -> Contender:
+    """Its call of that number fails; with 0 it cannot be built."""
+    calls = itertools.count(1)
+
+    def call():
+        if next(calls) == number:
+            raise error
+
+    def build(pixels, noise):
+        if number == 0:
+            raise error
+        return fake(call).build(pixels, noise)
+
+    return Contender("a fake", "fp32", build)
+
+
+# Of its calls the first compiles and captures, three warm up (and on a GPU four more are for its memory), then it is
+# timed.
+FIRST_TIMED = 1 + 3 + 4 * torch.cuda.is_available() + 1
+
+
+@pytest.mark.parametrize(
+    "number, samples",
+    [(0, None), (1, None), (2, None), (FIRST_TIMED, 3), (FIRST_TIMED + 1, 1)],
+    ids=["built", "captured", "warmed up", "timed first", "timed again"],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        FastvaeError("step 1 failed while it was being captured"),
+        AssertionError("expected size 1==1, stride 3==1"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_one_of_ours_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, number, samples, error):
+    only(monkeypatch, {BASE: fake(), "fastvae broken": failing_at(number, error), "fastvae": fake()})
+    status, record = run(tmp_path, "--rounds", "3")
+    taken = {row["contender"]: len(row["samples_s"]) for row in record["rows"]}
+    assert taken == {BASE: 3, "fastvae": 3} | ({"fastvae broken": samples} if samples else {})
+    assert status == 1 and f"FAILED: fastvae broken: {type(error).__name__}: {error}" in record["notes"]
+
+
+def test_an_error_that_all_calls_after_it_have_leaves_what_was_measured(tmp_path, monkeypatch):
+    """As CUDA's errors of memory access do, which make the process useless."""
+    broken = False
+
+    def call(breaks: bool) -> None:
+        nonlocal broken
+        broken |= breaks
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    breaks = {BASE: False, "fastvae a": False, "fastvae b": True, "plain c": False}
+    only(monkeypatch, {name: fake(partial(call, first)) for name, first in breaks.items()})
+    status, record = run(tmp_path)
+    assert status == 1 and timed(record) == {BASE, "fastvae a"}
+    assert all(len(row["samples_s"]) == 3 for row in record["rows"])
+    notes = record["notes"]
+    assert "fastvae a is timed by its calls to warm up, not in turns: it had none" in notes
+    assert "FAILED: fastvae b: RuntimeError: CUDA error: an illegal memory access was encountered" in notes
+    assert "left out: plain c: RuntimeError: CUDA error: an illegal memory access was encountered" in notes
+
+
+def test_without_the_step_that_ours_are_compared_with_the_peers_are_timed(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no such thing here")
+
+    only(monkeypatch, {BASE: fake(), "fastvae": fake()})
+    monkeypatch.setattr(bench_step, "_right_weights", fails)
+    status, record = run(tmp_path)
+    assert status == 1 and timed(record) == {BASE}
+    assert any("which all of ours are compared with: RuntimeError: no such thing here" in n for n in record["notes"])
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "1"), ("--rounds", "0"), ("--width", "-3")])

@@ -121,6 +121,16 @@ def test_empty_batches(small):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_warming_up_changes_nothing(small, dtype):
+    fast = small.accelerate(dtype, batch_sizes=(1, 3))
+    before = fast.reconstruct(of(small, 2))
+    fast.warm_up()
+    assert torch.equal(fast.reconstruct(of(small, 2)), before)
+    with pytest.raises(FastvaeError, match="methods out of encode, decode, reconstruct; got 'sample'"):
+        fast.warm_up("sample")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda f: pickle.loads(pickle.dumps(f))])
 def test_copies_compute_the_same(small, copied, dtype):
     fast, state = small.accelerate(dtype, batch_sizes=(1, 4)), torch.get_rng_state()

@@ -21,7 +21,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from bench.kernels.cases import conv_cases, feature_cases, update_cases
 from bench.kernels.resources import variant_of
@@ -29,6 +28,7 @@ from bench.measuring.clock import Contenders, Samples, interleaved
 from fastvae.errors import suggest
 from fastvae.files.atomic_write import write_atomically
 from fastvae.kernels import dispatch, tiles
+from fastvae.progress_bar import tqdm
 from fastvae.recipes import RECIPES
 from tools.tune.problems import OPS, Entries, Problem, gather
 from tools.tune.search import Machine, Say, Search

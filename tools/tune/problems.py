@@ -133,7 +133,7 @@ class _Elementwise:
 
 @dataclass(frozen=True)
 class FeatureCall(_Elementwise):
-    """The feature loss of one recipe, with what its backward pass needs."""
+    """The feature loss of one recipe; its backward pass is no kernel of its own."""
 
     case: FeatureCase
     dtype: torch.dtype
@@ -148,17 +148,14 @@ class FeatureCall(_Elementwise):
         return _looked_up(feature_loss_triton.choose_tile, features)
 
     def cost(self) -> Cost:
-        return loss_cost([(self.case.batch, *shape) for shape in self.case.shapes], self.dtype, True)
+        return loss_cost([(self.case.batch, *shape) for shape in self.case.shapes], self.dtype, False)
 
     def operands(self, device: str) -> Operands:
         features, targets = self.case.operands(self.dtype, device)
         return [[f.detach() for f in features], targets]
 
     def run(self, features: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        loss, differences = torch.ops.fastvae.feature_loss(
-            features, targets, self.case.weights, True, False, dispatch.SOURCES
-        )
-        return [loss, *differences]
+        return [torch.ops.fastvae.feature_loss(features, targets, self.case.weights, False, dispatch.SOURCES)]
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ class UpdateCall(_Elementwise):
             options = {"lr": 5e-4, "betas": (0.5, 0.999), "eps": 1e-8, "clip": self.case.clip}
             adam_clip_(parameters, grads, averages, squares, steps, **options)
             return [*parameters, *averages, *squares]
-        rmsprop_clip_(parameters, grads, squares, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
+        rmsprop_clip_(parameters, grads, squares, steps, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
         return [*parameters, *squares]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.measuring.exact_float32 import exact_float32
+from fastvae.exact_float32 import exact_float32
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def precisions() -> tuple[str, str]:

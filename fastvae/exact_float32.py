@@ -1,4 +1,4 @@
-"""float32 without TF32, for comparisons."""
+"""float32 without TF32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
