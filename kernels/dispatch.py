@@ -117,14 +117,12 @@ def map_format(device: torch.device) -> torch.memory_format:
 
     Below compute capability 7.0 there are no tensor cores, and cuDNN's float32 convolutions are slow in channels_last.
     """
-    capability = _forced.capability
-    too_old = _has_no_tensor_cores(device) if capability is None else capability < (7, 0)
-    return torch.contiguous_format if too_old else torch.channels_last
+    return torch.contiguous_format if _is_too_old(device, _forced.capability) else torch.channels_last
 
 
 @torch.compiler.assume_constant_result
-def _has_no_tensor_cores(device: torch.device) -> bool:
-    return device.type == "cuda" and _capability_of(device.index or 0) < (7, 0)
+def _is_too_old(device: torch.device, forced: tuple[int, int] | None) -> bool:
+    return device.type == "cuda" and (forced or _capability_of(device.index or 0)) < (7, 0)
 
 
 def capability(x: Tensor) -> tuple[int, int]:
