@@ -14,6 +14,7 @@ from fastvae.errors import FastvaeError
 from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
+from fastvae.kernels.dispatch import map_format
 from fastvae.machine import compile_obstacle
 from fastvae.models import VAE
 
@@ -126,7 +127,7 @@ def _verbs(vae: VAE, dtype: torch.dtype, device: torch.device) -> dict[str, Verb
     """The methods by name, for inputs as `CapturedVAE._input` makes them."""
     encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
     both = FoldedReconstruction(encoder, decoder)
-    both.to(device, dtype, memory_format=torch.channels_last)
+    both.to(device, dtype, memory_format=map_format(device))
     pack(both)
     first = encoder.stages[0].conv
     first.weight = _with_channels(first.weight)
@@ -156,7 +157,7 @@ def _with_channels(x: Tensor) -> Tensor:
 
 
 def _image_layout(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=map_format(images.device))
 
 
 @contextmanager
