@@ -15,7 +15,7 @@ import torch
 
 from bench.reporting import record
 from bench.reporting.compact_json import write_json
-from fastvae.kernels import conv_relu, dispatch, feature_loss
+from fastvae.kernels import conv_relu, conv_relu_forms, dispatch, feature_loss
 
 _ASKED = "name,driver_version,pstate,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
 
@@ -90,14 +90,14 @@ def _providers() -> dict[str, str]:
     } | {"adam_clip_ float32": dispatch.provider_on("adam_clip_", device, torch.float32)}
 
 
-def _conv_relu() -> str:
-    """Runs it once, small, so that a refusal by cuDNN is seen here."""
+def _conv_relu() -> dict[str, Any]:
+    """Runs it once, small: which of its forms are right here, and their times."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     x = torch.ones(2, 64, 16, 16, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     y = conv_relu(x, weight, torch.zeros(64, device=device, dtype=dtype), padding=1)
-    return f"{list(y.shape)} by {dispatch.provider('conv_relu', x)}, largest {y.max().item():g}"
+    return {"by": dispatch.provider("conv_relu", x), "largest": y.max().item(), "trials": conv_relu_forms.choices()}
 
 
 if __name__ == "__main__":
