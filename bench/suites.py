@@ -38,7 +38,7 @@ class Suite:
         return importlib.import_module(self.module).main(arguments)
 
 
-_STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu")
+_STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu", "batch_norm")
 
 SUITES = {
     "step": Suite("bench.step.bench_step", tables.step, share=165, needs=_STEPS_OPS, headline=tables.step_headline),

@@ -18,6 +18,7 @@ OTHERS = {
     "optim": "tests/test_optim.py",
     "runner": "tests/train/test_runner.py",
     "feed": "tests/train/test_feed.py",
+    "late_work": "tests/train/test_late_work.py",
     "layout": "tests/train/test_layout.py",
     "rounded_weights": "tests/train/test_rounded_weights.py",
     "lossnet": "tests/lossnet/test_pair.py",
@@ -25,7 +26,7 @@ OTHERS = {
 }
 # Of an op with hundreds of kernels to compile.
 _PROCESSES = {"replicate_conv": 4}
-_OF_A_CPU = "odd_shapes or one_layer or several_steps or equals_reference"
+_OF_A_CPU = "odd_shapes or one_layer or several_steps or equals_reference or in_aten or interpreted"
 
 
 def commands(ops: Iterable[str] | None, *, on_gpu: bool, tiny: bool = False) -> dict[str, list[str]]:

@@ -47,6 +47,8 @@ def run_together(
 ) -> dict[str, Ended]:
     """Runs commands side by side for at most `limit_s` seconds: shortly before they are over they are asked to end.
 
+    No more run at a time than there are processors; the others wait for their turn.
+
     Args:
         commands: by name.
         limit_s: for all of them.
@@ -60,21 +62,23 @@ def run_together(
     start = time.monotonic()
     grace_s = min(GRACE_S, limit_s / 2)
     asked_at = start + limit_s - grace_s
-    ended: dict[str, Ended] = {}
-    running = {name: _Running.start(command, logs[name], environment or {}) for name, command in commands.items()}
-    stopped = set()
+    waiting, running, ended = list(commands), {}, {}
+    stopped = False
     try:
-        while running:
+        while waiting or running:
+            while waiting and len(running) < _processors():
+                name = waiting.pop(0)
+                running[name] = _Running.start(commands[name], logs[name], environment or {})
             for name, process in list(running.items()):
                 if (status := process.poll()) is not None:
                     process.kill()
                     seconds = round(time.monotonic() - start, 1)
-                    ended[name] = Ended(seconds, round(limit_s, 1), None if name in stopped else status)
+                    ended[name] = Ended(seconds, round(limit_s, 1), None if stopped else status)
                     del running[name]
             now = time.monotonic()
-            if running and not stopped and (now >= asked_at or interrupted()):
-                asked_at = min(asked_at, now)
-                stopped = set(running)
+            if not stopped and (now >= asked_at or interrupted()):
+                asked_at, stopped = min(asked_at, now), True
+                waiting.clear()
                 for process in running.values():
                     process.terminate()
             if now >= asked_at + grace_s:
@@ -82,10 +86,14 @@ def run_together(
             if running:
                 time.sleep(0.1)
     finally:
-        for name, process in running.items():
+        for process in running.values():
             process.kill()
-            ended[name] = Ended(round(time.monotonic() - start, 1), round(limit_s, 1), None)
-    return {name: ended[name] for name in commands}
+    of_others = Ended(round(time.monotonic() - start, 1), round(limit_s, 1), None)
+    return {name: ended.get(name, of_others) for name in commands}
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Running:

@@ -405,3 +405,14 @@ def test_a_reader_that_is_gone_does_not_stop_the_run(monkeypatch):
 
 def test_the_default_place_is_read_for_the_tables():
     assert runner.RECORDS == RECORDS
+
+
+def test_no_more_run_at_a_time_than_there_are_processors(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_processors", lambda: 1)
+    alone = f"import os; path = {str(tmp_path / 'busy')!r}; os.mkdir(path); os.rmdir(path)"
+    made = {name: [sys.executable, "-c", alone] for name in "abc"} | {"d": [sys.executable, "-c", HANGS, "/dev/null"]}
+    made["e"] = made["a"]
+    logs = {name: tmp_path / f"{name}.log" for name in made}
+    ended = processes.run_together(made, 4.0, logs)
+    assert [ended[name].exit_status for name in made] == [0, 0, 0, None, None]
+    assert not logs["e"].exists() and gate.result(ended, logs)["ops"]["e"]["failed"].startswith("not done")

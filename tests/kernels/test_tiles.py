@@ -1,12 +1,15 @@
 """The table of measured tiles, and how the ops look into it."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from fastvae.kernels import tiles
+from fastvae.kernels import dispatch, tiles
 
 H100 = (9, 0)
 PRODUCT = {"BLOCK_M", "BLOCK_N", "BLOCK_K", "num_warps", "num_stages"}
@@ -86,3 +89,14 @@ def test_keys_name_the_processor():
 @pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (2, 2), (3, 4), (64, 64), (65, 128), (2**25, 2**25)])
 def test_size_class_is_the_power_of_two_at_or_above(count, expected):
     assert tiles.size_class(count) == expected
+
+
+def test_another_table_can_be_named_and_compiled_kernels_know_of_it(tmp_path):
+    """A compiler's cache would otherwise keep the tiles of the other one."""
+    table = tmp_path / "tiles.json"
+    table.write_text('{"feature_loss n1 float32 sm_90": null}')
+    code = "from fastvae.kernels import dispatch, tiles; print(tiles.PATH, dispatch.SOURCES)"
+    environment = {**os.environ, "FASTVAE_TILES": str(table)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    path, sources = done.stdout.split()
+    assert path == str(table) and sources != dispatch.SOURCES

@@ -15,6 +15,7 @@ from bench.kernels.resources import compile_for, variant_of
 from fastvae.kernels import dispatch, feature_loss_triton, packed_weight, tiles
 from tests.kernels.interpreter import interpreted
 from tools.tune import __main__ as tune
+from tools.tune import gain
 from tools.tune.problems import OPS, Trial, gather
 from tools.tune.search import MARGIN, Machine
 
@@ -256,3 +257,29 @@ def test_writing_the_shipped_file_changes_nothing(tmp_path):
     copy.write_text(tiles.PATH.read_text())
     tune.write(copy, "none of its keys", {})
     assert copy.read_text() == tiles.PATH.read_text()
+
+
+def test_the_gain_is_of_the_calls_whose_entry_differs(monkeypatch):
+    tile, used = {"BLOCK": 256, "num_warps": 2}, []
+    choose = tiles.choose
+    monkeypatch.setattr(tiles, "choose", lambda *arguments: used.append(choose(*arguments)) or used[-1])
+
+    def clock(contenders):
+        for call in contenders.values():
+            call()
+        return {"before": [3.0, 2.0, 2.0], "after": [1.0, 1.0, 1.0]}
+
+    with interpreted(H100):
+        problems = gather((CONV,), (FEATURES,), UPDATES, [torch.float32], OPS, H100)
+        used.clear()
+        (row,) = gain.gains(problems, FOREIGN, FOREIGN | {LOSS_KEY: tile}, "cpu", clock)
+        assert used[-1] == tile != used[0]
+        assert gain.gains(problems, FOREIGN, FOREIGN, "cpu", clock) == []
+        assert gain.gains(problems, FOREIGN, {LOSS_KEY: tile}, "cpu", lambda calls: {"after": [1.0]}) == []
+    assert row["problem"].startswith(LOSS_KEY) and (row["before_us"], row["after_us"], row["faster"]) == (2e6, 1e6, 2.0)
+
+
+def test_the_gain_needs_a_gpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gain.main([f"--{name}={tmp_path / name}" for name in ("before", "after", "out")]) == 2
+    assert "needs a GPU" in capsys.readouterr().err

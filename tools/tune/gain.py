@@ -27,7 +27,7 @@ Clock = Callable[[dict[str, Callable[[], None]]], dict[str, list[float]]]
 
 
 def gains(problems: list[Problem], before: Entries, after: Entries, device: str, clock: Clock) -> list[dict[str, Any]]:
-    """A row for each problem whose entries differ.
+    """A row for each problem whose entry differs.
 
     Args:
         problems: as `gather` makes them.
@@ -38,7 +38,7 @@ def gains(problems: list[Problem], before: Entries, after: Entries, device: str,
     """
     rows = []
     for problem in problems:
-        if all(before.get(key, "none") == after.get(key, "none") for key in problem.defaults):
+        if before.get(problem.key, "none") == after.get(problem.key, "none"):
             continue
         samples = clock(_contenders(problem, {BEFORE: before, AFTER: after}, device))
         if samples.keys() < {BEFORE, AFTER}:
