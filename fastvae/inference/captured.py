@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ class CapturedVAE:
             what = f"{verb} for batches of {size}" + (" in 8 bits" if kind == torch.uint8 else "")
             start = time.perf_counter()
             try:
-                with _capturing, _as_if_alone(self._dtype):
+                with _capturing, _as_if_alone():
                     # Each size of each method is compiled separately.
                     run = self._verbs[verb] if self._obstacle else torch.compile(self._verbs[verb], dynamic=False)
                     self._graphs[key] = _Graph(run, self._input(verb, kind, size), self._pool)
@@ -159,19 +159,16 @@ def _image_layout(images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _as_if_alone(dtype: torch.dtype) -> Iterator[None]:
+def _as_if_alone() -> Iterator[None]:
     """The same graph, whatever surrounds the call that captures it: the caller's modes are not those of later calls."""
-    with ExitStack() as entered:
-        for context in (
-            torch.inference_mode(False),  # or the graph's input could not be written to outside of inference mode
-            torch.no_grad(),
-            torch.autocast("cuda", enabled=False),
-            torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000),
-            _fastest_convolutions(),
-        ):
-            entered.enter_context(context)
-        if dtype == torch.float32:
-            entered.enter_context(exact_float32())
+    with (
+        torch.inference_mode(False),  # or the graph's input could not be written to outside of inference mode
+        torch.no_grad(),
+        torch.autocast("cuda", enabled=False),
+        exact_float32(),
+        _fastest_convolutions(),
+        torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000),
+    ):
         yield
 
 
