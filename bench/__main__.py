@@ -12,9 +12,9 @@ def main() -> int:
     if name in SUITES:
         return SUITES[name].main(arguments)
     if name == "all":
-        from bench import everything  # only now, since torch takes seconds to import
+        from bench.all import runner
 
-        return everything.main(arguments)
+        return runner.main(arguments)
     names = [*SUITES, "all"]
     print(f"usage: python -m bench {{{','.join(names)}}} [--help]", file=sys.stderr)
     if name in ("-h", "--help"):

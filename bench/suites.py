@@ -5,8 +5,8 @@ and its chart. It stands beside `__main__.py` because that module has another na
 """
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from bench import tables
 from bench.reporting.newest_records import SuiteRecord
@@ -19,11 +19,9 @@ class Suite:
     Attributes:
         module: with `main(arguments) -> exit status`; imported only when it runs.
         table: its part of bench/records/README.md.
-        share: seconds of a run of all suites that takes 9 minutes on a GPU, of which the gate takes the rest; in a
-            longer run proportionally more. What a suite does not use goes to those after it.
-        needs: ops that its numbers depend on, by the names of their tests; while one of them fails its tests the suite
-            is not timed.
-        own_ops: of a suite that times ops one by one: its names of the ops that it needs. It leaves out the wrong ones.
+        share: of the time that `python -m bench all` has for the suites at its end (bench/all/plan.py).
+        needs: ops that its numbers depend on, by the names of their tests. If one of them fails its tests, `python -m
+            bench all` times the suite all the same and says so in its record, which then makes no table.
         flags: in a run of all suites.
         headline: ours against the best peer; None for a suite that has no peers.
     """
@@ -32,7 +30,6 @@ class Suite:
     table: Callable[[SuiteRecord], str]
     share: float
     needs: tuple[str, ...] = ()
-    own_ops: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     headline: Callable[[SuiteRecord], tables.Headline | None] | None = None
 
@@ -43,8 +40,6 @@ class Suite:
 
 _STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu")
 
-# In the order in which they run. The step is first because it compiles what the paper's run needs, too, and the
-# compiler's results are cached; what the paper's run compiles for itself, the step's parts, comes last there.
 SUITES = {
     "step": Suite("bench.step.bench_step", tables.step, share=165, needs=_STEPS_OPS, headline=tables.step_headline),
     "accelerate": Suite(
@@ -66,11 +61,6 @@ SUITES = {
         tables.kernels,
         share=25,
         needs=("replicate_conv", "feature_loss", "critic_update"),
-        own_ops={
-            "replicate_conv": "replicate_conv2d",
-            "feature_loss": "feature_loss",
-            "critic_update": "critic_update",
-        },
         headline=tables.kernels_headline,
     ),
     "lossnet": Suite(

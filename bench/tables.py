@@ -243,7 +243,7 @@ def soak(record: SuiteRecord) -> str:
 
 def _caption(what: str, record: SuiteRecord) -> str:
     torch_version = record.content["machine"]["torch"]
-    return f"**{what}** — {record.machine}, torch {torch_version}, [{record.date}]({record.path.name})"
+    return f"**{what}** — {record.machine}, torch {torch_version}, [{record.date}]({record.link})"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

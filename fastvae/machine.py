@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fastvae.errors import UsageError
+from fastvae.kernels import conv_relu_forms
 from fastvae.version import __version__
 
 # Triton and Inductor do not support older GPUs; those run eager in float32 on cuDNN.
@@ -159,7 +160,11 @@ def host_compiler() -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, threads and GPU, as records of a run store them."""
+    """Versions, processor, threads and GPU, as records of a run store them.
+
+    After convolutions of the loss network have run on a GPU, also which form of `conv_relu` each got, and the times of
+    all forms: two runs on the same kind of machine may differ in this.
+    """
     cuda = torch.cuda.is_available()
     return {
         "fastvae": __version__,
@@ -170,6 +175,7 @@ def environment() -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
+        **({"conv_relu": trials} if (trials := conv_relu_forms.choices()) else {}),
     }
 
 

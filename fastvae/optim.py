@@ -14,6 +14,11 @@ before the capture, since the first step creates the state:
         optimizer.step()
     lr.fill_(2.5e-4)                       # for all later replays
     graph.replay()
+
+Inside `tables_copied_once` the graph does not copy the update's table of addresses at every replay:
+
+    with tables_copied_once(), torch.cuda.graph(graph):
+        ...
 """
 
 from collections.abc import Iterable
@@ -22,7 +27,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastvae.kernels import adam_clip_, rmsprop_clip_
+from fastvae.kernels import adam_clip_, rmsprop_clip_, tables_copied_once
+
+__all__ = ["ClippedAdam", "ClippedRMSprop", "tables_copied_once"]
 
 
 class _Clipped(torch.optim.Optimizer):
@@ -100,8 +107,14 @@ class _Clipped(torch.optim.Optimizer):
                 group["lr"] = group["lr"].to(group["params"][0].device)
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """Updates every parameter that has a gradient, then clips it as its group says."""
+    def step(self, closure=None, *, gate: Tensor | None = None):
+        """Updates every parameter that has a gradient, then clips it as its group says.
+
+        Args:
+            closure: computes the loss, which is returned, and the gradients.
+            gate: a 0-D tensor on the parameters' device. If it is zero, parameters and state stay as they are, which
+                the host need not know: it is read by the kernel of the update, in a CUDA graph at every replay.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -112,7 +125,7 @@ class _Clipped(torch.optim.Optimizer):
                 if p.grad is not None:
                     sets.setdefault((p.device, p.dtype), []).append(p)
             for params in sets.values():
-                self._update(params, [self._state_of(p) for p in params], group)
+                self._update(params, [self._state_of(p) for p in params], group, gate)
         return loss
 
     def _state_of(self, p: Tensor) -> dict[str, Tensor]:
@@ -173,7 +186,7 @@ class ClippedAdam(_Clipped):
             "exp_avg_sq": torch.zeros_like(p),
         }
 
-    def _update(self, params: list[Tensor], states: list[dict], group: dict) -> None:
+    def _update(self, params: list[Tensor], states: list[dict], group: dict, gate: Tensor | None) -> None:
         adam_clip_(
             params,
             [p.grad for p in params],
@@ -184,6 +197,7 @@ class ClippedAdam(_Clipped):
             betas=tuple(group["betas"]),
             eps=group["eps"],
             clip=group["clip"],
+            gate=gate,
         )
 
 
@@ -226,14 +240,15 @@ class ClippedRMSprop(_Clipped):
             "square_avg": torch.zeros_like(p),
         }
 
-    def _update(self, params: list[Tensor], states: list[dict], group: dict) -> None:
-        torch._foreach_add_([s["step"] for s in states], 1)
+    def _update(self, params: list[Tensor], states: list[dict], group: dict, gate: Tensor | None) -> None:
         rmsprop_clip_(
             params,
             [p.grad for p in params],
             [s["square_avg"] for s in states],
+            [s["step"] for s in states],
             lr=group["lr"],
             alpha=group["alpha"],
             eps=group["eps"],
             clip=group["clip"],
+            gate=gate,
         )

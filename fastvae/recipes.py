@@ -66,7 +66,7 @@ DEMO = Recipe(
             batch_size=32,
             evaluate_every=100,
             pictures_every=100,
-            checkpoint_every=100,
+            checkpoint_minutes=1.0,
             balance_every=50,
         ),
     ),

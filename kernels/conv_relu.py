@@ -1,8 +1,9 @@
 """Convolution, bias and ReLU: y = max(conv(x, weight) + bias, 0), stride 1, zero padding.
 
-On GPUs one cuDNN kernel does all three. Otherwise a second kernel reads and writes the convolution's result once more
-to add bias and ReLU: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 that is 134 MB, as much as the
-convolution itself moves.
+On GPUs one cuDNN kernel does all three where cuDNN has a right one, and otherwise one Triton kernel adds bias and ReLU
+to the convolution's result; `conv_relu_forms` has the forms, and chooses by trial. Each pass over the result that is
+saved is its size twice: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 134 MB, as much as the convolution
+itself moves.
 
 Layout: x and y [B, C, H, W] in channels_last. dtypes: float32 from compute capability 7.0, float16 from 7.0, bfloat16
 from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler may fuse with other operations.
@@ -10,20 +11,13 @@ from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler may
 The backward pass needs x, weight and y: the gradient of ReLU only depends on where y is zero.
 """
 
-import logging
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import conv_relu_forms as forms
 from .cost import Cost
 from .dispatch import is_taken_apart, provider
-
-logger = logging.getLogger("fastvae")
-
-# Largest allowed difference of cuDNN's fused kernel from the separate ones: three roundings to the eight bits of
-# bfloat16 give 0.4 %; garbage in the output's memory gives anything.
-_SAME = 0.02
 
 
 def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -38,63 +32,21 @@ def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tens
     return y.clamp_min(0)
 
 
-def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=padding).relu_()
-
-
-def _forward_cudnn(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-    return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (padding, padding), (1, 1), 1)
-
-
 @torch.library.custom_op("fastvae::conv_relu", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """The op, opaque to compilers, which would split the fused kernel."""
-    fused = provider("conv_relu", x) == "cudnn" and _is_right(x, weight, bias, padding)
-    y = (_forward_cudnn if fused else _forward_aten)(x, weight, bias, padding)
-    return y.contiguous(memory_format=torch.channels_last)
+    runs = provider("conv_relu", x)
+    if runs == "cudnn":
+        form = forms.choose(x, weight, bias, padding)
+    else:
+        form = forms.one_more_pass if runs == "triton" else forms.aten
+    return form(x, weight, bias, padding)
 
 
 @_forward.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     h, w = (x.shape[axis] + 2 * padding - weight.shape[axis] + 1 for axis in (2, 3))
     return x.new_empty((x.shape[0], weight.shape[0], h, w)).contiguous(memory_format=torch.channels_last)
-
-
-_right: dict[tuple, bool] = {}
-
-
-def _is_right(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> bool:
-    """Whether cuDNN's fused kernel agrees with the separate ones; checked once per shape, during warm-up.
-
-    torch makes cuDNN add zero times the output's previous memory. An engine that really computes this returns NaN if
-    that memory happens to hold NaN, so it is filled with NaN for the check.
-    """
-    key = (x.device, x.dtype, x.shape, x.stride(), weight.shape, padding)
-    if key not in _right:
-        if torch.cuda.is_current_stream_capturing():
-            return False  # results cannot be read during a capture
-        plain = _forward_aten(x, weight, bias, padding)
-        try:
-            _forward_cudnn(x, weight, bias, padding)  # cuDNN may try several engines at its first call
-            poison = torch.full_like(plain, torch.nan)
-            del poison  # the allocator reuses this memory for the next tensor of that size
-            error = (_forward_cudnn(x, weight, bias, padding).float() - plain.float()).norm()
-            _right[key] = bool(error <= _SAME * plain.float().norm())
-            words = "is wrong"
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as refusal:
-            _right[key] = False
-            words = f"is refused ({str(refusal).strip().splitlines()[0]})"
-        if not _right[key]:
-            logger.warning(
-                "conv_relu: cuDNN's fused kernel %s for %s %s with filters %s; slower, separate ones run",
-                words,
-                x.dtype,
-                list(x.shape),
-                list(weight.shape),
-            )
-    return _right[key]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -116,7 +68,7 @@ _forward.register_autograd(_backward, setup_context=_save)
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> Tensor:
-    """max(conv2d(x, weight, bias, padding=padding), 0), in one kernel if cuDNN has one.
+    """max(conv2d(x, weight, bias, padding=padding), 0), in one kernel if cuDNN has a right one.
 
     Under autocast its operands are cast as those of conv2d.
 
@@ -138,10 +90,10 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     _check(x, weight, bias, padding)
     x = x.contiguous(memory_format=torch.channels_last)
-    if provider("conv_relu", x) == "cudnn" and not is_taken_apart():
+    if provider("conv_relu", x) != "aten" and not is_taken_apart():
         return _forward(x, weight, bias, padding)
     # Not inside the op, so that a compiler sees it: on a CPU Inductor fuses bias, ReLU and what follows.
-    return _forward_aten(x, weight, bias, padding).contiguous(memory_format=torch.channels_last)
+    return forms.aten(x, weight, bias, padding)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> None:

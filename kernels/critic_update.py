@@ -10,10 +10,13 @@ All tensors are updated in place, on a GPU by one kernel that reads their addres
 by adding to zeroed views (16 more bytes moved per parameter besides Adam's 28, and a launch per tensor), and would
 replace the memory of the caller's parameters.
 
-`lr` is a number or a 0-D tensor on the parameters' device, which a captured CUDA graph reads at each replay.
+`lr` is a number or a 0-D tensor on the parameters' device, which a captured CUDA graph reads at each replay. So is
+`gate`: if it is zero, nothing changes, neither parameters nor averages nor counters, to the last bit. The host does not
+learn which, and so neither waits for the device nor takes another way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,8 +26,12 @@ from .dispatch import provider
 from .layout import is_dense
 
 
-def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip) -> tuple[Tensor, Tensor, Tensor]:
+def adam_clip_ref(
+    param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, clip, gate=1
+) -> tuple[Tensor, Tensor, Tensor]:
     """The specification of `adam_clip_` for one tensor: returns the new parameter, m and v; not in place."""
+    if gate == 0:
+        return param, exp_avg, exp_avg_sq
     b1, b2 = betas
     t = step + 1
     m = b1 * exp_avg + (1 - b1) * grad
@@ -33,8 +40,10 @@ def adam_clip_ref(param, grad, exp_avg, exp_avg_sq, step, *, lr, betas, eps, cli
     return new if clip is None else new.clamp(-clip, clip), m, v
 
 
-def rmsprop_clip_ref(param, grad, square_avg, *, lr, alpha, eps, clip) -> tuple[Tensor, Tensor]:
+def rmsprop_clip_ref(param, grad, square_avg, *, lr, alpha, eps, clip, gate=1) -> tuple[Tensor, Tensor]:
     """The specification of `rmsprop_clip_` for one tensor: returns the new parameter and v; not in place."""
+    if gate == 0:
+        return param, square_avg
     v = alpha * square_avg + (1 - alpha) * grad**2
     new = param - lr * grad / (v.sqrt() + eps)
     return new if clip is None else new.clamp(-clip, clip), v
@@ -46,6 +55,7 @@ def _adam_clip(
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
     steps: list[Tensor],
+    gate: Tensor | None,
     lr: float,
     lr_tensor: Tensor | None,
     beta1: float,
@@ -54,37 +64,45 @@ def _adam_clip(
     clip: float | None,
 ) -> None:
     grads, lr_tensor = _laid_out_as(params, grads), _in_memory(lr_tensor)
-    torch._foreach_add_(steps, 1)
     if provider("adam_clip_", params[0]) == "triton":
         from . import critic_update_triton as triton
 
         if tile := triton.choose_tile("adam_clip_", params):
+            _count(steps, gate)
             triton.adam_clip_(
-                params, grads, exp_avgs, exp_avg_sqs, steps, lr, lr_tensor, (beta1, beta2), eps, clip, tile
+                params, grads, exp_avgs, exp_avg_sqs, steps, gate, lr, lr_tensor, (beta1, beta2), eps, clip, tile
             )
             return
-    torch._fused_adam_(
-        params,
-        grads,
-        exp_avgs,
-        exp_avg_sqs,
-        [],
-        steps,
-        lr=lr if lr_tensor is None else lr_tensor,
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=0.0,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
-    )
-    _clip_(params, clip)
+    if gate is not None and gate.device.type == "cpu":  # the host knows it without waiting
+        if gate == 0:
+            return
+        gate = None
+    with _undone_if_zero(gate, [*params, *exp_avgs, *exp_avg_sqs, *steps]):
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            params,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
+            [],
+            steps,
+            lr=lr if lr_tensor is None else lr_tensor,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        _clip_(params, clip)
 
 
 def _rmsprop_clip(
     params: list[Tensor],
     grads: list[Tensor],
     square_avgs: list[Tensor],
+    steps: list[Tensor],
+    gate: Tensor | None,
     lr: float,
     lr_tensor: Tensor | None,
     alpha: float,
@@ -96,21 +114,49 @@ def _rmsprop_clip(
         from . import critic_update_triton as triton
 
         if tile := triton.choose_tile("rmsprop_clip_", params):
-            triton.rmsprop_clip_(params, grads, square_avgs, lr, lr_tensor, alpha, eps, clip, tile)
+            triton.rmsprop_clip_(params, grads, square_avgs, steps, gate, lr, lr_tensor, alpha, eps, clip, tile)
             return
-    torch._foreach_mul_(square_avgs, alpha)
-    torch._foreach_addcmul_(square_avgs, grads, grads, value=1 - alpha)
-    root = torch._foreach_sqrt(square_avgs)
-    torch._foreach_add_(root, eps)
-    if lr_tensor is not None and lr_tensor.device.type == "cpu":
-        lr, lr_tensor = lr_tensor.item(), None  # no device sync on a CPU
-    if lr_tensor is None:
-        torch._foreach_addcdiv_(params, grads, root, value=-lr)
+    if gate is not None and gate.device.type == "cpu":  # the host knows it without waiting
+        if gate == 0:
+            return
+        gate = None
+    with _undone_if_zero(gate, [*params, *square_avgs, *steps]):
+        torch._foreach_add_(steps, 1)
+        torch._foreach_mul_(square_avgs, alpha)
+        torch._foreach_addcmul_(square_avgs, grads, grads, value=1 - alpha)
+        root = torch._foreach_sqrt(square_avgs)
+        torch._foreach_add_(root, eps)
+        if lr_tensor is not None and lr_tensor.device.type == "cpu":
+            lr, lr_tensor = lr_tensor.item(), None  # no device sync on a CPU
+        if lr_tensor is None:
+            torch._foreach_addcdiv_(params, grads, root, value=-lr)
+        else:
+            change = torch._foreach_div(grads, root)
+            torch._foreach_mul_(change, lr_tensor)
+            torch._foreach_sub_(params, change)
+        _clip_(params, clip)
+
+
+def _count(steps: list[Tensor], gate: Tensor | None) -> None:
+    """Adds 1 to each counter, or 0 if the gate is zero, in one launch and another for the gate."""
+    if gate is None:
+        torch._foreach_add_(steps, 1)
     else:
-        change = torch._foreach_div(grads, root)
-        torch._foreach_mul_(change, lr_tensor)
-        torch._foreach_sub_(params, change)
-    _clip_(params, clip)
+        one = torch.ne(gate, 0, out=torch.empty((), dtype=torch.float32, device=gate.device))
+        torch._foreach_add_(steps, [one] * len(steps))  # a list: to add one tensor to all, torch asks for its value
+
+
+@contextmanager
+def _undone_if_zero(gate: Tensor | None, tensors: list[Tensor]) -> Iterator[None]:
+    """After the block the tensors are as before it if the gate is zero, which only the device knows."""
+    if gate is None:
+        yield
+        return
+    closed, before = gate == 0, [torch.empty_like(t) for t in tensors]
+    torch._foreach_copy_(before, tensors)
+    yield
+    for t, old in zip(tensors, before, strict=True):
+        torch.where(closed, old, t, out=t)
 
 
 def _clip_(params: list[Tensor], clip: float | None) -> None:
@@ -155,7 +201,7 @@ _adam_clip_op = torch.library.custom_op(
 _rmsprop_clip_op = torch.library.custom_op(
     "fastvae::rmsprop_clip_",
     _rmsprop_clip,
-    mutates_args=("params", "square_avgs"),
+    mutates_args=("params", "square_avgs", "steps"),
     tags=(torch.Tag.cudagraph_unsafe,),
 )
 
@@ -172,6 +218,7 @@ def adam_clip_(
     betas: tuple[float, float],
     eps: float,
     clip: float | None = None,
+    gate: Tensor | None = None,
 ) -> None:
     """One Adam step on each tensor, in place, then w = clamp(w, -clip, clip). NaN stays NaN.
 
@@ -185,19 +232,15 @@ def adam_clip_(
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter after the step, > 0; None for no clipping.
+        gate: a 0-D tensor on the parameters' device, real or bool. If it is zero, nothing changes, not even a counter.
+            NaN counts as open.
 
     Raises:
         ValueError: a tensor or a number is not as described above.
     """
     if not params:
         return
-    _check("adam_clip_", params, grads, (exp_avgs, exp_avg_sqs), lr, betas, clip)
-    for s in steps:
-        if s.dim() or s.dtype != torch.float32 or s.device != params[0].device:
-            raise ValueError(
-                f"adam_clip_ expects each step as a 0-D float32 tensor on {params[0].device}; "
-                f"got {list(s.shape)} of {s.dtype} on {s.device}"
-            )
+    _check("adam_clip_", params, grads, (exp_avgs, exp_avg_sqs), steps, lr, betas, clip, gate)
     # Calling an op with 190 tensors takes longer than all of its work on the host, so only a compiler calls the op.
     update = _adam_clip_op if torch.compiler.is_compiling() else _adam_clip
     update(
@@ -206,6 +249,7 @@ def adam_clip_(
         list(exp_avgs),
         list(exp_avg_sqs),
         list(steps),
+        gate,
         *_number_and_tensor(lr),
         *betas,
         eps,
@@ -218,16 +262,18 @@ def rmsprop_clip_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     square_avgs: Sequence[Tensor],
+    steps: Sequence[Tensor],
     *,
     lr: float | Tensor,
     alpha: float,
     eps: float,
     clip: float | None = None,
+    gate: Tensor | None = None,
 ) -> None:
     """One RMSprop step (no momentum, not centred) on each tensor, in place, then w = clamp(w, -clip, clip).
 
     Args:
-        params, grads, lr, eps, clip: as for `adam_clip_`.
+        params, grads, steps, lr, eps, clip, gate: as for `adam_clip_`.
         square_avgs: v, with the shapes, dtypes and strides of their parameters.
         alpha: decay rate of the squared gradient's average, in [0, 1).
 
@@ -236,9 +282,9 @@ def rmsprop_clip_(
     """
     if not params:
         return
-    _check("rmsprop_clip_", params, grads, (square_avgs,), lr, (alpha,), clip)
+    _check("rmsprop_clip_", params, grads, (square_avgs,), steps, lr, (alpha,), clip, gate)
     update = _rmsprop_clip_op if torch.compiler.is_compiling() else _rmsprop_clip
-    update(list(params), list(grads), list(square_avgs), *_number_and_tensor(lr), alpha, eps, clip)
+    update(list(params), list(grads), list(square_avgs), list(steps), gate, *_number_and_tensor(lr), alpha, eps, clip)
 
 
 def _number_and_tensor(lr: float | Tensor) -> tuple[float, Tensor | None]:
@@ -251,9 +297,11 @@ def _check(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     states: tuple[Sequence[Tensor], ...],
+    steps: Sequence[Tensor],
     lr: float | Tensor,
     decays: tuple[float, ...],
     clip: float | None,
+    gate: Tensor | None,
 ) -> None:
     if not all(0 <= decay < 1 for decay in decays):
         raise ValueError(f"{op} expects decay rates in [0, 1); got {decays}")
@@ -264,7 +312,12 @@ def _check(
         raise ValueError(
             f"{op} expects lr as a number or a 0-D tensor on {device}; got {list(lr.shape)} on {lr.device}"
         )
-    for p, g, *state in zip(params, grads, *states, strict=True):
+    if gate is not None and (gate.dim() or gate.device != device or gate.is_complex()):
+        raise ValueError(
+            f"{op} expects gate as a 0-D real or bool tensor on {device}, or None; "
+            f"got {list(gate.shape)} of {gate.dtype} on {gate.device}"
+        )
+    for p, g, step, *state in zip(params, grads, steps, *states, strict=True):
         if p.device != device or p.dtype != dtype or not dtype.is_floating_point:
             raise ValueError(
                 f"{op} expects parameters of one device and one floating-point dtype; "
@@ -279,6 +332,11 @@ def _check(
             raise ValueError(
                 f"{op} expects each gradient as its parameter, dense {list(p.shape)} of {dtype} on {device}; "
                 f"got {str(g.layout).removeprefix('torch.')} {list(g.shape)} of {g.dtype} on {g.device}"
+            )
+        if step.dim() or step.dtype != torch.float32 or step.device != device:
+            raise ValueError(
+                f"{op} expects each step as a 0-D float32 tensor on {device}; "
+                f"got {list(step.shape)} of {step.dtype} on {step.device}"
             )
         # A compiler cannot check this; it calls the op, for which torch resolves the negation.
         if not torch.compiler.is_compiling() and any(t.is_neg() for t in (p, *state)):

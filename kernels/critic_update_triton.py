@@ -1,25 +1,14 @@
-"""Update and clipping of a complete set of parameters in one launch: kernels, tables of addresses, launches.
+"""Update and clipping of a complete set of parameters in one launch: kernels and launches.
 
-A kernel gets one table of 64-bit integers on the device,
+Each kernel gets a table of addresses (see `address_table`), whose columns are w, g, m, v and step for Adam, and w, g, v
+and step for RMSprop. Program i updates one block of its tensor.
 
-    for each program          the number of its tensor
-    for each tensor, a row    its first program, its element count, the addresses of w, g, m, v and step (RMSprop:
-                              w, g and v)
-
-and program i updates one block of its tensor. The look-up costs 8 bytes per program, compared with the 28 KB that a
-block of 1024 moves; searching the rows instead would be a chain of dependent loads before the first useful one.
-
-The host fills the table in pinned memory and copies it asynchronously, and only if an address changed: the allocator
-mostly gives gradients the same memory in each step. An update that is being captured always gets its own table. Its
-copy becomes a node of the CUDA graph, which reads the host's buffer at every replay, so that buffer is kept unchanged
-until the process ends (20 KB for the paper's critic). The device's copy is in the graph's memory and never in the
-cache; and a graph never uses a table of the cache, which may be evicted.
+A gate is read from the device: if it is zero, no program stores anything. `gate != 0` is true for NaN.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import chain
 
 import torch
 import triton
@@ -27,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
+from .address_table import address_table
 from .dispatch import capability, launch
 
 
@@ -95,12 +85,14 @@ def _adam_clip_block(
 
 @triton.jit
 def adam_clip_kernel(
-    table, lr, lr_tensor, log_beta1, log_beta2, beta1, beta2, rest1, rest2, eps, clip, BLOCK: tl.constexpr
+    table, gate, lr, lr_tensor, log_beta1, log_beta2, beta1, beta2, rest1, rest2, eps, clip, BLOCK: tl.constexpr
 ):
     """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = clip(w - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)).
 
     rest1 and rest2 are 1 - b1 and 1 - b2, rounded once: 1 - float32(0.999) has a relative error of 1e-5.
     """
+    if gate is not None and tl.load(gate) == 0:
+        return
     row, start, left = _row(table, 7, BLOCK)
     w_at, g_at = tl.load(row + 2) + start, tl.load(row + 3) + start
     m_at, v_at = tl.load(row + 4) + start, tl.load(row + 5) + start
@@ -137,9 +129,14 @@ def _rmsprop_clip_block(w_at, g_at, v_at, left, lr, alpha, rest, eps, clip, WHOL
 
 
 @triton.jit
-def rmsprop_clip_kernel(table, lr, lr_tensor, alpha, rest, eps, clip, BLOCK: tl.constexpr):
-    """v = a v + (1 - a) g^2, w = clip(w - lr g / (sqrt(v) + eps)); rest is 1 - a."""
-    row, start, left = _row(table, 5, BLOCK)
+def rmsprop_clip_kernel(table, gate, lr, lr_tensor, alpha, rest, eps, clip, BLOCK: tl.constexpr):
+    """v = a v + (1 - a) g^2, w = clip(w - lr g / (sqrt(v) + eps)); rest is 1 - a. The step counter only counts."""
+    if gate is not None and tl.load(gate) == 0:
+        return
+    row, start, left = _row(table, 6, BLOCK)
+    if start == 0:
+        step_at = _pointer(tl.load(row + 5), False)
+        tl.store(step_at, tl.load(step_at) + 1)
     w_at, g_at, v_at = tl.load(row + 2) + start, tl.load(row + 3) + start, tl.load(row + 4) + start
     if lr_tensor is not None:
         lr = tl.load(lr_tensor).to(tl.float32)
@@ -147,78 +144,6 @@ def rmsprop_clip_kernel(table, lr, lr_tensor, alpha, rest, eps, clip, BLOCK: tl.
         _rmsprop_clip_block(w_at, g_at, v_at, left, lr, alpha, rest, eps, clip, True, BLOCK)
     else:
         _rmsprop_clip_block(w_at, g_at, v_at, left, lr, alpha, rest, eps, clip, False, BLOCK)
-
-
-# Tables on the device, by their contents.
-_tables: OrderedDict[tuple, Tensor] = OrderedDict()
-_MAX_TABLES = 32
-# Pinned memory: what captured graphs read, and what is reserved for later captures.
-_read_by_graphs: list[Tensor] = []
-_put_aside: dict[str, Tensor] = {}
-
-
-def _table(columns: Sequence[Sequence[Tensor]], block: int) -> tuple[Tensor, int]:
-    """The table on the device, and its number of programs.
-
-    Args:
-        columns: the tensors whose addresses are in a row, the parameters first.
-        block: elements per program.
-    """
-    sizes = tuple([p.numel() for p in columns[0]])
-    addresses = tuple([tuple([t.data_ptr() for t in column]) for column in columns])
-    device = columns[0][0].device
-    programs = [-(-size // block) for size in sizes]
-    count = sum(programs)
-    length = count + len(sizes) * (2 + len(columns))
-    if _is_capturing(device):
-        host = _taken_aside(length, device)
-        _read_by_graphs.append(host)
-        return _filled(host, programs, sizes, addresses).to(device, non_blocking=True), count
-    _put_memory_aside(length, device)
-    # A table belongs to the stream that it was copied on, which orders its first use and the reuse of its memory.
-    stream = torch.cuda.current_stream().cuda_stream if device.type == "cuda" else None
-    key = (device, stream, block, sizes, addresses)
-    table = _tables.pop(key, None)
-    if table is None:
-        table = _filled(_host_memory(length, device), programs, sizes, addresses).to(device, non_blocking=True)
-    _tables[key] = table
-    if len(_tables) > _MAX_TABLES:
-        _tables.popitem(last=False)
-    return table, count
-
-
-def _filled(
-    table: Tensor, programs: list[int], sizes: tuple[int, ...], addresses: tuple[tuple[int, ...], ...]
-) -> Tensor:
-    firsts = list(accumulate(programs, initial=0))
-    count = firsts.pop()
-    table[:count] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs))
-    rows = zip(firsts, sizes, *addresses, strict=True)
-    table[count:] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
-    return table
-
-
-def _is_capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-def _host_memory(length: int, device: torch.device) -> Tensor:
-    return torch.empty(length, dtype=torch.int64, pin_memory=device.type == "cuda")
-
-
-def _put_memory_aside(length: int, device: torch.device) -> None:
-    """Reserves memory for several tables of this length, since not every torch version can pin memory in a capture."""
-    if len(_put_aside.get(device.type, ())) < 8 * length:
-        _put_aside[device.type] = _host_memory(max(16 * length, 2**16), device)
-
-
-def _taken_aside(length: int, device: torch.device) -> Tensor:
-    """Reserved memory of this length that nothing else will write to."""
-    if len(_put_aside.get(device.type, ())) < length:
-        _put_aside[device.type] = _host_memory(length, device)
-    memory = _put_aside[device.type]
-    _put_aside[device.type] = memory[length:]
-    return memory[:length]
 
 
 def choose_tile(op: str, params: Sequence[Tensor]) -> tiles.Tile | None:
@@ -239,6 +164,7 @@ def adam_clip_(
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
     steps: Sequence[Tensor],
+    gate: Tensor | None,
     lr: float,
     lr_tensor: Tensor | None,
     betas: tuple[float, float],
@@ -248,15 +174,17 @@ def adam_clip_(
 ) -> None:
     """The op after its checks: all of a parameter's tensors have its strides, and `steps` already count this update.
 
-    The kernel cannot increment them: a tensor has many programs, and one could read what another has changed.
+    The kernel cannot increment them: a tensor has many programs, each needs the number, and one could read what another
+    has changed. In RMSprop none needs it.
     """
     decays = [math.log(max(beta, 1e-30)) for beta in betas]
     with torch.cuda.device_of(params[0]):
-        table, programs = _table((params, grads, exp_avgs, exp_avg_sqs, steps), tile["BLOCK"])
+        table, programs = address_table((params, grads, exp_avgs, exp_avg_sqs, steps), tile["BLOCK"])
         launch(
             adam_clip_kernel,
             (programs,),
             table,
+            gate,
             *(lr, lr_tensor, *decays, *betas, 1 - betas[0], 1 - betas[1], eps, clip),
             **tile,
         )
@@ -267,6 +195,8 @@ def rmsprop_clip_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     square_avgs: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    gate: Tensor | None,
     lr: float,
     lr_tensor: Tensor | None,
     alpha: float,
@@ -276,12 +206,13 @@ def rmsprop_clip_(
 ) -> None:
     """The op after its checks: all of a parameter's tensors have its strides."""
     with torch.cuda.device_of(params[0]):
-        table, programs = _table((params, grads, square_avgs), tile["BLOCK"])
+        table, programs = address_table((params, grads, square_avgs, steps), tile["BLOCK"])
         launch(
             rmsprop_clip_kernel,
             (programs,),
             table,
+            gate,
             *(lr, lr_tensor, alpha, 1 - alpha, eps, clip),
             **tile,
         )
-    _changed(params, square_avgs)
+    _changed(params, square_avgs, steps)

@@ -21,6 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import tiles
+
 Provider = Literal["triton", "cudnn", "aten"]
 
 # The lowest compute capability for which each op has kernels, by dtype.
@@ -30,8 +32,9 @@ _OLDEST = {
     "adam_clip_": {torch.float32: (7, 0)},
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
+    "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
 }
-# Ops whose kernels are cuDNN's.
+# Ops that try cuDNN's kernels first.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
 
@@ -39,7 +42,7 @@ _NEVER = (99, 0)
 def _hash_of_sources() -> str:
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.py")), folder / "tiles.json"]:
+    for path in [*sorted(folder.glob("*.py")), tiles.PATH]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -71,12 +74,13 @@ class _Forced:
 _forced = _Forced()
 
 
-def provider(op: str, x: Tensor) -> Provider:
+def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "conv_relu", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "batch_norm", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
+        dtype: in place of x's.
 
     Returns:
         "triton", "cudnn" or "aten".
@@ -90,7 +94,7 @@ def provider(op: str, x: Tensor) -> Provider:
         raise ValueError(f"expected one of {', '.join(_OLDEST)}; got {op!r}{hint}")
     if _forced.provider is not None and _forced.op in (None, op):
         return _forced.provider
-    return provider_on(op, x.device, x.dtype)
+    return provider_on(op, x.device, dtype or x.dtype)
 
 
 @torch.compiler.assume_constant_result  # or the compiler would trace the query of the GPU's properties
@@ -100,7 +104,7 @@ def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
         return "aten"
     if op in _BY_CUDNN:
         return "cudnn" if torch.backends.cudnn.enabled else "aten"
-    return "triton" if _has_triton() else "aten"
+    return "triton" if has_triton() else "aten"
 
 
 def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
@@ -114,7 +118,8 @@ def capability(x: Tensor) -> tuple[int, int]:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

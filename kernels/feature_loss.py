@@ -11,9 +11,10 @@ Accumulated in float32 for all dtypes (float64 stays float64), because eight bit
 squares. The targets get no gradient.
 
 Layout: any, since all elements are treated alike; features and targets of the same layout are read in the order of
-memory. The forward pass writes d_l in the features' dtype, and the backward pass multiplies it by the remaining factor.
-It saves differences rather than gradients, since without a loss scale gradients underflow in float16: weight_1 / n_1
-is 1e-9 for relu1_1 of 64 images. Per element 2 reads, 1 write and 4 flops; see `cost`.
+memory. The forward pass writes nothing but the loss: it saves features and targets, which the networks before it keep
+in any case, and the backward pass subtracts them again. There d_l and its factor are float32, and only their product is
+rounded to the features' dtype, with the loss scale in it: in float16 the factor alone may underflow, weight_1 / n_1 is
+1e-9 for relu1_1 of 64 images. Per element 2 reads and 3 flops; see `cost`.
 """
 
 from collections.abc import Sequence
@@ -44,69 +45,55 @@ def feature_loss_ref(features: Sequence[Tensor], targets: Sequence[Tensor], weig
     return total / images
 
 
-def _forward_aten(
-    features: list[Tensor], targets: list[Tensor], weights: list[float], with_differences: bool, through_relu: bool
-) -> tuple[Tensor, list[Tensor]]:
+def _forward_aten(features: list[Tensor], targets: list[Tensor], weights: list[float]) -> Tensor:
     """For CPUs, older GPUs and float64."""
-    accumulate = torch.float64 if features[0].dtype == torch.float64 else torch.float32
-    total, differences = torch.zeros((), dtype=accumulate, device=features[0].device), []
+    accumulate = _accumulated_in(features[0].dtype)
+    total = torch.zeros((), dtype=accumulate, device=features[0].device)
     for feature, target, weight in zip(features, targets, weights, strict=True):
-        if not with_differences:
-            total = total + F.mse_loss(feature.to(accumulate), target.to(accumulate)) * (0.5 * weight)
-            continue
-        difference = feature.to(accumulate) - target.to(accumulate)
-        total = total + difference.square().mean() * (0.5 * weight)
-        # Not feature > 0, so that NaN stays NaN.
-        kept = torch.where(feature <= 0, 0, difference) if through_relu else difference
-        differences.append(kept.to(feature.dtype))
-    return total, differences
+        total = total + F.mse_loss(feature.to(accumulate), target.to(accumulate)) * (0.5 * weight)
+    return total
+
+
+def _accumulated_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @torch.library.triton_op("fastvae::feature_loss", mutates_args=())
 def _forward(
-    features: list[Tensor],
-    targets: list[Tensor],
-    weights: list[float],
-    with_differences: bool,
-    through_relu: bool,
-    sources: str,
-) -> tuple[Tensor, list[Tensor]]:
-    """The loss, and if `with_differences` one tensor per layer, in the layer's layout, for the backward pass."""
+    features: list[Tensor], targets: list[Tensor], weights: list[float], through_relu: bool, sources: str
+) -> Tensor:
+    """The loss; `through_relu` is for the backward pass alone."""
     if provider("feature_loss", features[0]) == "triton":
         from . import feature_loss_triton as triton
 
         if tile := triton.choose_tile(features):
-            return triton.forward(features, targets, weights, with_differences, through_relu, tile)
-    return _forward_aten(features, targets, weights, with_differences, through_relu)
+            return triton.forward(features, targets, weights, tile)
+    return _forward_aten(features, targets, weights)
 
 
 def _save(ctx, inputs, output) -> None:
-    ctx.weights = inputs[2]
-    _, differences = output
-    # Otherwise autograd would allocate zeros for the gradients of the differences, which are not used.
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*differences)
-    ctx.save_for_backward(*differences)
+    features, targets, ctx.weights, ctx.through_relu, _ = inputs
+    ctx.save_for_backward(*features, *targets)
 
 
-def _backward(ctx, grad: Tensor | None, _):
-    # Plain torch, no kernel: under torch.compile Inductor fuses the product into the sum of gradients at the tap, which
-    # then reads the difference in place of a gradient.
-    differences, layers = ctx.saved_tensors, len(ctx.weights)
-    gradients = [None] * layers
-    if grad is not None and any(ctx.needs_input_grad[0]):
-        if not differences:
-            raise RuntimeError("fastvae::feature_loss keeps nothing for the backward pass unless with_differences=True")
-        for layer, (difference, weight) in enumerate(zip(differences, ctx.weights, strict=True)):
-            if ctx.needs_input_grad[0][layer]:
-                gradients[layer] = _scaled(difference, grad * (weight / max(difference.numel(), 1)))
-    return gradients, [None] * layers, None, None, None, None
+def _backward(ctx, grad: Tensor):
+    # Plain torch, no kernel: under torch.compile Inductor fuses this into the sum of gradients at the tap, which then
+    # reads feature and target in place of a gradient.
+    saved, layers = ctx.saved_tensors, len(ctx.weights)  # read once: checkpointing recomputes them at each access
+    features, targets = saved[:layers], saved[layers:]
+    gradients = [
+        _gradient(feature, target, grad * (weight / max(feature.numel(), 1)), ctx.through_relu) if wanted else None
+        for feature, target, weight, wanted in zip(features, targets, ctx.weights, ctx.needs_input_grad[0], strict=True)
+    ]
+    return gradients, [None] * layers, None, None, None
 
 
-def _scaled(difference: Tensor, factor: Tensor) -> Tensor:
-    # torch rounds a scalar tensor to the other operand's dtype; in float16 this factor may become zero.
-    wide = difference.float() if difference.dtype == torch.float16 else difference
-    return (wide * factor).to(difference.dtype)
+def _gradient(feature: Tensor, target: Tensor, factor: Tensor, through_relu: bool) -> Tensor:
+    accumulate = _accumulated_in(feature.dtype)
+    gradient = (feature.to(accumulate) - target.to(accumulate)) * factor
+    if through_relu:
+        gradient = torch.where(feature <= 0, 0, gradient)  # not feature > 0, so that NaN stays NaN
+    return gradient.to(feature.dtype)
 
 
 _forward.register_autograd(_backward, setup_context=_save)
@@ -128,7 +115,7 @@ def feature_loss(
             result is the same.
 
     Returns:
-        A scalar, float32 (float64 for float64 features). Differentiable once, by reverse-mode autograd; exported and
+        A scalar, float32 (float64 for float64 features). Differentiable by reverse-mode autograd; exported and
         under torch.func's transforms it consists of torch's own operations. An empty batch gives NaN, as the mean of
         nothing does in torch.
 
@@ -138,14 +125,13 @@ def feature_loss(
     """
     features, targets = list(features), list(targets)
     _check(features, targets, weights)
-    wanted = torch.is_grad_enabled() and any(feature.requires_grad for feature in features)
     constants = [target.detach() for target in targets]
+    numbers = [float(weight) for weight in weights]
     if is_taken_apart():
         if through_relu:
             features = [torch.where(feature <= 0, feature.detach(), feature) for feature in features]
-        return _forward_aten(features, constants, [float(weight) for weight in weights], False, False)[0]
-    loss, _ = _forward(features, constants, [float(weight) for weight in weights], wanted, through_relu, SOURCES)
-    return loss
+        return _forward_aten(features, constants, numbers)
+    return _forward(features, constants, numbers, through_relu, SOURCES)
 
 
 def _check(features: list[Tensor], targets: list[Tensor], weights: Sequence[float]) -> None:

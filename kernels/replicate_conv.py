@@ -22,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import replicate_conv_aten as aten
 from .cost import Cost
 from .dispatch import SOURCES, is_taken_apart, provider
+from .packed_weight import pack_weights, packed_shape
 
 
 def replicate_conv2d_ref(
@@ -32,116 +34,15 @@ def replicate_conv2d_ref(
     bias: Tensor | None = None,
     *,
     upsample: int = 1,
+    residual: Tensor | None = None,
     negative_slope: float | None = None,
 ) -> Tensor:
-    """The specification of `replicate_conv2d`: four plain torch calls."""
+    """The specification of `replicate_conv2d`: a few plain torch calls."""
     if upsample == 2:
         x = F.interpolate(x, scale_factor=2, mode="nearest")
     y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
+    y = y if residual is None else y + residual
     return y if negative_slope is None else F.leaky_relu(y, negative_slope)
-
-
-# In ATen: for CPUs, older GPUs and float64.
-
-
-def _pad(x: Tensor) -> Tensor:
-    # torch's gradient of this is never used: compiled for the CPU (torch 2.11 to 2.13) it is wrong.
-    return F.pad(x, (1, 1, 1, 1), mode="replicate")
-
-
-def _fold_padding(padded: Tensor) -> Tensor:
-    """The adjoint of the padding: adds the gradients of a border pixel's copies to the pixel itself."""
-    for dim in (-1, -2):
-        inner = padded.shape[dim] - 2
-        first, last = padded.narrow(dim, 0, 1), padded.narrow(dim, inner + 1, 1)
-        if inner == 1:
-            padded = first + padded.narrow(dim, 1, 1) + last
-        else:
-            first, last = first + padded.narrow(dim, 1, 1), padded.narrow(dim, inner, 1) + last
-            padded = torch.cat((first, padded.narrow(dim, 2, inner - 2), last), dim)
-    return padded
-
-
-# Pixels of a batch of maps before upsampling. With fewer, summing the taps on a CPU costs more than it saves: one 4x4
-# map of 256 channels takes 0.6 ms upsampled and 2.2 ms with the sums; 1024 pixels of 64 channels 0.95 and 0.68 ms (two
-# AVX2 cores).
-_FEWEST_PIXELS = 256
-
-
-def upsampling_kernel(weight: Tensor) -> Tensor:
-    """[O, I, 3, 3] convolution weight -> [I, O, 4, 4] weight of the equivalent transposed convolution of stride 2.
-
-    The taps are summed in the weight's precision, float32 under autocast, before any rounding to bfloat16.
-    """
-    box = F.pad(weight, (1, 1, 1, 1))
-    box = box[..., :-1, :] + box[..., 1:, :]
-    box = box[..., :-1] + box[..., 1:]
-    # A transposed convolution scatters where a convolution gathers, so the kernel is rotated by 180 degrees.
-    # channels_last: oneDNN takes twice as long for other layouts with 256 to 128 channels.
-    return box.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:
-    """The adjoint of `upsampling_kernel`."""
-    box = kernel.transpose(0, 1).flip(2, 3)
-    box = box[..., :-1, :] + box[..., 1:, :]
-    return box[..., :-1] + box[..., 1:]
-
-
-def _forward_aten(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, slope: float | None) -> Tensor:
-    bias = None if bias is None else bias.to(x.dtype)
-    if upsample == 1:
-        y = F.conv2d(_pad(x), weight.to(x.dtype), bias)
-    elif x.device.type == "cpu" and x.numel() < _FEWEST_PIXELS * x.shape[1]:
-        y = F.conv2d(_pad(F.interpolate(x, scale_factor=2.0)), weight.to(x.dtype), bias)
-    else:
-        y = F.conv_transpose2d(_pad(x), upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
-    return _laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
-
-
-def _data_gradient_aten(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
-    grad = _before_activation(grad, y, slope)
-    if upsample == 1:
-        padded = F.conv_transpose2d(grad, weight.to(grad.dtype))
-    else:
-        padded = F.conv2d(grad, upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
-    return _laid_out_as(grad, _fold_padding(padded))
-
-
-def _weight_gradient_aten(
-    grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, with_bias: bool, upsample: int, slope: float | None
-) -> tuple[Tensor, Tensor]:
-    grad, padded = _before_activation(grad, y, slope), _pad(x)
-    kernel = weight if upsample == 1 else upsampling_kernel(weight)
-    _, dw, db = torch.ops.aten.convolution_backward(
-        grad,
-        padded,
-        kernel.to(x.dtype),
-        [weight.shape[0]],
-        *([1, 1], [0, 0]) if upsample == 1 else ([2, 2], [3, 3]),
-        [1, 1],
-        upsample == 2,
-        [0, 0],
-        1,
-        [False, True, with_bias],
-    )
-    dw = dw.to(weight.dtype)
-    dw = torch.empty_like(weight).copy_(dw if upsample == 1 else _fold_upsampling_kernel(dw))
-    return dw, db.to(weight.dtype) if with_bias else weight.new_empty(0)
-
-
-def _before_activation(grad: Tensor, y: Tensor | None, slope: float | None) -> Tensor:
-    """The gradient before the LeakyReLU, whose output y has the sign of its input."""
-    return grad if slope is None else torch.where(y > 0, grad, grad * slope)
-
-
-def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """y in x's memory format; a convolution's own choice differs between versions of torch."""
-    return y.contiguous(memory_format=torch.channels_last if _is_channels_last(x) else torch.contiguous_format)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 # Registered with torch, so that autograd and torch.compile treat each as one operation.
@@ -149,26 +50,33 @@ def _is_channels_last(x: Tensor) -> bool:
 
 @torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, negative_slope: float | None, sources: str
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    packed: Tensor | None,
+    residual: Tensor | None,
+    upsample: int,
+    negative_slope: float | None,
+    sources: str,
 ) -> Tensor:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
-            return triton.forward(x, weight, bias, upsample, negative_slope, tile)[0]
-    return _forward_aten(x, weight, bias, upsample, negative_slope)
+            return triton.forward(x, weight, bias, packed, residual, upsample, negative_slope, tile)[0]
+    return aten.forward(x, weight, bias, residual, upsample, negative_slope)
 
 
 @torch.library.triton_op("fastvae::replicate_conv2d_with_sums", mutates_args=())
 def _forward_with_sums(
-    x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, sources: str
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None, upsample: int, sources: str
 ) -> tuple[Tensor, Tensor]:
     if provider("replicate_conv2d", x) == "triton":
         from . import replicate_conv_launch as triton
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
-            return triton.forward(x, weight, bias, upsample, None, tile, sums=True)
-    y = _forward_aten(x, weight, bias, upsample, None)
+            return triton.forward(x, weight, bias, packed, None, upsample, None, tile, sums=True)
+    y = aten.forward(x, weight, bias, None, upsample, None)
     return y, _sums(y)
 
 
@@ -185,6 +93,7 @@ def _gradients(
     y: Tensor | None,
     x: Tensor,
     weight: Tensor,
+    packed: Tensor | None,
     upsample: int,
     negative_slope: float | None,
     wanted: Sequence[bool],
@@ -197,16 +106,16 @@ def _gradients(
     # A backward pass under autocast must not change the dtypes that the fake below returns.
     with torch.autocast(grad.device.type, enabled=False):
         if of_x:
-            dx = _data_gradient(grad, y, weight, upsample, negative_slope)
+            dx = _data_gradient(grad, y, weight, packed, upsample, negative_slope)
         if of_weight or of_bias:
             dw, db = _weight_gradient(grad, y, x, weight, of_bias, upsample, negative_slope)
     return dx, dw, db
 
 
 @_gradients.register_fake
-def _(grad, y, x, weight, upsample, negative_slope, wanted):
+def _(grad, y, x, weight, packed, upsample, negative_slope, wanted):
     of_x, of_weight, of_bias = wanted
-    last = provider("replicate_conv2d", grad) == "triton" or _is_channels_last(grad)
+    last = provider("replicate_conv2d", grad) == "triton" or aten.is_channels_last(grad)
     dx = torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
     dw, db = torch.empty_like(weight), weight.new_empty(weight.shape[0])
     return (
@@ -216,15 +125,17 @@ def _(grad, y, x, weight, upsample, negative_slope, wanted):
     )
 
 
-def _data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
+def _data_gradient(
+    grad: Tensor, y: Tensor | None, weight: Tensor, packed: Tensor | None, upsample: int, slope: float | None
+) -> Tensor:
     if provider("replicate_conv2d", grad) == "triton":
         from . import replicate_conv_launch as triton
 
         batch, _, h, w = grad.shape
         x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
         if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
-            return triton.data_gradient(grad, y, weight, upsample, slope, tile)
-    return _data_gradient_aten(grad, y, weight, upsample, slope)
+            return triton.data_gradient(grad, y, weight, packed, upsample, slope, tile)
+    return aten.data_gradient(grad, y, weight, upsample, slope)
 
 
 def _weight_gradient(
@@ -235,23 +146,27 @@ def _weight_gradient(
 
         if tile := triton.choose_tile("weight_gradient", x.shape, weight, upsample, grad):
             return triton.weight_gradient(grad, y, x, weight, with_bias, upsample, slope, tile)
-    return _weight_gradient_aten(grad, y, x, weight, with_bias, upsample, slope)
+    return aten.weight_gradient(grad, y, x, weight, with_bias, upsample, slope)
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weight, bias, ctx.upsample, *slope, _ = inputs
-    ctx.slope = slope[0] if slope else None
-    y = output[0] if isinstance(output, tuple) else output
-    keep_y = ctx.slope is not None or isinstance(output, tuple)
-    ctx.save_for_backward(x, weight, y if keep_y else None)
+    x, weight, bias, packed, _, ctx.upsample, ctx.slope, _ = inputs
+    ctx.save_for_backward(x, weight, packed, None if ctx.slope is None else output)
+    ctx.with_bias = bias is not None
+
+
+def _save_with_sums(ctx, inputs, output) -> None:
+    x, weight, bias, packed, ctx.upsample, _ = inputs
+    ctx.slope = None
+    ctx.save_for_backward(x, weight, packed, output[0])
     ctx.with_bias = bias is not None
 
 
 def _differentiate(
-    ctx, grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor
+    ctx, grad: Tensor, y: Tensor | None, x: Tensor, weight: Tensor, packed: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     wanted = [*ctx.needs_input_grad[:2], ctx.with_bias and ctx.needs_input_grad[2]]
-    found = _gradients(grad, y, x, weight, ctx.upsample, ctx.slope, wanted)
+    found = _gradients(grad, y, x, weight, packed, ctx.upsample, ctx.slope, wanted)
     return tuple(gradient if wants else None for gradient, wants in zip(found, wanted, strict=True))
 
 
@@ -259,20 +174,21 @@ def _differentiate(
 
 
 def _backward(ctx, grad: Tensor):
-    x, weight, y = ctx.saved_tensors
-    return *_differentiate(ctx, grad, y, x, weight), None, None, None
+    x, weight, packed, y = ctx.saved_tensors
+    of_residual = aten.before_activation(grad, y, ctx.slope) if ctx.needs_input_grad[4] else None
+    return *_differentiate(ctx, grad, y, x, weight, packed), None, of_residual, None, None, None
 
 
 def _backward_with_sums(ctx, grad: Tensor, grad_sums: Tensor):
-    x, weight, y = ctx.saved_tensors
+    x, weight, packed, y = ctx.saved_tensors
     # d/dy of s1 . sum(y) + s2 . sum(y^2) is s1 + 2 s2 y, per channel.
     s1, s2 = (s.view(1, -1, 1, 1) for s in grad_sums)
     total = (grad.to(grad_sums.dtype) + s1 + 2 * s2 * y.to(grad_sums.dtype)).to(grad.dtype)
-    return *_differentiate(ctx, total, None, x, weight), None, None
+    return *_differentiate(ctx, total, None, x, weight, packed), None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)
-_forward_with_sums.register_autograd(_backward_with_sums, setup_context=_save)
+_forward_with_sums.register_autograd(_backward_with_sums, setup_context=_save_with_sums)
 
 
 def replicate_conv2d(
@@ -281,7 +197,9 @@ def replicate_conv2d(
     bias: Tensor | None = None,
     *,
     upsample: int = 1,
+    residual: Tensor | None = None,
     negative_slope: float | None = None,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """3x3 convolution with replication padding 1, of x or of x after nearest-neighbour x2 upsampling.
 
@@ -294,11 +212,15 @@ def replicate_conv2d(
             summed before rounding, and the gradient is not rounded.
         bias: [O], of the weight's dtype, or None.
         upsample: 1, or 2 for nearest-neighbour upsampling before the padding.
-        negative_slope: slope >= 0 of a LeakyReLU applied to the result; None for no activation.
+        residual: [B, O, upsample * H, upsample * W], of x's dtype, any memory format: added to the result; or None.
+        negative_slope: slope >= 0 of a LeakyReLU applied to the result, after the residual; None for no activation.
+        packed: of `pack_weights` for this weight, upsampling and x's dtype (under autocast the one that it casts to),
+            which spares a call that Triton runs the packing; None to pack here, once for forward and backward. The
+            gradient is the weight's all the same.
 
     Returns:
         [B, O, upsample * H, upsample * W]. Differentiable once, by reverse-mode autograd. torch.export, ONNX export,
-        torch.jit.trace and torch.func's transforms use the four plain torch calls of `replicate_conv2d_ref`. A compiled
+        torch.jit.trace and torch.func's transforms use the plain torch calls of `replicate_conv2d_ref`. A compiled
         transform, such as torch.compile(torch.func.grad(f)), raises.
 
     Raises:
@@ -310,13 +232,16 @@ def replicate_conv2d(
             "could not tell the sign of the input from the output"
         )
     x = _checked(x, weight, bias, upsample)
+    residual = None if residual is None else _checked_residual(residual, x, weight, upsample)
     if is_taken_apart():
-        return replicate_conv2d_ref(x, weight, bias, upsample=upsample, negative_slope=negative_slope)
-    return _forward(x, weight, bias, upsample, negative_slope, SOURCES)
+        options = {"upsample": upsample, "residual": residual, "negative_slope": negative_slope}
+        return replicate_conv2d_ref(x, weight, bias, **options)
+    packed = _packed(x, weight, packed, upsample)
+    return _forward(x, weight, bias, packed, residual, upsample, negative_slope, SOURCES)
 
 
 def replicate_conv2d_with_sums(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, upsample: int = 1, packed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`replicate_conv2d`, and the sums for a batch normalisation after it, without reading the result again.
 
@@ -331,7 +256,20 @@ def replicate_conv2d_with_sums(
     if is_taken_apart():
         y = replicate_conv2d_ref(x, weight, bias, upsample=upsample)
         return y, _sums(y)
-    return _forward_with_sums(x, weight, bias, upsample, SOURCES)
+    return _forward_with_sums(x, weight, bias, _packed(x, weight, packed, upsample), upsample, SOURCES)
+
+
+def _packed(x: Tensor, weight: Tensor, packed: Tensor | None, upsample: int) -> Tensor | None:
+    """The packed weight: checked if it was given, or packed now; None where ATen runs."""
+    if packed is None:
+        return pack_weights([weight], [upsample], x.dtype)[0]
+    shape = packed_shape(weight, upsample)
+    if tuple(packed.shape) != shape or packed.dtype != x.dtype or packed.device != x.device:
+        raise ValueError(
+            f"replicate_conv2d expects packed as pack_weights makes it, {list(shape)} of {x.dtype} on {x.device}; got "
+            f"{list(packed.shape)} of {packed.dtype} on {packed.device}"
+        )
+    return packed
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
@@ -371,6 +309,23 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> T
             f"got {x.dtype}, {weight.dtype}" + (f" and {bias.dtype}" if bias is not None else "")
         )
     return x
+
+
+def _checked_residual(residual: Tensor, x: Tensor, weight: Tensor, upsample: int) -> Tensor:
+    """Returns the residual, cast if autocast cast x; raises ValueError unless it can be added to the result."""
+    if torch.jit.is_tracing():
+        return residual
+    batch, _, h, w = x.shape
+    shape = (batch, weight.shape[0], upsample * h, upsample * w)
+    kind = x.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind) and residual.is_floating_point():
+        residual = residual.to(x.dtype)
+    if tuple(residual.shape) != shape or residual.dtype != x.dtype or residual.device != x.device:
+        raise ValueError(
+            f"replicate_conv2d expects a residual like its result, {list(shape)} of {x.dtype} on {x.device}; got "
+            f"{list(residual.shape)} of {residual.dtype} on {residual.device}"
+        )
+    return residual
 
 
 def cost(

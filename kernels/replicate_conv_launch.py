@@ -1,7 +1,5 @@
 """Tiles and launches of `replicate_conv2d`'s Triton kernels."""
 
-from dataclasses import dataclass
-
 import torch
 import triton
 from torch import Tensor
@@ -9,47 +7,17 @@ from torch import Tensor
 from . import replicate_conv_triton as kernels
 from . import tiles
 from .dispatch import capability, launch
+from .packed_weight import WEIGHT_TILE, Form, pack_by_triton
 
-# Up to this many output channels the four phases together fit into the narrowest tile of the tensor cores, 16 columns.
-_PACKED_CHANNELS = 4
 # Two programs for each multiprocessor of today's largest GPUs.
 _ENOUGH_PROGRAMS = 264
-# For the two kernels that only move weights.
-_WEIGHT_TILE = {"BLOCK": 256, "num_warps": 4}
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a call maps to the kernels' matrix products.
-
-    Attributes:
-        packed: whether the four phases are columns of one product (see `replicate_conv_triton`).
-        phases: number of products along the grid's axis of phases.
-        steps: number of shifts of all phases, the leading dimension of the packed weight.
-        columns: N, the output channels of one product.
-    """
-
-    packed: bool
-    phases: int
-    steps: int
-    columns: int
-
-    @classmethod
-    def of(cls, weight: Tensor, upsample: int) -> "Form":
-        channels = weight.shape[0]
-        if upsample == 1:
-            return cls(False, 1, 9, channels)
-        if channels <= _PACKED_CHANNELS:
-            return cls(True, 1, 9, 4 * channels)
-        return cls(False, 4, 16, channels)
 
 
 def choose_tile(direction: str, x_shape: torch.Size, weight: Tensor, upsample: int, like: Tensor) -> tiles.Tile | None:
     """The tile of one direction, or None if ATen was measured to be faster.
 
     Args:
-        direction: "forward", "data_gradient", "weight_gradient", or "ring": the pixels of the data gradient that have
-            more than one source, or all pixels if most have.
+        direction: "forward", "data_gradient" or "weight_gradient".
         x_shape: of the op's input, [B, C, H, W].
         weight: the op's weight [O, C, 3, 3].
         upsample: 1 or 2.
@@ -72,17 +40,6 @@ def _default_tile(
     common = {"num_warps": 4, "num_stages": 3 if sm >= (8, 0) else 2}
     if direction == "weight_gradient":
         return {"BLOCK_M": _block(form.columns, widest), "BLOCK_N": _block(c, widest), "BLOCK_K": depth, **common}
-    if direction == "ring":
-        # Four tiles of the gradient are summed for one product, so tiles are small, and smaller in the packed form,
-        # whose addresses also take registers: 64 rows spill 116 bytes per thread on 8.0 in float32.
-        depth = _block(form.columns, max(16, depth // 2))
-        return {
-            "BLOCK_M": 32 if form.packed else 64,
-            "BLOCK_N": _block(c, widest),
-            "BLOCK_K": depth,
-            **common,
-            "num_stages": 2,
-        }
     columns, inner = (form.columns, c) if direction == "forward" else (c, form.columns)
     block_n = _block(columns, widest)
     phases = form.phases if direction == "forward" else 1
@@ -90,16 +47,7 @@ def _default_tile(
     # In the packed form the data gradient has a short product and long addresses; with 128 rows these take all
     # registers.
     wide = tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 and not (form.packed and direction == "data_gradient")
-    tile = {
-        "BLOCK_M": 128 if wide else 64,
-        "BLOCK_N": block_n,
-        "BLOCK_K": _block(inner, depth),
-        **common,
-    }
-    if direction == "data_gradient":
-        # Pixels of the ring take four loads, others one; on small maps most pixels are in the ring.
-        tile["SPLIT_RING"] = int(min(h, w) >= 16)
-    return tile
+    return {"BLOCK_M": 128 if wide else 64, "BLOCK_N": block_n, "BLOCK_K": _block(inner, depth), **common}
 
 
 def _block(count: int, largest: int) -> int:
@@ -111,21 +59,6 @@ def _float32_precision(dtype: torch.dtype, sm: tuple[int, int]) -> str:
     """How products of this dtype are computed; for float32 as set for torch's convolutions."""
     allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"
     return "tf32" if dtype == torch.float32 and allowed and sm >= (8, 0) else "ieee"
-
-
-def _pack(weight: Tensor, form: Form, upsample: int, dtype: torch.dtype) -> Tensor:
-    """The weight in the layout of the products, [steps, columns, C]."""
-    o, c = weight.shape[:2]
-    packed = torch.empty((form.steps, form.columns, c), dtype=dtype, device=weight.device)
-    launch(
-        kernels.packed_weight_kernel,
-        (triton.cdiv(packed.numel(), _WEIGHT_TILE["BLOCK"]),),
-        *(weight, packed, o, c, form.columns, packed.numel(), *weight.stride()),
-        U=upsample,
-        PACKED=form.packed,
-        **_WEIGHT_TILE,
-    )
-    return packed
 
 
 def _pixels(batch: int, h: int, w: int) -> int:
@@ -149,15 +82,20 @@ def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    packed: Tensor | None,
+    residual: Tensor | None,
     upsample: int,
     negative_slope: float | None,
     tile: tiles.Tile,
     *,
     sums: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """y, and with `sums` float32 [2, O]: for each channel the sum of y and of its square over all pixels."""
+    """y, and with `sums` float32 [2, O]: for each channel the sum of y and of its square over all pixels.
+
+    Packs the weight unless `packed` is it.
+    """
     form, sm = Form.of(weight, upsample), capability(x)
-    x = _channels_last(x)
+    x, residual = _channels_last(x), None if residual is None else _channels_last(residual)
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     y = _empty(batch, o, upsample * h, upsample * w, x)
@@ -166,10 +104,12 @@ def forward(
     partial_sums = None
     if sums:
         partial_sums = torch.empty((grid[0] * form.phases, 2, n // o, o), dtype=torch.float32, device=x.device)
+    if packed is None:
+        (packed,) = pack_by_triton([weight], [upsample], x.dtype)
     launch(
         kernels.forward_kernel,
         grid,
-        *(x, _pack(weight, form, upsample, x.dtype), bias, y, partial_sums, m, h, w, c, o, n, negative_slope),
+        *(x, packed, bias, residual, y, partial_sums, m, h, w, c, o, n, negative_slope),
         U=upsample,
         PACKED=form.packed,
         PRECISION=_float32_precision(x.dtype, sm),
@@ -179,32 +119,36 @@ def forward(
 
 
 def data_gradient(
-    grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, negative_slope: float | None, tile: tiles.Tile
+    grad: Tensor,
+    y: Tensor | None,
+    weight: Tensor,
+    packed: Tensor | None,
+    upsample: int,
+    negative_slope: float | None,
+    tile: tiles.Tile,
 ) -> Tensor:
-    """dL/dx from dL/dy; y is needed for its sign if there is a LeakyReLU."""
+    """dL/dx from dL/dy; y is needed for its sign if there is a LeakyReLU. Packs the weight unless `packed` is it."""
     form, sm = Form.of(weight, upsample), capability(grad)
     grad, y = _channels_last(grad), None if y is None else _channels_last(y)
     batch, o, h, w = grad.shape
     h, w = h // upsample, w // upsample
     c, n = weight.shape[1], form.columns
     dx = _empty(batch, c, h, w, grad)
-    packed = _pack(weight, form, upsample, grad.dtype)
-    tile, ring = dict(tile), choose_tile("ring", torch.Size((batch, c, h, w)), weight, upsample, grad)
-    parts = [("all", h * w, ring)]
-    if tile.pop("SPLIT_RING") and min(h, w) > 2:
-        parts = [("interior", (h - 2) * (w - 2), tile), ("ring", 2 * (h + w) - 4, ring)]
+    if packed is None:
+        (packed,) = pack_by_triton([weight], [upsample], grad.dtype)
     _pixels(batch, h, w)
-    for part, pixels, its_tile in parts:
-        launch(
-            kernels.data_gradient_kernel,
-            (triton.cdiv(batch * pixels, its_tile["BLOCK_M"]), triton.cdiv(c, its_tile["BLOCK_N"])),
-            *(grad, y, packed, dx, batch * pixels, h, w, c, o, n, negative_slope),
-            U=upsample,
-            PACKED=form.packed,
-            PIXELS=part,
-            PRECISION=_float32_precision(grad.dtype, sm),
-            **its_tile,
-        )
+    # The first, those between, the last: each of the nine kinds of pixels has programs of its own.
+    rows, columns = ((1, max(size - 2, 0), min(size - 1, 1)) for size in (h, w))
+    blocks = sum(triton.cdiv(batch * i * j, tile["BLOCK_M"]) for i in rows for j in columns)
+    launch(
+        kernels.data_gradient_kernel,
+        (blocks, triton.cdiv(c, tile["BLOCK_N"])),
+        *(grad, y, packed, dx, batch, h, w, c, o, n, negative_slope),
+        U=upsample,
+        PACKED=form.packed,
+        PRECISION=_float32_precision(grad.dtype, sm),
+        **tile,
+    )
     return dx
 
 
@@ -242,14 +186,15 @@ def weight_gradient(
         PRECISION=_float32_precision(grad.dtype, sm),
         **tile,
     )
-    dw = torch.empty_like(weight)
+    dw, split_class = torch.empty_like(weight), tiles.size_class(splits)
     launch(
         kernels.reduce_weight_gradient_kernel,
-        (triton.cdiv(dw.numel(), _WEIGHT_TILE["BLOCK"]),),
+        (triton.cdiv(dw.numel(), WEIGHT_TILE["BLOCK"] // split_class),),
         *(parts, dw, splits, o, c, n, dw.numel(), *dw.stride()),
         U=upsample,
         PACKED=form.packed,
-        **_WEIGHT_TILE,
+        SPLITS=split_class,
+        **WEIGHT_TILE,
     )
     if bias_parts is None:
         return dw, weight.new_empty(0)

@@ -11,7 +11,7 @@ so the upsampled and the padded map are never stored. The kernels have two forms
     packed      U = 2 with few output channels: the phases are 4 O columns of one product over 3 x 3 shifts, since
                 four products of 3 columns would each be padded to 16
 
-and `packed_weight_kernel` writes W for both as [shift, column, C], summed in float32 before any rounding. Results are
+and `pack_weights_kernel` writes W for both as [shift, column, C], summed in float32 before any rounding. Results are
 the same in every run: each is written by one program, and split sums are added in a fixed order.
 
 Channel counts are compile-time constants, since divisions by them would be a third of the inner loop's instructions. So
@@ -55,39 +55,94 @@ def _shift(step, U: tl.constexpr, PACKED: tl.constexpr):
 
 
 @triton.jit
-def _read_by(a, p, U: tl.constexpr):
+def _step(p, q, s, t, U: tl.constexpr, PACKED: tl.constexpr):
+    """The inverse of `_shift`."""
+    if U == 2 and not PACKED:
+        return (2 * p + q) * 4 + 2 * (s + 1 - p) + t + 1 - q
+    else:
+        return 3 * (s + 1) + t + 1
+
+
+@triton.jit
+def _read_by(a, p, U):
     """The shift s of tap a of phase p: (p + a - 1) // U, rounded down."""
     return (p + a - 1 + U) // U - 1
 
 
 @triton.jit
-def packed_weight_kernel(
-    weight, packed, O, C, N, total, stride_o, stride_c, stride_a, stride_b,
-    U: tl.constexpr, PACKED: tl.constexpr, BLOCK: tl.constexpr,
+def pack_weights_kernel(
+    w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15,
+    p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15,
+    o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15,
+    c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15,
+    n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15,
+    u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12, u13, u14, u15,
+    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13, d14, d15,
+    WEIGHTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """packed[step, n, c] = W[p, s] of both axes: the sum of the taps that phase (p, q) reads at shift (s, t)."""
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """packed[step, n, c] = W[p, s] of both axes: the sum of the taps that phase (p, q) reads at shift (s, t).
+
+    The arguments are, for each weight, where it is, where its packed form goes, O, C, N, U and the distance of
+    neighbouring channels in memory: 1 in channels_last, else 9. None from WEIGHTS on.
+    """
+    weights = (w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10, w11, w12, w13, w14, w15)
+    targets = (p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15)
+    outputs = (o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15)
+    inputs = (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15)
+    columns = (n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15)
+    upsamplings = (u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12, u13, u14, u15)
+    distances = (d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13, d14, d15)
+    # One body with selected arguments, as in `feature_loss_kernel`.
+    program = tl.program_id(0)
+    weight, packed = w0, p0
+    O, C, N = tl.cast(o0, tl.int32), tl.cast(c0, tl.int32), tl.cast(n0, tl.int32)
+    U, distance = tl.cast(u0, tl.int32), tl.cast(d0, tl.int32)
+    first = tl.cast(0, tl.int32)  # first program of the selected weight
+    begin = first
+    for k in tl.static_range(1, WEIGHTS):
+        begin += tl.cdiv(_packed_size(outputs[k - 1], inputs[k - 1], columns[k - 1], upsamplings[k - 1]), BLOCK)
+        reached = program >= begin
+        weight = tl.where(reached, weights[k], weight)
+        packed = tl.where(reached, targets[k], packed)
+        O = tl.where(reached, tl.cast(outputs[k], tl.int32), O)
+        C = tl.where(reached, tl.cast(inputs[k], tl.int32), C)
+        N = tl.where(reached, tl.cast(columns[k], tl.int32), N)
+        U = tl.where(reached, tl.cast(upsamplings[k], tl.int32), U)
+        distance = tl.where(reached, tl.cast(distances[k], tl.int32), distance)
+        first = tl.where(reached, begin, first)
+    index = (program - first) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < _packed_size(O, C, N, U)
     c, n, step = index % C, (index // C) % N, index // (C * N)
-    p, q, s, t = _shift(step, U, PACKED)
-    o = n
-    if PACKED:
-        p, q, o = n // (2 * O), (n // O) % 2, n % O
+    # `_shift` at run time, and for one weight by phase, for the next not.
+    by_phase = (U == 2) & (N == O)
+    phase, o = tl.where(by_phase, step // 4, n // O), n % O
+    p, q = phase // 2, phase % 2
+    s = tl.where(by_phase, p + (step // 2) % 2, step // 3) - 1
+    t = tl.where(by_phase, q + step % 2, step % 3) - 1
+    tap = tl.where(distance == 1, C, 1)
     acc = tl.zeros((BLOCK,), tl.float32)
     for a in tl.static_range(3):
         for b in tl.static_range(3):
-            reads = (index < total) & (_read_by(a, p, U) == s) & (_read_by(b, q, U) == t)
-            at = o * stride_o + c * stride_c + a * stride_a + b * stride_b
+            reads = inside & (_read_by(a, p, U) == s) & (_read_by(b, q, U) == t)
+            at = o * 9 * C + c * distance + (3 * a + b) * tap
             acc += tl.load(weight + at, mask=reads, other=0.0).to(tl.float32)
-    tl.store(packed + index, acc.to(packed.dtype.element_ty), mask=index < total)
+    tl.store(packed + index, acc.to(packed.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _packed_size(O, C, N, U):
+    """Numbers in a packed weight: 16 shifts where four phases have four each, otherwise 9."""
+    O, C, N, U = tl.cast(O, tl.int32), tl.cast(C, tl.int32), tl.cast(N, tl.int32), tl.cast(U, tl.int32)
+    return tl.where((U == 2) & (N == O), 16, 9) * C * N
 
 
 @triton.jit
 def forward_kernel(
-    x, packed, bias, y, partial_sums, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
+    x, packed, bias, residual, y, partial_sums, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
     U: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """y = act(sum over shifts and channels of x[clamp(i + s), clamp(j + t), c] W[n, c] + bias[n])."""
+    """y = act(sum over shifts and channels of x[clamp(i + s), clamp(j + t), c] W[n, c] + bias[n] + residual)."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     phase = tl.program_id(2)
@@ -116,12 +171,15 @@ def forward_kernel(
     if bias is not None:
         o = n % O
         acc += tl.load(bias + o, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    p, q, _, _ = _shift(phase * STEPS, U, PACKED)
+    at = _pixel(image, row, column, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
+    inside = (m < M)[:, None] & (n < N)[None, :]
+    if residual is not None:
+        acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     if slope is not None:
         acc = tl.where(acc > 0, acc, acc * tl.cast(slope, tl.float32))
     result = acc.to(y.dtype.element_ty)
-    p, q, _, _ = _shift(phase * STEPS, U, PACKED)
-    at = _pixel(image, row, column, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
-    tl.store(y + at, result, mask=(m < M)[:, None] & (n < N)[None, :])
+    tl.store(y + at, result, mask=inside)
     if partial_sums is not None:
         # Of the rounded values, since the normalisation reads those.
         seen = tl.where((m < M)[:, None], result.to(tl.float32), 0.0)
@@ -141,58 +199,62 @@ def _masked_gradient(grad, y, at, mask, slope):
 
 
 @triton.jit
+def _length(part: tl.constexpr, size):
+    """How many rows (columns) of a map are the first, lie between, are the last; a single one is the first."""
+    if part == 0:
+        return 1
+    elif part == 1:
+        return tl.maximum(size - 2, 0)
+    else:
+        return tl.minimum(size - 1, 1)
+
+
+@triton.jit
 def data_gradient_kernel(
-    grad, y, packed, dx, M, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
-    U: tl.constexpr, PACKED: tl.constexpr, PIXELS: tl.constexpr, PRECISION: tl.constexpr,
+    grad, y, packed, dx, B, H, W, C: tl.constexpr, O: tl.constexpr, N: tl.constexpr, slope,
+    U: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """dx[i, j, c] = sum of W[p, q, s, t][n, c] g[k, l, n] over the pixels (k, l) with clamp((k, l) + (s, t)) = (i, j).
 
-    That is the pixel (i - s, j - t); for s = -1 on the first row also row 0, which reads itself once more; likewise for
-    s = 1 on the last row, and along columns. `PIXELS` says which pixels of dx to compute: "all", the "interior", where
-    there is no second source and indices need no checks, or the "ring" around it.
+    That is the pixel (i - s, j - t). Where it would lie above the map, no pixel reads (i, j) by this shift; but the
+    first row, which is i, reads itself by the opposite shift: s = -s, and p = 1 - p with phases. Likewise below the
+    map, and along columns. So each pixel has one source for each shift, of weights that depend on the borders it lies
+    at. Of the nine kinds of pixels a program takes one, so that its products share their weights.
     """
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    # The kind of this program's pixels, 3 * part of the rows + part of the columns, and the first program of the kind.
+    program = tl.program_id(0)
+    kind, first, begin = 0, 0, 0
+    for k in tl.static_range(1, 9):
+        begin += tl.cdiv(B * _length((k - 1) // 3, H) * _length((k - 1) % 3, W), BLOCK_M)
+        kind = tl.where(program >= begin, k, kind)
+        first = tl.where(program >= begin, begin, first)
+    of_rows, of_columns = kind // 3, kind % 3
+    rows, columns = tl.where(of_rows == 1, H - 2, 1), tl.where(of_columns == 1, W - 2, 1)
+    m = (program - first) * BLOCK_M + tl.arange(0, BLOCK_M)
+    M = B * rows * columns
+    image, row, column = _coordinates(m, rows, columns)
+    row += tl.where(of_rows == 2, H - 1, of_rows)
+    column += tl.where(of_columns == 2, W - 1, of_columns)
+    top, left = of_rows == 0, of_columns == 0
+    bottom, right = (of_rows == 2) | (H == 1), (of_columns == 2) | (W == 1)
     c = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     STEPS: tl.constexpr = 16 if U == 2 and not PACKED else 9
-    if PIXELS == "all":
-        image, row, column = _coordinates(m, H, W)
-    elif PIXELS == "interior":
-        image, row, column = _coordinates(m, H - 2, W - 2)
-        row, column = row + 1, column + 1
-    else:  # first row, last row, then the two ends of every row between
-        image = (m // (2 * W + 2 * H - 4)).to(tl.int64)
-        place = m % (2 * W + 2 * H - 4)
-        side = place - 2 * W
-        row = tl.where(place < W, 0, tl.where(side < 0, H - 1, 1 + side // 2))
-        column = tl.where(place < W, place, tl.where(side < 0, place - W, (side % 2) * (W - 1)))
     blocks = tl.cdiv(N, BLOCK_K)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for block in range(0, STEPS * blocks):
-        step = block // blocks
+        p, q, s, t = _shift(block // blocks, U, PACKED)
         n = (block % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
-        p, q, s, t = _shift(step, U, PACKED)
-        i, j = row - s, column - t
-        inside = (m < M)[:, None] & (n < N)[None, :]
-        channel = _channel(n, W, O, PACKED)[None, :]
-        if PIXELS == "interior":
-            at = _pixel(image, i, j, H, W, O, U, p, q)[:, None] + channel
-            g = _masked_gradient(grad, y, at, inside, slope)
-        else:
-            first_i, first_j = (i >= 0) & (i < H), (j >= 0) & (j < W)
-            # Where the shift points outside the map on this side, the border pixel was read instead.
-            again_i = ((s < 0) & (row == 0)) | ((s > 0) & (row == H - 1))
-            again_j = ((t < 0) & (column == 0)) | ((t > 0) & (column == W - 1))
-            total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
-            for again in tl.static_range(4):
-                k = row if again // 2 else i
-                l = column if again % 2 else j
-                valid = (again_i if again // 2 else first_i) & (again_j if again % 2 else first_j)
-                at = _pixel(image, k, l, H, W, O, U, p, q)[:, None] + channel
-                total += _masked_gradient(grad, y, at, inside & valid[:, None], slope).to(tl.float32)
-            g = total.to(grad.dtype.element_ty)
+        turned_i = ((s > 0) & top) | ((s < 0) & bottom)
+        turned_j = ((t > 0) & left) | ((t < 0) & right)
+        i, j = tl.where(turned_i, row, row - s), tl.where(turned_j, column, column - t)
+        s, t = tl.where(turned_i, -s, s), tl.where(turned_j, -t, t)
+        if U == 2 and not PACKED:
+            p, q = tl.where(turned_i, 1 - p, p), tl.where(turned_j, 1 - q, q)
+        at = _pixel(image, i, j, H, W, O, U, p, q)[:, None] + _channel(n, W, O, PACKED)[None, :]
+        g = _masked_gradient(grad, y, at, (m < M)[:, None] & (n < N)[None, :], slope)
         b = tl.load(
-            packed + (step * N + n)[:, None] * C + c[None, :],
+            packed + (_step(p, q, s, t, U, PACKED) * N + n)[:, None] * C + c[None, :],
             mask=(n < N)[:, None] & (c < C)[None, :],
             other=0.0,
         )
@@ -247,26 +309,25 @@ def weight_gradient_kernel(
 @triton.jit
 def reduce_weight_gradient_kernel(
     parts, dw, splits, O, C, N, total, stride_o, stride_c, stride_a, stride_b,
-    U: tl.constexpr, PACKED: tl.constexpr, BLOCK: tl.constexpr,
+    U: tl.constexpr, PACKED: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """dw[o, c, a, b] = sum over splits and phases of the element that tap (a, b) belongs to: the adjoint of W."""
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """dw[o, c, a, b] = sum over splits and phases of the element that tap (a, b) belongs to: the adjoint of W.
+
+    A tile has BLOCK numbers, of BLOCK / SPLITS elements and all splits, whose number SPLITS rounds up to a power of
+    two: none of the loads waits for another.
+    """
+    ELEMENTS: tl.constexpr = BLOCK // SPLITS
+    index = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
+    split = tl.arange(0, SPLITS)
     c, tap, o = index % C, (index // C) % 9, index // (9 * C)
     a, b = tap // 3, tap % 3
     STEPS: tl.constexpr = 16 if U == 2 and not PACKED else 9
-    acc = tl.zeros((BLOCK,), tl.float32)
+    acc = tl.zeros((SPLITS, ELEMENTS), tl.float32)
     for p in tl.static_range(U):
         for q in tl.static_range(U):
-            s, t = _read_by(a, p, U), _read_by(b, q, U)
-            n = o
-            if U == 2 and not PACKED:
-                step = (p * 2 + q) * 4 + (s + 1 - p) * 2 + t + 1 - q
-            else:
-                step = (s + 1) * 3 + t + 1
-            if PACKED:
-                n = (p * 2 + q) * O + o
-            for split in range(0, splits):
-                at = ((split * STEPS + step).to(tl.int64) * N + n) * C + c
-                acc += tl.load(parts + at, mask=index < total, other=0.0)
+            step = _step(p, q, _read_by(a, p, U), _read_by(b, q, U), U, PACKED)
+            n = (p * 2 + q) * O + o if PACKED else o
+            at = ((split.to(tl.int64) * STEPS)[:, None] + step[None, :]) * (N * C) + (n * C + c)[None, :]
+            acc += tl.load(parts + at, mask=(split < splits)[:, None] & (index < total)[None, :], other=0.0)
     at = o * stride_o + c * stride_c + a * stride_a + b * stride_b
-    tl.store(dw + at, acc.to(dw.dtype.element_ty), mask=index < total)
+    tl.store(dw + at, tl.sum(acc, 0).to(dw.dtype.element_ty), mask=index < total)

@@ -2,10 +2,12 @@
 
 `tiles.json` only holds what `python -m tools.tune` measured on a GPU; without an entry, the op's default is used. So a
 first call never stops to tune, and two runs on the same kind of GPU launch the same kernels. An entry is null if ATen
-was measured to be faster than the best tile.
+was measured to be faster than the best tile. The environment variable FASTVAE_TILES names another file to use in its
+place: `python -m bench all` measures with the table that it has just made.
 """
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 
 Tile = dict[str, int]  # the kernel's constexprs and launch options: BLOCK_M, num_warps, ...
 
-PATH = Path(__file__).with_name("tiles.json")
+PATH = Path(os.environ.get("FASTVAE_TILES") or Path(__file__).with_name("tiles.json"))
 
 
 @cache

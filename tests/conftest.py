@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Options, and fixtures that several test files share."""
 
 import os
 import shutil
@@ -18,16 +18,26 @@ MAX_WORKERS = 4  # each holds torch and what it compiles
 
 
 def pytest_addoption(parser):
-    """--strict-skips and --slow."""
+    """--strict-skips, --slow and --part."""
     strict_skips.pytest_addoption(parser)
     parser.addoption("--slow", action="store_true", help="run what is marked slow, too, and fuzz tests at full length")
+    parser.addoption("--part", metavar="I/N", help="run every N-th of the tests, from the I-th on")
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k, or the parts would differ in size
 def pytest_collection_modifyitems(config, items):
     """What is marked `slow` repeats, in full, what another test shows of its essence: only --slow runs it."""
     if not config.getoption("--slow"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        _keep(config, items, [item for item in items if not item.get_closest_marker("slow")])
+    if part := config.getoption("--part"):
+        number, count = map(int, part.split("/"))
+        _keep(config, items, items[number - 1 :: count])
+
+
+def _keep(config, items, kept):
+    left_out = set(items).difference(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = kept
 
 
 def pytest_runtest_setup(item):

@@ -163,6 +163,24 @@ def test_a_saved_tensor_becomes_the_learning_rate():
 
 
 @pytest.mark.parametrize("optimizer", [ClippedAdam, ClippedRMSprop])
+def test_a_zero_gate_skips_the_step_of_every_group(optimizer):
+    params, expected = parameters(), parameters()
+    ours = optimizer([{"params": params[:1], "clip": 0.05}, {"params": params[1:]}])
+    reference = optimizer([{"params": expected[:1], "clip": 0.05}, {"params": expected[1:]}])
+    generator = torch.Generator().manual_seed(2)
+    for gate in (0.0, 1.0, 0.0, float("nan")):  # the first one makes the state, of zeros
+        for p, q in zip(params, expected, strict=True):
+            p.grad = q.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
+        ours.step(gate=torch.tensor(gate))
+        if gate != 0:
+            reference.step()
+    for p, q in zip(params, expected, strict=True):
+        assert torch.equal(p, q)
+        assert all(torch.equal(value, reference.state[q][name]) for name, value in ours.state[p].items())
+        assert ours.state[p]["step"] == 2
+
+
+@pytest.mark.parametrize("optimizer", [ClippedAdam, ClippedRMSprop])
 def test_a_group_of_several_dtypes(optimizer):
     params = [torch.nn.Parameter(torch.ones(3, dtype=d)) for d in (torch.float32, torch.float64, torch.float32)]
     run(optimizer(params, clip=0.5), params, 1)

@@ -60,12 +60,13 @@ class _Counter(TorchDispatchMode):
         packet = getattr(op, "overloadpacket", None)
         if formula := _FORMULAS.get(packet):
             self.flops += formula(*args, **kwargs, out_val=results)
-            operands = _READ_BY_BACKWARD[packet](*args) if packet in _READ_BY_BACKWARD else (args, kwargs)
+            operands = _READ[packet](*args) if packet in _READ else (args, kwargs)
             self.elements += sum(t.numel() for t in tree_leaves((operands, results)) if isinstance(t, Tensor))
         return results
 
 
-# A backward operation is handed what its gradients may need, and reads what the wanted ones do need.
+# A backward operation is handed what its gradients may need, and reads what the wanted ones do need. A weight that is
+# also given packed is read once.
 
 
 def _read_by_convolution(grad, x, weight, *settings) -> list[Tensor]:
@@ -73,13 +74,19 @@ def _read_by_convolution(grad, x, weight, *settings) -> list[Tensor]:
     return [grad, *([weight] if of_x else []), *([x] if of_weight else [])]
 
 
-def _read_by_replicate_conv(grad, y, x, weight, upsample, slope, wanted) -> list[Tensor | None]:
-    return [y, *_read_by_convolution(grad, x, weight, wanted)]
+def _read_by_replicate_conv(x, weight, bias, packed, *others) -> list:
+    return [x, weight, bias, *others]
 
 
-_READ_BY_BACKWARD = {
+def _read_by_replicate_conv_backward(grad, y, x, weight, *settings) -> list[Tensor | None]:
+    return [y, *_read_by_convolution(grad, x, weight, *settings)]
+
+
+_READ = {
     torch.ops.aten.convolution_backward: _read_by_convolution,
-    torch.ops.fastvae.replicate_conv2d_backward: _read_by_replicate_conv,
+    torch.ops.fastvae.replicate_conv2d: _read_by_replicate_conv,
+    torch.ops.fastvae.replicate_conv2d_with_sums: _read_by_replicate_conv,
+    torch.ops.fastvae.replicate_conv2d_backward: _read_by_replicate_conv_backward,
 }
 
 
@@ -90,24 +97,29 @@ def _replicate_conv(x: Tensor, weight: Tensor, upsample: int, direction: str) ->
     ).flops
 
 
-def _replicate_conv_forward(x, weight, bias, upsample, *_, out_val) -> int:
+def _replicate_conv_forward(x, weight, bias, packed, residual, upsample, *_, out_val) -> int:
     return _replicate_conv(x, weight, upsample, "forward")
 
 
-def _replicate_conv_backward(grad, y, x, weight, upsample, slope, wanted, *, out_val) -> int:
+def _replicate_conv_with_sums(x, weight, bias, packed, upsample, *_, out_val) -> int:
+    return _replicate_conv(x, weight, upsample, "forward")
+
+
+def _replicate_conv_backward(grad, y, x, weight, packed, upsample, slope, wanted, *, out_val) -> int:
     of_x, of_weight, _ = wanted
     directions = ["data_gradient"] * of_x + ["weight_gradient"] * of_weight
     return sum(_replicate_conv(x, weight, upsample, direction) for direction in directions)
 
 
-def _feature_loss(features, targets, weights, with_differences, *_, out_val) -> int:
-    return feature_loss_cost([f.shape for f in features], features[0].dtype, with_differences).flops
+def _feature_loss(features, *_, out_val) -> int:
+    # Its backward pass is elementwise, and so not counted.
+    return feature_loss_cost([f.shape for f in features], features[0].dtype, with_gradients=False).flops
 
 
 _FORMULAS = {
     **flop_registry,
     torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
-    torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_forward,
+    torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_with_sums,
     torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
     torch.ops.fastvae.feature_loss: _feature_loss,
 }

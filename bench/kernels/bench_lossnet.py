@@ -2,9 +2,9 @@
 
 Features of real and generated images, and these with the feature loss and its gradient at the generated images, which
 is all that training asks of the network. Each form is timed eager and compiled; on a GPU the batch of both also with
-cuDNN's and with separate kernels for convolution, bias and ReLU. All are compared with float64 before timing. With
---fp8 it also writes what 8-bit numbers would do (bench/kernels/fp8.py). Writes a record (JSON) and a roofline (PNG)
-beside it.
+torch's separate kernels for convolution, bias and ReLU, instead of those that `conv_relu` has chosen: the record's
+"machine" says which, and the times of all. All are compared with float64 before timing. With --fp8 it also writes what
+8-bit numbers would do (bench/kernels/fp8.py). Writes a record (JSON) and a roofline (PNG) beside it.
 """
 
 import copy
@@ -167,7 +167,7 @@ def main(arguments: list[str]) -> int:
     size = 16 if options.tiny else 64
     report = suite.Report(f"the loss network's branches on {record.machine()}, interleaved, medians of {rounds}")
     if not on_gpu:
-        report.note("no GPU: two streams and cuDNN's fused kernel were not timed")
+        report.note("no GPU: two streams and the kernels of conv_relu were not timed")
 
     def measure_all() -> None:
         device = "cuda" if on_gpu else "cpu"

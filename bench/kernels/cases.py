@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.config import Config
-from fastvae.kernels import feature_loss, replicate_conv2d, replicate_conv2d_with_sums
+from fastvae.kernels import batch_norm, feature_loss, replicate_conv2d, replicate_conv2d_with_sums
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import LossNetwork
 from fastvae.models import Critic, Decoder, Encoder
+from fastvae.models.batch_norm import BatchNorm2d
+from fastvae.models.blocks import NEGATIVE_SLOPE
 from fastvae.nn import ReplicationConv2d
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.recipes import RECIPES
@@ -72,6 +74,34 @@ class FeatureCase:
 
 
 @dataclass(frozen=True)
+class NormCase:
+    """One batch normalisation of a recipe's networks, with LeakyReLU, and with a residual where a block ends."""
+
+    batch: int  # images, of all batches
+    channels: int
+    size: int
+    batches: int
+    residual: bool
+
+    @property
+    def name(self) -> str:
+        """For tables, e.g. "32 channels 32x32 b128, 2 batches, residual"."""
+        parts = f", {self.batches} batches" * (self.batches > 1) + ", residual" * self.residual
+        return f"{self.channels} channels {self.size}x{self.size} b{self.batch}{parts}"
+
+    def operands(self, dtype: torch.dtype, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x, weight and bias in float32, and a residual or None; channels_last; all wanting gradients."""
+        shape = (self.batch, self.channels, self.size, self.size)
+        x, residual = (
+            torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        weight, bias = torch.ones(self.channels, device=device), torch.zeros(self.channels, device=device)
+        made = (x, weight, bias, residual if self.residual else None)
+        return tuple(None if t is None else t.requires_grad_() for t in made)
+
+
+@dataclass(frozen=True)
 class UpdateCase:
     """One optimiser's parameters in one recipe."""
 
@@ -96,6 +126,10 @@ class UpdateCase:
 
 def _configs(recipes: tuple[str, ...]) -> list[Config]:
     return [RECIPES[name]() for name in recipes]
+
+
+def _sizes(config: Config) -> tuple[int, int, int]:
+    return config.model.image_size, config.model.width, config.model.latent
 
 
 @cache
@@ -133,11 +167,35 @@ def feature_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[FeatureCas
 
 
 @cache
+def norm_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[NormCase, ...]:
+    """Every batch normalisation of these recipes' encoders, decoders and critics, each once, in order of execution."""
+    cases = {}
+
+    def note(module, inputs, keywords, _):
+        x, batches = (*inputs, 1)[:2]
+        residual = keywords.get("residual") is not None
+        cases.setdefault(NormCase(x.shape[0], x.shape[1], x.shape[2], batches, residual))
+
+    for config in _configs(recipes):
+        (size, width, latent), batch = _sizes(config), config.train.batch_size
+        with torch.device("meta"):
+            encoder, decoder, critic = Encoder(size, width, latent), Decoder(size, width, latent), Critic(size, width)
+            for network in (encoder, decoder, critic):
+                for module in network.modules():
+                    if isinstance(module, BatchNorm2d):
+                        module.register_forward_hook(note, with_kwargs=True)
+            encoder(torch.empty(batch, 3, size, size))
+            decoder(torch.empty(batch, latent))
+            critic.forward_pair(*torch.empty(2, batch, 64, size, size))
+    return tuple(cases)
+
+
+@cache
 def update_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[UpdateCase, ...]:
     """Critic and VAE of every size of model that the recipes train; the critic by RMSprop too, which is an option."""
     cases = {}
     for config in _configs(recipes):
-        size, width, latent = config.model.image_size, config.model.width, config.model.latent
+        size, width, latent = _sizes(config)
         with torch.device("meta"):
             critic = Critic(size, width).parameters()
             vae = [*Encoder(size, width, latent).parameters(), *Decoder(size, width, latent).parameters()]
@@ -157,6 +215,11 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             y = replicate_conv2d(x, weight, bias, upsample=case.upsample)
             replicate_conv2d_with_sums(x, weight, bias, upsample=case.upsample)
+            with torch.no_grad():  # as an accelerated VAE does it
+                residual = y if case.upsample == 1 else None
+                replicate_conv2d(
+                    x, weight, bias, upsample=case.upsample, residual=residual, negative_slope=NEGATIVE_SLOPE
+                )
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
     def loss(case: FeatureCase) -> None:
@@ -165,11 +228,34 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         with torch.no_grad():
             feature_loss(features, targets, case.weights)
 
+    def norm(case: NormCase) -> None:
+        x, weight, bias, residual = case.operands(dtype)
+        y = batch_norm(
+            *(x, weight, bias, torch.zeros(case.channels), torch.ones(case.channels)),
+            batches=case.batches,
+            residual=residual,
+            negative_slope=NEGATIVE_SLOPE,
+        )
+        torch.autograd.grad(y, [x, weight, bias], torch.zeros_like(y))
+
     def update(case: UpdateCase) -> None:
-        case.build(case.parameters()).step()
+        optimizer = case.build(case.parameters())
+        optimizer.step()
+        if case.optimizer == "rmsprop":
+            optimizer.step(gate=torch.ones(()))  # as the VAE/GAN does
+
+    def bias_and_relu(case: FeatureCase) -> None:
+        from fastvae.kernels.conv_relu_triton import bias_relu_
+
+        # Of the loss network's maps, real and generated images in one batch; the convolution before is cuDNN's.
+        for channels, h, w in case.shapes:
+            y = torch.empty(2 * case.batch, channels, h, w, dtype=dtype, memory_format=torch.channels_last)
+            bias_relu_(y, torch.empty(channels, dtype=dtype))
 
     runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
     runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]
+    runs += [("batch_norm", partial(norm, case)) for case in norm_cases(recipes)]
+    runs += [("conv_relu", partial(bias_and_relu, case)) for case in feature_cases(recipes)]
     if dtype == torch.float32:  # what the parameters are in, whatever the precision
         runs += [(f"{case.optimizer}_clip_", partial(update, case)) for case in update_cases(recipes)]
     return runs

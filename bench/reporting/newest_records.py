@@ -1,4 +1,4 @@
-"""Finds the newest record of each machine and suite, by the names of the files."""
+"""Finds the newest record of each machine and suite, by the names of files and folders."""
 
 import json
 import re
@@ -8,10 +8,16 @@ from typing import Any, NamedTuple
 
 
 class SuiteRecord(NamedTuple):
-    """A suite's record and where it came from; the file at `path` may hold other suites, too."""
+    """A suite's record and where it came from.
+
+    Attributes:
+        date: of the measurement.
+        link: the file, from the folder of records; it may hold other suites, too.
+        content: the record.
+    """
 
     date: str
-    path: Path
+    link: str
     content: dict[str, Any]
 
     @property
@@ -35,23 +41,27 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
     """By machine, GPUs first, and suite. Of one day the suite's own record is preferred to that of a run of all.
 
     Args:
-        folder: of the records, DATE-MACHINE-SUITE.json; other files and records without rows are passed over.
+        folder: of the records, DATE-MACHINE-SUITE.json and, of runs of all, DATE-MACHINE-all/all.json. Passed over are
+            other files, records without rows, and suites one of whose ops failed its tests in that run.
         suites: the names of all suites.
     """
     suites = tuple(suites)
-    name_of = re.compile(rf"(\d{{4}}-\d\d-\d\d)-(.+)-({'|'.join(suites)}|all)\.json")
+    name_of = re.compile(rf"(\d{{4}}-\d\d-\d\d)-(.+)-({'|'.join(suites)}|all)(?:\.json|(?:-\d+)?/all\.json)")
     records: dict[str, dict[str, SuiteRecord]] = {}
-    for path in sorted(folder.glob("*.json"), key=_age):
-        if not (name := name_of.fullmatch(path.name)):
+    links = (path.relative_to(folder).as_posix() for glob in ("*.json", "*/all.json") for path in folder.glob(glob))
+    for link in sorted(links, key=_age):
+        if not (name := name_of.fullmatch(link)):
             continue
         date, machine, suite = name.groups()
-        content = json.loads(path.read_text())
+        content = json.loads((folder / link).read_text())
         for each, of_suite in (content["suites"] if suite == "all" else {suite: content}).items():
-            if each in suites and of_suite.get("rows"):
-                records.setdefault(machine, {})[each] = SuiteRecord(date, path, of_suite)
+            if each in suites and of_suite.get("rows") and not of_suite.get("failed_gate"):
+                records.setdefault(machine, {})[each] = SuiteRecord(date, link, of_suite)
     gpus_first = sorted(records.items(), key=lambda item: (not any(r.on_gpu for r in item[1].values()), item[0]))
     return dict(gpus_first)
 
 
-def _age(path: Path) -> tuple[str, bool]:
-    return path.name[:10], not path.stem.endswith("-all")
+def _age(link: str) -> tuple[str, bool, int, str]:
+    """Date, whether it is a suite's own, and which run of all of that day."""
+    of_all = re.search(r"-all(?:\.json|(?:-(\d+))?/all\.json)$", link)
+    return link[:10], not of_all, int(of_all[1] or 1) if of_all else 0, link

@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import json
 import platform
 import re
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.measuring.ceilings import Ceilings
+from bench.reporting.compact_json import write_json
 from fastvae.errors import UsageError
 from fastvae.files import atomic_write
 from fastvae.files.places import resolved
@@ -103,26 +103,3 @@ def command() -> str:
 def this_machine() -> dict[str, Any]:
     """Processor, versions, threads and GPU."""
     return {"processor": platform.processor() or platform.machine(), **environment()}
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes it so that a reader never finds half of it."""
-    atomic_write.write_atomically(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
-
-
-def _samples_in_one_line(text: str) -> str:
-    """Lists of numbers on one line each: a diff of records should show rows, not samples."""
-    lines, numbers = [], None
-    for line in text.splitlines():
-        bare = line.strip()
-        if numbers is not None:
-            if bare.startswith("]"):
-                lines[-1] += ", ".join(numbers) + bare
-                numbers = None
-            else:
-                numbers.append(bare.rstrip(","))
-        else:
-            lines.append(line)
-            if re.match(r'"(samples|quartiles)_\w+": \[$', bare):
-                numbers = []
-    return "\n".join(lines)

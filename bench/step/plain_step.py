@@ -5,6 +5,7 @@ clamp, and the two players trained one after the other on the same batch with `d
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from fastvae.lossnet.network import BLOCKS, LossNetwork, tap_indices
 from fastvae.models import Critic, Decoder, Encoder
+from fastvae.nn import ReplicationConv2d
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def replicating_conv(in_channels: int, out_channels: int, bias: bool) -> nn.Conv2d:
@@ -34,16 +38,29 @@ class CatPaddedConv2d(nn.Conv2d):
 
 
 def with_stock_modules(
-    decoder: Decoder, convolution: Callable[[int, int, bool], nn.Conv2d] = replicating_conv
-) -> Decoder:
-    """Replaces fastvae's convolutions in place by torch's, after torch's nearest upsampling where ours upsample."""
-    for parent in list(decoder.modules()):
+    network: Network, convolution: Callable[[int, int, bool], nn.Conv2d] = replicating_conv
+) -> Network:
+    """Replaces fastvae's modules in place by torch's: convolutions after nearest upsampling where ours upsample."""
+    for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, StockBatchNorm2d(child.num_features))
+            elif isinstance(child, ReplicationConv2d):
                 stock = convolution(child.in_channels, child.out_channels, child.bias is not None)
                 upsampled = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), stock)
                 setattr(parent, name, upsampled if child.upsample == 2 else stock)
-    return decoder
+    return network
+
+
+class StockBatchNorm2d(nn.BatchNorm2d):
+    """torch's own, called as the networks call ours."""
+
+    def forward(
+        self, x: Tensor, batches: int = 1, activation: nn.Module | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        y = super().forward(x)
+        y = y if residual is None else y + residual
+        return y if activation is None else activation(y)
 
 
 class PlainLossNetwork(nn.Module):
@@ -104,9 +121,8 @@ class PlainStep:
         self.loss_network = PlainLossNetwork(loss_network)
         convolution = CatPaddedConv2d if compiled and device == "cpu" else replicating_conv
         self.encoder, self.decoder, self.critic = (
-            Encoder(image_size, width),
-            with_stock_modules(Decoder(image_size, width), convolution),
-            Critic(image_size, width),
+            with_stock_modules(network, convolution)
+            for network in (Encoder(image_size, width), Decoder(image_size, width), Critic(image_size, width))
         )
         layout = torch.channels_last if channels_last else torch.contiguous_format
         for network in (self.loss_network, self.encoder, self.decoder, self.critic):

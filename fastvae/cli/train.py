@@ -37,6 +37,7 @@ _RESUMABLE = {
     "balance_every",
     "evaluate_every",
     "pictures_every",
+    "checkpoint_minutes",
     "checkpoint_every",
     "keep_checkpoints",
     "held_out",

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvae.errors import FastvaeError
 from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
-from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction
+from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
 from fastvae.machine import compile_obstacle
 from fastvae.models import VAE
 
@@ -127,6 +127,7 @@ def _verbs(vae: VAE, dtype: torch.dtype, device: torch.device) -> dict[str, Verb
     encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
     both = FoldedReconstruction(encoder, decoder)
     both.to(device, dtype, memory_format=torch.channels_last)
+    pack(both)
     first = encoder.stages[0].conv
     first.weight = _with_channels(first.weight)
     # Mean and log-variance are one matrix product.

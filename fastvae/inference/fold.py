@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.errors import FastvaeError
-from fastvae.kernels import replicate_conv2d
-from fastvae.kernels.replicate_conv import upsampling_kernel
+from fastvae.kernels import pack_weights, replicate_conv2d
+from fastvae.kernels.replicate_conv_aten import upsampling_kernel
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 
@@ -20,10 +20,13 @@ from fastvae.models.blocks import NEGATIVE_SLOPE
 class FoldedConv2d(nn.Module):
     """A convolution with the following batch normalisation folded in; weight and bias are buffers.
 
+    `packed` is the weight as Triton's kernels read it, or None: then each call packs it. `pack` fills it, and whatever
+    moves, casts or loads the weight empties it.
+
     Args:
         conv: an `nn.Conv2d` or a `ReplicationConv2d`, with or without upsampling.
         norm: the batch normalisation that follows, in eval mode, or None.
-        activated: whether a LeakyReLU follows.
+        activated: whether a LeakyReLU follows, after the residual if there is one.
         kernels: compute replication-padded convolutions with `fastvae.kernels`, which is faster on a GPU, or with
             torch's operations, which exported files need.
     """
@@ -38,13 +41,22 @@ class FoldedConv2d(nn.Module):
             weight = upsampling_kernel(weight)
         self.register_buffer("weight", weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias.to(conv.weight.dtype))
+        self.register_buffer("packed", None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] -> [B, O, H', W']."""
+    def _apply(self, *args, **kwargs):
+        self.packed = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self.packed = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W'], to which the residual is added."""
         if self.kernels:
-            slope = NEGATIVE_SLOPE if self.activated else None
-            return replicate_conv2d(x, self.weight, self.bias, upsample=self.upsample, negative_slope=slope)
-        y = self._convolved(x)
+            options = {"upsample": self.upsample, "negative_slope": NEGATIVE_SLOPE if self.activated else None}
+            return replicate_conv2d(x, self.weight, self.bias, residual=residual, packed=self.packed, **options)
+        y = self._convolved(x) if residual is None else self._convolved(x) + residual
         return F.leaky_relu(y, NEGATIVE_SLOPE) if self.activated else y
 
     def _convolved(self, x: Tensor) -> Tensor:
@@ -56,6 +68,19 @@ class FoldedConv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
 
+def pack(module: nn.Module) -> None:
+    """Packs the weights of a module's folded convolutions, where Triton runs them, in one launch.
+
+    Args:
+        module: on its device and in its dtype.
+    """
+    convs = [conv for conv in module.modules() if isinstance(conv, FoldedConv2d) and conv.kernels]
+    weights, upsamples = [conv.weight for conv in convs], [conv.upsample for conv in convs]
+    if convs:
+        for conv, packed in zip(convs, pack_weights(weights, upsamples, weights[0].dtype), strict=True):
+            conv.packed = packed
+
+
 class _FoldedStage(nn.Module):
     """One stage of encoder or decoder: a convolution and a residual block."""
 
@@ -64,11 +89,11 @@ class _FoldedStage(nn.Module):
         conv, norm, _, block = stage
         self.conv = FoldedConv2d(conv, norm, activated=True, kernels=kernels)
         self.conv1 = FoldedConv2d(block.conv1, block.bn1, activated=True, kernels=kernels)
-        self.conv2 = FoldedConv2d(block.conv2, block.bn2, activated=False, kernels=kernels)
+        self.conv2 = FoldedConv2d(block.conv2, block.bn2, activated=True, kernels=kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return F.leaky_relu(self.conv2(self.conv1(x)) + x, NEGATIVE_SLOPE)
+        return self.conv2(self.conv1(x), residual=x)
 
 
 class FoldedEncoder(nn.Module):

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.errors import UsageError
-from fastvae.lossnet.pair import forward_pair
+from fastvae.kernels import provider
+from fastvae.lossnet.pair import forward_pair, with_channels
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 # Output channels of the convolutions between two poolings. VGG-19 has three more convolutions of 512 channels and a
 # classifier, which no tap needs.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
+
+# Input channels of conv1_1 on GPUs with tensor cores, which read 16 bytes at a time: eight numbers of 16 bits. Given
+# the three colours alone, cuDNN copies the map, or does without them.
+ALIGNED_CHANNELS = 8
 
 # On the 0..255 scale, RGB. The original subtracts (103.939, 116.779, 123.68) from BGR.
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)
@@ -54,6 +60,9 @@ class LossNetwork(nn.Module):
     The `state_dict` has torchvision's keys, `features.N.weight` and `features.N.bias`. The weights take
     **RGB**: `load_loss_network` converts conv1_1 once for files in BGR order, so that no step reorders channels.
 
+    On a GPU conv1_1 runs with eight input channels, of which five are zero. They are added to its weight when the
+    network is moved, cast or loaded; after a change of that weight in place, do one of these again.
+
     Args:
         taps: which feature maps to return, from `TAPS`. Layers deeper than the deepest one are not built.
         mean: subtracted from each input channel, RGB on the 0..255 scale.
@@ -67,6 +76,7 @@ class LossNetwork(nn.Module):
     """
 
     shift: Tensor
+    aligned_weight: Tensor | None
 
     def __init__(self, taps: Sequence[str] = TAPS, *, mean: Sequence[float] = CAFFE_MEAN_RGB):
         super().__init__()
@@ -89,8 +99,15 @@ class LossNetwork(nn.Module):
         # Not in the state dict, which has only torchvision's keys.
         shift = torch.tensor([127.5 - level for level in mean], dtype=torch.float32).view(1, 3, 1, 1)
         self.register_buffer("shift", shift, persistent=False)
+        self.register_buffer("aligned_weight", None, persistent=False)
+        self.register_load_state_dict_post_hook(_align)
         self.requires_grad_(False)
         self.eval()
+
+    def _apply(self, *arguments, **options) -> "LossNetwork":
+        super()._apply(*arguments, **options)  # all of nn.Module's ways to move and cast end here
+        _align(self)
+        return self
 
     def train(self, mode: bool = True) -> "LossNetwork":
         """Stays in eval mode: the network is not trained."""
@@ -103,6 +120,7 @@ class LossNetwork(nn.Module):
         Outside autocast the network can no longer be used.
         """
         self.features.to(dtype)
+        _align(self)
         return self
 
     def part(self, taps: Sequence[str]) -> "LossNetwork":
@@ -118,7 +136,7 @@ class LossNetwork(nn.Module):
             raise ValueError(f"{part.taps[-1]} is deeper than this network, which ends at {self.taps[-1]}")
         part.features = self.features[: len(part.features)]
         part.source, part.digest = self.source, self.digest
-        part.register_buffer("shift", self.shift, persistent=False)
+        part.shift, part.aligned_weight = self.shift, self.aligned_weight
         return part
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -130,10 +148,11 @@ class LossNetwork(nn.Module):
         Returns:
             One non-negative tensor [B, C, H / 2^k, W / 2^k] per tap, after k poolings.
         """
-        x = self.preprocess(images)
+        weight, bias, *_ = self._parameters_of_the_layers()
+        x = F.conv2d(with_channels(self.preprocess(images), weight.shape[1]), weight, bias, padding=1)
         taps = []
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            x = layer(x) if index else x
             if index in self._tap_at:
                 taps.append(x)
         return tuple(taps)
@@ -158,8 +177,13 @@ class LossNetwork(nn.Module):
                 f"got {tuple(images.shape)} and {tuple(fakes.shape)}"
             )
         return forward_pair(
-            self._layers, list(self.features.parameters()), self.preprocess(images), self.preprocess(fakes)
+            self._layers, self._parameters_of_the_layers(), self.preprocess(images), self.preprocess(fakes)
         )
+
+    def _parameters_of_the_layers(self) -> list[Tensor]:
+        """Weight, bias, weight, bias, ... as the convolutions use them."""
+        first, *others = self.features.parameters()
+        return [first if self.aligned_weight is None else self.aligned_weight, *others]
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Converts images to the first convolution's input: 0..255 minus the mean."""
@@ -179,6 +203,17 @@ class LossNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"taps={', '.join(self.taps)}; weights: {self.source}"
+
+
+@torch.no_grad()
+def _align(network: LossNetwork, *_) -> None:
+    """Pads conv1_1's weight where it runs on tensor cores."""
+    weight = network.features[0].weight
+    if provider("conv_relu", weight) == "aten":
+        network.aligned_weight = None
+    else:
+        padded = with_channels(weight, ALIGNED_CHANNELS)
+        network.aligned_weight = padded.contiguous(memory_format=torch.channels_last)
 
 
 def _layer(convs: dict[int, tuple[str, int, int]], index: int) -> nn.Module:

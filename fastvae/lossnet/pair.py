@@ -29,7 +29,8 @@ def forward_pair(
 
     Args:
         layers: in order, starting at the images.
-        parameters: weight, bias, weight, bias, ... of the convolutions; treated as constants.
+        parameters: weight, bias, weight, bias, ... of the convolutions; treated as constants. The first weight may have
+            more input channels than `x`, see `with_channels`.
         x, fake_x: [B, 3, H, W], the first convolution's input.
 
     Returns:
@@ -44,7 +45,8 @@ class _Pair(torch.autograd.Function):
     def forward(ctx, layers: tuple[Layer, ...], x: Tensor, fake_x: Tensor, *parameters: Tensor):
         count, dtype = x.shape[0], parameters[0].dtype
         # Concatenated in memory order, or Inductor concatenates in the other order and transposes the result.
-        y = torch.cat([side.to(dtype).permute(0, 2, 3, 1) for side in (x, fake_x)]).permute(0, 3, 1, 2)
+        sides = (with_channels(side.to(dtype), parameters[0].shape[1]) for side in (x, fake_x))
+        y = torch.cat([side.permute(0, 2, 3, 1) for side in sides]).permute(0, 3, 1, 2)
         convs = iter(zip(parameters[::2], parameters[1::2], strict=True))
         maps, taps = [y[count:]], []
         for layer in layers:
@@ -56,7 +58,7 @@ class _Pair(torch.autograd.Function):
             if layer == "tap":
                 taps.append(y)
             maps.append(y[count:])
-        ctx.layers, ctx.depth = layers, len(maps)
+        ctx.layers, ctx.depth, ctx.colours = layers, len(maps), x.shape[1]
         ctx.save_for_backward(*maps, *parameters[::2])
         features = tuple(tap[:count] for tap in taps)
         ctx.mark_non_differentiable(*features)
@@ -78,7 +80,15 @@ class _Pair(torch.autograd.Function):
                 g = from_taps.pop() if g is None else g + from_taps.pop()
             g = torch.where(y <= 0, 0, g)  # not y > 0, to propagate NaN
             g = conv2d_backward(g, maps[-1], weights.pop())
-        return None, None, g, *[None] * (len(saved) - ctx.depth) * 2
+        return None, None, g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
+
+
+def with_channels(x: Tensor, channels: int) -> Tensor:
+    """x [B, C, H, W] with zeros as further channels, [B, channels, H, W]; in a compiled graph no kernel of its own.
+
+    A convolution whose weight has as many more input channels, all zero or not, gives the same result.
+    """
+    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])) if channels > x.shape[1] else x
 
 
 def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:

@@ -32,16 +32,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, batches: int = 1) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]; `batches` as in `BatchNorm2d`."""
-        y = self.activation(self.bn1(self.conv1(x), batches))
-        return self.activation(x + self.bn2(self.conv2(y), batches))
+        y = self.bn1(self.conv1(x), batches, self.activation)
+        return self.bn2(self.conv2(y), batches, self.activation, residual=x)
 
 
 class DownsamplingStage(nn.Sequential):
     """4x4 convolution of stride 2, BN, LeakyReLU, residual block."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, conv: type[nn.Conv2d] = nn.Conv2d):
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+            conv(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
             BatchNorm2d(out_channels),
             nn.LeakyReLU(NEGATIVE_SLOPE),
             ResidualBlock(out_channels),
@@ -54,7 +54,7 @@ class DownsamplingStage(nn.Sequential):
     def after_convolution(self, x: Tensor, batches: int = 1) -> Tensor:
         """Everything after the first convolution: [B, O, H/2, W/2] -> the same shape."""
         _, norm, activation, block = self
-        return block(activation(norm(x, batches)), batches)
+        return block(norm(x, batches, activation), batches)
 
 
 def stage_widths(width: int) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
+from fastvae.models.whole_map_conv import WholeMapConv2d
 
 
 class Critic(nn.Module):
@@ -24,7 +25,7 @@ class Critic(nn.Module):
         self.stages = nn.Sequential(
             *(DownsamplingStage(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True))
         )
-        self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
+        self.head = WholeMapConv2d(widths[-1], image_size // 16)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [B, in_channels, H, W] -> one number per image, [B], float32 at least."""
@@ -49,5 +50,5 @@ class Critic(nn.Module):
         return self._score(x).chunk(2)
 
     def _score(self, x: Tensor) -> Tensor:
-        scores = self.head(x).flatten()
+        scores = self.head(x)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))

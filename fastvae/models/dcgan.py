@@ -5,13 +5,16 @@ BN everywhere except at the image and at the output number, ReLU in the generato
 discriminator, weights drawn from N(0, 0.02^2).
 """
 
+from itertools import pairwise
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
+from fastvae.models.image_conv import ImageConv2d
 from fastvae.models.transposed_conv import TransposedConv2d
+from fastvae.models.whole_map_conv import WholeMapConv2d
 
 
 class DcganGenerator(nn.Module):
@@ -36,7 +39,10 @@ class DcganGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
-        return self.layers(z[:, :, None, None])
+        x = z[:, :, None, None]
+        for conv, norm, activation in zip(*(self.layers[i:-2:3] for i in range(3)), strict=True):
+            x = norm(conv(x), activation=activation)
+        return self.layers[-2:](x)
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Images [count, 3, H, W] in [-1, 1] decoded from samples of the prior N(0, I); as `VAE.sample`."""
@@ -57,10 +63,14 @@ class DcganDiscriminator(nn.Module):
         check_image_size(image_size)
         widths = stage_widths(width)
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 4, stride=2, padding=1, bias=i == 3) for i, o in zip((3, *widths[:-1]), widths, strict=True)
+            [
+                ImageConv2d(3, width, 4, stride=2, padding=1),
+                *(nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in pairwise(widths)),
+            ]
         )
         self.norms = nn.ModuleList(BatchNorm2d(channels) for channels in widths[1:])
-        self.head = nn.Conv2d(widths[-1], 1, image_size // 16)
+        self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+        self.head = WholeMapConv2d(widths[-1], image_size // 16)
         self.apply(_draw_weights)
 
     def forward(self, images: Tensor, batches: int = 1, layer: int | None = None) -> Tensor:
@@ -71,13 +81,22 @@ class DcganDiscriminator(nn.Module):
             batches: as in `BatchNorm2d`.
             layer: 1 to 4 to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
         """
-        x = self.convs[0](images)
-        for conv, norm in zip(self.convs[1:layer], (None, *self.norms), strict=False):
-            x = conv(F.leaky_relu(x if norm is None else norm(x, batches), NEGATIVE_SLOPE))
-        if layer is not None:
-            return x
-        scores = self.head(F.leaky_relu(self.norms[-1](x, batches), NEGATIVE_SLOPE)).flatten()
+        last = len(self.convs)
+        maps = self._convolved(self.convs[0](images), 1, layer or last, batches)
+        return self.scores(maps, last, batches) if layer is None else maps
+
+    def scores(self, maps: Tensor, layer: int, batches: int = 1) -> Tensor:
+        """The output of convolution number `layer` -> one number for each image, [B], as `forward` has it."""
+        maps = self._convolved(maps, layer, len(self.convs), batches)
+        scores = self.head(self.norms[-1](maps, batches, self.activation))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def _convolved(self, maps: Tensor, layer: int, last: int, batches: int) -> Tensor:
+        """The output of convolution number `layer`, from 1 -> that of convolution number `last`."""
+        for i in range(layer, last):
+            activated = self.norms[i - 2](maps, batches, self.activation) if i > 1 else self.activation(maps)
+            maps = self.convs[i](activated)
+        return maps
 
 
 def _upsampling(inputs: int, outputs: int) -> TransposedConv2d:

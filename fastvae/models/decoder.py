@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
+from fastvae.models.linear import Linear
 from fastvae.nn import ReplicationConv2d
 
 
@@ -12,13 +13,21 @@ def _conv3x3(in_channels: int, out_channels: int) -> ReplicationConv2d:
     return ReplicationConv2d(in_channels, out_channels, bias=False)
 
 
-def _upsampling_stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        ReplicationConv2d(in_channels, out_channels, upsample=2, bias=False),
-        BatchNorm2d(out_channels),
-        nn.LeakyReLU(NEGATIVE_SLOPE),
-        ResidualBlock(out_channels, _conv3x3),
-    )
+class _UpsamplingStage(nn.Sequential):
+    """Nearest x2 upsampling, 3x3 convolution, BN, LeakyReLU, residual block."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            ReplicationConv2d(in_channels, out_channels, upsample=2, bias=False),
+            BatchNorm2d(out_channels),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            ResidualBlock(out_channels, _conv3x3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, 2H, 2W]."""
+        conv, norm, activation, block = self
+        return block(norm(conv(x), activation=activation))
 
 
 class Decoder(nn.Module):
@@ -38,11 +47,11 @@ class Decoder(nn.Module):
         check_image_size(image_size)
         first, second, third, fourth = reversed(stage_widths(width))
         self.map_shape = (first, image_size // 16, image_size // 16)
-        self.linear = nn.Linear(latent, first * (image_size // 16) ** 2)
+        self.linear = Linear(latent, first * (image_size // 16) ** 2)
         self.stages = nn.Sequential(
-            _upsampling_stage(first, second),
-            _upsampling_stage(second, third),
-            _upsampling_stage(third, fourth),
+            _UpsamplingStage(first, second),
+            _UpsamplingStage(second, third),
+            _UpsamplingStage(third, fourth),
         )
         self.to_image = ReplicationConv2d(fourth, 3, upsample=2)
 

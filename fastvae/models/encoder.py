@@ -1,9 +1,13 @@
 """The encoder: image -> mean and log-variance of q(z|x)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
+from fastvae.models.image_conv import ImageConv2d
+from fastvae.models.linear import Linear
 
 
 class Encoder(nn.Module):
@@ -21,10 +25,13 @@ class Encoder(nn.Module):
         super().__init__()
         check_image_size(image_size)
         widths = stage_widths(width)
-        self.stages = nn.Sequential(*(DownsamplingStage(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True)))
+        self.stages = nn.Sequential(
+            DownsamplingStage(3, width, ImageConv2d),
+            *(DownsamplingStage(i, o) for i, o in pairwise(widths)),
+        )
         features = widths[-1] * (image_size // 16) ** 2
-        self.mean = nn.Linear(features, latent)
-        self.log_variance = nn.Linear(features, latent)
+        self.mean = Linear(features, latent)
+        self.log_variance = Linear(features, latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W] in [-1, 1] -> mean and log-variance, each [B, latent]."""

@@ -48,6 +48,10 @@ class ReplicationConv2d(nn.Conv2d):
     compiled transform, `torch.compile(torch.func.grad(...))`, raises. Otherwise it supports first-order reverse-mode
     differentiation: a gradient penalty, which differentiates twice, and torch.autograd.forward_ad need torch's class.
 
+    `packed` is a buffer outside the state dict, None unless a caller with many of these modules packs all their weights
+    in one launch (`fastvae.kernels.pack_weights`), for one call, as by `torch.func.functional_call`. Calls of
+    `_conv_forward` do not use it.
+
     Args:
         in_channels, out_channels: channel counts, > 0.
         kernel_size: 3 or (3, 3).
@@ -99,12 +103,18 @@ class ReplicationConv2d(nn.Conv2d):
         if upsample not in (1, 2):
             raise ValueError(f"ReplicationConv2d takes upsample=1 or upsample=2; got {upsample!r}")
         self.upsample = int(upsample)
+        self.register_buffer("packed", None, persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, in_channels, H, W] -> [B, out_channels, upsample * H, upsample * W]; without B if upsample is 1."""
+        if self.packed is None:
+            return self._conv_forward(input, self.weight, self.bias)
+        else:  # must be explicit, as below
+            return _convolve(input, self.weight, self.bias, self.upsample, self.packed)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """[B, in_channels, H, W] -> [B, out_channels, upsample * H, upsample * W]; without B if upsample is 1.
-
-        Overridden in place of `forward`, because code that computes its own weight (low-rank adapters, equalised
-        learning rates) calls this method.
+        """`forward` with another weight: code that computes its own (low-rank adapters, equalised learning rates) calls
+        this method.
         """
         if torch.jit.is_scripting():
             return _scripted(input, weight, bias, self.upsample)
@@ -117,11 +127,11 @@ class ReplicationConv2d(nn.Conv2d):
         return f"{self.in_channels}, {self.out_channels}{upsample}{bias}"
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int, packed: Tensor | None = None) -> Tensor:
     # For torch's convolution [C, H, W] is one image, but for its upsampling a batch of 1D signals.
     if x.dim() == 3 and upsample == 1:
-        return replicate_conv2d(x.unsqueeze(0), weight, bias).squeeze(0)
-    return replicate_conv2d(x, weight, bias, upsample=upsample)
+        return replicate_conv2d(x.unsqueeze(0), weight, bias, packed=packed).squeeze(0)
+    return replicate_conv2d(x, weight, bias, upsample=upsample, packed=packed)
 
 
 def _scripted(x: Tensor, weight: Tensor, bias: Tensor | None, upsample: int) -> Tensor:

@@ -235,7 +235,8 @@ def _why_not_bare(module: nn.Module) -> str:
 
 
 def _why_not_its_parameters(conv: nn.Conv2d) -> str:
-    if set(conv._parameters) != {"weight", "bias"} or conv._buffers or conv._modules:
+    holds_buffers = any(buffer is not None for buffer in conv._buffers.values())
+    if set(conv._parameters) != {"weight", "bias"} or holds_buffers or conv._modules:
         return "holds something else than a weight and a bias"
     for name, p in conv._parameters.items():
         if p is not None and (type(p) is not nn.Parameter or not p.is_floating_point()):

@@ -39,9 +39,11 @@ class Update:
     """One optimiser, with optional gradient clipping before it.
 
     Attributes:
-        optimizer: updates the parameters in place; the schedule scales each group's initial `lr`.
+        optimizer: updates the parameters in place; the schedule scales each group's initial `lr`. With a gate it is
+            one of `fastvae.optim`.
         clip_gradients: largest absolute value of a gradient's entry; None for no clipping.
-        gate: name of a term of the pass. If that term is zero, the update is skipped. None: never skipped.
+        gate: name of a term of the pass. If that term is zero, the update is skipped: parameters and the optimiser's
+            state stay as they are. None: never skipped.
     """
 
     optimizer: torch.optim.Optimizer
@@ -60,22 +62,8 @@ class Update:
         if self.gate is None:
             self.optimizer.step()
         else:
-            self._step_if(terms[self.gate] != 0)
+            self.optimizer.step(gate=terms[self.gate])
         self.optimizer.zero_grad(set_to_none=True)
-
-    @torch.no_grad()
-    def _step_if(self, moves: Tensor) -> None:
-        # Branching on a device value would make the host wait, and is impossible in a CUDA graph. So always step, then
-        # restore the old values if the update is to be skipped.
-        before = {id(t): (t, t.clone()) for t in self._tensors()}
-        self.optimizer.step()
-        for tensor in self._tensors():
-            _, old = before.get(id(tensor), (None, torch.zeros_like(tensor)))  # new state starts at zero
-            tensor.copy_(torch.where(moves, tensor, old))
-
-    def _tensors(self) -> list[Tensor]:
-        params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return params + [t for s in self.optimizer.state.values() for t in s.values() if isinstance(t, Tensor)]
 
 
 class Objective(ABC):

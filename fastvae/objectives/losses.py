@@ -53,6 +53,17 @@ def with_fixed_parameters(network: nn.Module, *inputs, **options) -> Tensor:
     return functional_call(network, {name: p.detach() for name, p in network.named_parameters()}, inputs, options)
 
 
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * grad, None
+
+
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Returns x, bit for bit where it is finite; multiplies its gradient by the factor."""
-    return x.detach() + factor * (x - x.detach())
+    """Returns x, in the same memory; multiplies its gradient by the factor."""
+    return _ScaleGradient.apply(x, factor)

@@ -80,8 +80,9 @@ class VaeGan(PlainVae):
         mean, log_variance = self.encoder(images)
         z = reparameterise(mean, log_variance, noise[:, : self.latent])
         kl = kl_divergence(mean, log_variance)
-        like = self.similarity(images, z)
-        real_cost, fake_cost = self.costs(images, torch.cat([z.detach(), noise[:, self.latent :]]))
+        fake_features = self.fake_features(z)
+        real_cost, fake_cost, features = self.costs(images, torch.cat([z.detach(), noise[:, self.latent :]]))
+        like = similarity(fake_features, features)
         r = self.options.real_weight
         decoder_moves, discriminator_moves = gates(real_cost, fake_cost, self.options)
         total = kl + like + r * real_cost + (1 - r) * fake_cost
@@ -94,28 +95,36 @@ class VaeGan(PlainVae):
             "discriminator_moves": discriminator_moves,
         }
 
-    def similarity(self, images: Tensor, z: Tensor) -> Tensor:
-        """L_like. Its gradient is unscaled for the encoder, times gamma for the decoder, none for the discriminator."""
+    def fake_features(self, z: Tensor) -> Tensor:
+        """D_l(x') of the reconstructions of z, [B, C, H, W].
+
+        The gradient is unscaled for the encoder, times gamma for the decoder, none for the discriminator.
+        """
         weighted = {n: scale_gradient(p, self.options.gamma) for n, p in self.decoder.named_parameters()}
         fakes = functional_call(self.decoder, weighted, (z,))
-        both, layer = torch.cat([fakes, images]), self.options.feature_layer
-        maps = with_fixed_parameters(self.discriminator, both, batches=2, layer=layer)
-        fake, real = maps.to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).chunk(2)
-        return 0.5 * (fake - real).square().sum(1).mean()
+        return with_fixed_parameters(self.discriminator, fakes, layer=self.options.feature_layer)
 
-    def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean -log(D(x) + e) over the images, and mean -log(1 - D(fake) + e) over the images of z [2B, latent].
+    def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean -log(D(x) + e) over the images, mean -log(1 - D(fake) + e) over those of z [2B, latent], and D_l(x).
 
         The second one's gradient reaches the decoder negated, and scaled as if reconstructions and images of the prior
-        each had the weight 1; the discriminator descends (1 - r) times the mean over both.
+        each had the weight 1; the discriminator descends (1 - r) times the mean over both. The third, [B, C, H, W],
+        has no gradient.
         """
-        fakes = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight))
-        probabilities = torch.sigmoid(self.discriminator(torch.cat([images, fakes]), batches=3))
+        fakes, layer = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight)), self.options.feature_layer
+        maps = self.discriminator(torch.cat([images, fakes]), batches=3, layer=layer)
+        probabilities = torch.sigmoid(self.discriminator.scores(maps, layer, batches=3))
         real, fake = probabilities.split([len(images), len(fakes)])
-        return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean()
+        return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean(), maps[: len(images)].detach()
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.decoder(noise[:, : self.latent])
+
+
+def similarity(fake: Tensor, real: Tensor) -> Tensor:
+    """L_like of features [B, C, H, W]: half their squared distance, in float32 at least, mean over the batch."""
+    fake, real = (maps.to(torch.promote_types(maps.dtype, torch.float32)) for maps in (fake, real))
+    return 0.5 * (fake - real).square().sum((1, 2, 3)).mean()
 
 
 def gates(real_cost: Tensor, fake_cost: Tensor, options: VaeGanOptions) -> tuple[Tensor, Tensor]:

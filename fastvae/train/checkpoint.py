@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ _MAX_GENERATOR_BYTES = 65536
 _logger = logging.getLogger("fastvae")
 
 
+class NotFinite(FastvaeError):
+    """Weights that must not be saved, since they contain NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class State:
     """The contents of state.json.
@@ -57,34 +62,46 @@ class State:
     loss_network: str | None = None
 
 
+def tensors(objective: Objective, updates: dict[str, Update], noise: torch.Generator) -> dict[tuple[str, str], Tensor]:
+    """The state of the networks, the optimisers and the noise generator, by (file of a checkpoint, name in it)."""
+    network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noise)
+    return {(MODEL, k): v for k, v in network.items()} | {(OPTIMIZER, k): v for k, v in optimizer.items()}
+
+
 def save(
     folder: Path,
+    state: State,
+    tensors: Mapping[tuple[str, str], Tensor],
     *,
-    step: int,
-    seconds: float,
-    data: Identity,
-    loss_network: str | None,
     config: dict[str, Any],
-    objective: Objective,
-    updates: dict[str, Update],
-    noise: torch.Generator,
     keep: int,
 ) -> Path:
     """Writes folder/step-NNNNNNNN and removes all but the newest `keep` checkpoints.
 
+    Args:
+        folder: of all checkpoints of the run.
+        state: the contents of state.json.
+        tensors: those of `tensors`, on the CPU and contiguous.
+        config: `to_json` of the run's config.
+        keep: > 0.
+
     Raises:
+        NotFinite: a weight is NaN or infinite; nothing was written.
         FastvaeError: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
     """
+    network, optimizer = ({name: t for (file, name), t in tensors.items() if file == f} for f in (MODEL, OPTIMIZER))
+    step = state.step
+    if bad := not_finite(network):
+        raise NotFinite(f"the weights {bad} were not finite after step {step}")
     target = folder / name_of(step)
     temporary = folder / f".{target.name}.part"
     metadata = {"fastvae": json.dumps({"format": FORMAT, "step": step, "config": config})}
-    state = State(FORMAT, step, seconds, data, loss_network)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         # Written by Python, since safetensors only accepts file names in UTF-8.
-        (temporary / MODEL).write_bytes(to_bytes(_network_tensors(objective), metadata))
-        (temporary / OPTIMIZER).write_bytes(to_bytes(_optimizer_tensors(updates, noise)))
+        (temporary / MODEL).write_bytes(to_bytes(network, metadata))
+        (temporary / OPTIMIZER).write_bytes(to_bytes(optimizer))
         (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
         # Without the flush a power failure after the rename could leave an empty checkpoint.
         for path in (*temporary.iterdir(), temporary):
@@ -175,7 +192,7 @@ def _read_optimizers(
 
 def _network_tensors(objective: Objective) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": value.contiguous()
+        f"{name}.{key}": value
         for name, network in objective.networks.items()
         for key, value in network.state_dict().items()
     }
@@ -185,7 +202,7 @@ def _optimizer_tensors(updates: dict[str, Update], noise: torch.Generator) -> di
     tensors = {"noise": noise.get_state()}
     for name, update in updates.items():
         for index, state in update.optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{key}": value.contiguous() for key, value in state.items()}
+            tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}
     return tensors
 
 

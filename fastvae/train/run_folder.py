@@ -31,7 +31,7 @@ class RunFolder:
     """Writes a run's files; errors such as a full disk become a FastvaeError.
 
     config.json       the resolved config
-    environment.json  versions, processor, threads, GPU
+    environment.json  versions, processor, threads, GPU; once it is known, which form each `conv_relu` has there
     stats.jsonl       one JSON object per line: losses, speed, evaluations
     pictures/         image grids
     checkpoints/      see `checkpoint_files`
@@ -90,6 +90,17 @@ class RunFolder:
     def update_config(self, config: dict[str, Any]) -> None:
         """Writes the config of a resumed run, so that the next resume uses its flags."""
         self._write_json("config.json", config)
+
+    def note_choices(self) -> None:
+        """Adds to environment.json what this process has chosen by trial since it started, if it has."""
+        known = environment()
+        if "conv_relu" not in known:
+            return
+        try:
+            before = dict(reading.read_json(self.path / "environment.json"))
+        except (FastvaeError, TypeError, ValueError):  # lost or damaged: no reason to stop a training
+            before = known
+        self._write_json("environment.json", {**before, "conv_relu": known["conv_relu"]})
 
     def read_config(self) -> Any:
         """The contents of config.json.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
+from fastvae.optim import tables_copied_once
 from fastvae.train.feed import Feed
 from fastvae.train.meter import Meter
 from fastvae.train.step import Step
@@ -134,6 +135,7 @@ class Runner:
         # capture leaves its own stream current; the outer block restores this one.
         with (
             torch.cuda.stream(torch.cuda.current_stream()),
+            tables_copied_once(),
             torch.cuda.graph(graph, capture_error_mode="thread_local"),
         ):
             names, pixels = self._body(number)

@@ -3,31 +3,34 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fastvae import pictures
 from fastvae.config import Config
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
-from fastvae.files.tensor_file import not_finite
 from fastvae.pictures import to_images
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
+from fastvae.train.checkpoint_writer import CheckpointWriter
 from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
+from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
+from fastvae.train.log import Line, Log
 from fastvae.train.meter import Meter
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
+from fastvae.train.snapshot import Snapshot, Snapshots
 from fastvae.train.stopping import StopSignal
 
 _PICTURED = 32
-# Of training, before a speed is told: the first steps are slower than those that follow.
-_MEASURED_S = 30.0
 _logger = logging.getLogger("fastvae")
 
 
@@ -97,14 +100,18 @@ class Trainer:
         else:
             self.run.create(to_json(config))
         self.progress = Progress(self.total)
+        self.log = Log(self.run, self.progress, self.train, self.order.steps_per_epoch)
         self.meter = Meter(min(self.train.log_every, self.total), device)
         self.feed, where = choose_feed(
             images.loader, images.train, self.order, device=device, resident=self.train.resident
         )
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
+        self.late = LateWork(late=device.type == "cuda")
+        self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
         self._saved = self.done if self.done else None
-        self._speed_said = False
+        self._saved_at = self.seconds
+        self._snapshot_waits = False
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 
@@ -160,13 +167,18 @@ class Trainer:
                     self._fit(stop)
                 except Diverged:
                     raise
+                except checkpoint.NotFinite as error:
+                    raise self._diverged(str(error)) from error
                 except Exception as error:
                     raise self._saved_after(error) from error
             return stop.received
         finally:
-            self.feed.close()
-            self.progress.close()
-            self.run.close()
+            try:
+                self.writer.settle()
+            finally:
+                self.feed.close()
+                self.progress.close()
+                self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
         if self.done == 0 or (self._evaluates_first and self.done < self.total):
@@ -174,20 +186,34 @@ class Trainer:
         if self.done < self.total:
             self._warm_up()
         self._loop(stop)
+        self.run.note_choices()
         self._close_window()
+        self._finish_writing()
         if self._saved != self.done:
             self._save()
+            self._finish_writing()
         if stop.received is None:
             self._evaluate()
             self._pictures()
 
+    def _finish_writing(self) -> None:
+        """Waits for the device, and for what is being written."""
+        self.late.flush()
+        self.writer.wait()
+
     def _saved_after(self, error: Exception) -> Exception:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
-        if self._saved == self.done or not self._between_steps:
-            return error
         try:
+            self.late.flush()
+            if isinstance(failed := self.writer.settle(), checkpoint.NotFinite):
+                raise failed
+            if self._saved == self.done or not self._between_steps:
+                return error
             self._close_window()
             self._save()
+            self._finish_writing()
+        except checkpoint.NotFinite as another:
+            return self._diverged(str(another))
         except Exception as another:
             return another if isinstance(another, Diverged) else error
         if not isinstance(error, FastvaeError):
@@ -201,10 +227,11 @@ class Trainer:
         if what:
             self.progress.note(f"the step is being {' and '.join(what)}, which can take minutes the first time")
             self.progress.note(f"ready after {duration(self.runner.warm_up(self.done))}")
+            self.run.note_choices()
 
     def _loop(self, stop: StopSignal) -> None:
         train = self.train
-        self._log_start = time.perf_counter()
+        self.meter.start()
         while self.done < self.total and stop.received is None:
             if train.minutes is not None and self.seconds >= 60 * train.minutes:
                 break
@@ -215,11 +242,22 @@ class Trainer:
             self.runner(self.done)
             self.done += 1
             self._between_steps = True
+            self.writer.check()
             balance = self._balance() if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
+            due, saves = self._due()
+            if due or saves:
+                self._close_window()
+            if due:
+                self.late.flush()
             self.seconds += time.perf_counter() - start
-            self._write_what_is_due()
+            for task in due:
+                task()
+            if saves:
+                self._save()
+            if due:
+                self.meter.start()
 
     def _read_images(self) -> None:
         # Before the step, so that an image that cannot be read does not spoil a step.
@@ -231,22 +269,20 @@ class Trainer:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FastvaeError(f"the images of step {self.done + 1} cannot be read ({reason})") from error
 
-    def _write_what_is_due(self) -> None:
+    def _due(self) -> tuple[list[Callable[[], None]], bool]:
+        """What is to be done on the host after this step, and whether to save a checkpoint after that."""
         train = self.train
-        tasks = []
-        if self.done < self.total:  # `_fit` does these two at the end in any case
-            tasks += [(train.evaluate_every, self._evaluate), (train.pictures_every, self._pictures)]
-        tasks += [(train.checkpoint_every, self._save)]
-        if due := [task for every, task in tasks if self._is_due(every)]:
-            self._close_window()
-            for task in due:
-                task()
-            self._log_start = time.perf_counter()
+        tasks = [(train.evaluate_every, self._evaluate), (train.pictures_every, self._pictures)]
+        # `_fit` does these two at the end in any case.
+        due = [task for every, task in tasks if self._is_due(every)] if self.done < self.total else []
+        # Only where a window ends: where a line of stats.jsonl begins must not depend on time.
+        in_time = not self.meter.steps and self.seconds - self._saved_at >= 60 * train.checkpoint_minutes > 0
+        return due, in_time or self._is_due(train.checkpoint_every)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
 
-    def _balance(self) -> dict[str, float]:
+    def _balance(self) -> dict[str, Tensor]:
         # The running statistics that its forward passes change are restored.
         images = to_images(self.runner.pixels)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
@@ -254,45 +290,24 @@ class Trainer:
             ratios = self.objective.balance(images, self.runner.noise)
         for buffer, before in buffers:
             buffer.copy_(before)
-        return {name: value.item() for name, value in ratios.items()}
+        return ratios
 
-    def _close_window(self, extra: dict[str, float] | None = None) -> None:
-        """Logs the means over the steps since the last call, after checking that all terms were finite."""
-        reading = self.meter.read()
-        if not reading.steps:
-            return
+    def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:
+        """Logs the means over the steps since the last call, on a GPU later; all terms must be finite."""
+        if self.meter.steps:
+            line = Line(self.done, self.seconds, self.rates.first, self.meter.close(extra))
+            self.late.add_window(lambda: self._write(line))
+
+    def _write(self, line: Line) -> None:
+        reading = line.window.read()
         if reading.not_finite:
             index, name, value = reading.not_finite
-            step = self.done - reading.steps + index + 1
+            step = line.step - reading.steps + index + 1
             raise self._diverged(f"the loss term {name!r} was {value} at step {step}")
-        now = time.perf_counter()
-        images_per_s = reading.steps * self.train.batch_size / max(now - self._log_start, 1e-9)
-        self._log_start = now
-        self.run.append(
-            {
-                "step": self.done,
-                "epoch": self.done / self.order.steps_per_epoch,
-                "seconds": round(self.seconds, 3),
-                "images_per_s": round(images_per_s, 2),
-                "lr": self.rates.first,
-                **reading.means,
-                **(extra or {}),
-            }
-        )
-        left = (self.total - self.done) * self.train.batch_size / images_per_s
-        if self.train.minutes is not None:
-            left_in_time = max(0.0, 60 * self.train.minutes - self.seconds)
-            if not self._speed_said and self.seconds >= _MEASURED_S and left_in_time < left:
-                steps = self.done + int(left_in_time * images_per_s / self.train.batch_size)
-                self.progress.note(
-                    f"at {images_per_s:.1f} images/s about {steps} of {self.total} steps fit into the "
-                    f"{self.train.minutes:g} minutes of this run"
-                )
-                self._speed_said = True
-            left = min(left, left_in_time)
-        self.progress.show(self.done, images_per_s, reading.means | (extra or {}), left)
+        self.log.write(line, reading)
 
     def _diverged(self, what: str) -> Diverged:
+        self.writer.settle()
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         start = "from there" if saved else "from the start"
@@ -302,22 +317,25 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        for name, network in self.objective.networks.items():
-            if key := not_finite(network.state_dict()):
-                raise self._diverged(f"the weights {name}.{key} were not finite after step {self.done}")
+        """Copies the state to the host; a thread writes it, once the losses of all steps until then are logged."""
+        if self._snapshot_waits:
+            self.late.flush()
+        self.writer.wait()
+        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise))
+        state = checkpoint.State(checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network)
+        self._saved_at, self._snapshot_waits = self.seconds, True
+
+        def start() -> None:
+            self._snapshot_waits = False
+            self.writer.start(lambda: self._write_checkpoint(state, snapshot))
+
+        self.late.add(start)
+
+    def _write_checkpoint(self, state: checkpoint.State, snapshot: Snapshot) -> None:
         checkpoint.save(
-            self.run.checkpoints,
-            step=self.done,
-            seconds=self.seconds,
-            data=self.data,
-            loss_network=self.loss_network,
-            config=to_json(self.config),
-            objective=self.objective,
-            updates=self.updates,
-            noise=self.noise,
-            keep=self.train.keep_checkpoints,
+            self.run.checkpoints, state, snapshot.read(), config=to_json(self.config), keep=self.train.keep_checkpoints
         )
-        self._saved = self.done
+        self._saved = state.step
 
     def _evaluate(self) -> None:
         for name, system in self.objective.systems().items():

@@ -3,11 +3,13 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from bench import everything, speed_chart, speed_table
+from bench import speed_chart, speed_table
 from bench.__main__ import main as bench_main
+from bench.all import plan
 from bench.inference.accelerate_contenders import CONTENDERS, PEERS
 from bench.paper import projection
 from bench.reporting.newest_records import newest
@@ -152,7 +154,22 @@ def test_of_one_day_the_suites_own_record_counts(folder):
     where = folder(
         **{named(3, "h200_all"): {"suites": {"step": step(GPU, 0.5)}}, named(3, "h200_step"): step(GPU, 0.4)}
     )
-    assert newest(where, SUITES)["h200"]["step"].path.name == "2026-01-03-h200-step.json"
+    assert newest(where, SUITES)["h200"]["step"].link == "2026-01-03-h200-step.json"
+
+
+def test_runs_of_all_in_folders_are_read(folder):
+    where = folder(**{named(1, "h200_all"): {"suites": {"step": step(GPU, 0.9), "soak": SOAK | {"machine": GPU}}}})
+    for number, seconds, wrong in (("", 0.5, []), ("-2", 0.4, []), ("-3", 0.1, ["conv_relu"])):
+        path = where / f"2026-01-01-h200-all{number}"
+        path.mkdir()
+        (path / "all.json").write_text(json.dumps({"suites": {"step": step(GPU, seconds) | {"failed_gate": wrong}}}))
+        (path / "step.json").write_text("{}")
+    found = newest(where, SUITES)["h200"]
+    assert {name: record.link for name, record in found.items()} == {
+        "step": "2026-01-01-h200-all-2/all.json",  # ops of the third are wrong
+        "soak": "2026-01-01-h200-all.json",
+    }
+    assert "[2026-01-01](2026-01-01-h200-all-2/all.json)" in speed_table.page(where)
 
 
 def test_records_without_rows_are_passed_over(folder):
@@ -287,7 +304,9 @@ def test_headlines_by_hand(folder):
             named(1, "cpu_lossnet"): LOSSNET,
         }
     )
-    of_suites = {record.path.stem.rpartition("-")[2]: headline for record, headline in speed_table.headlined(where)}
+    of_suites = {
+        Path(record.link).stem.rpartition("-")[2]: headline for record, headline in speed_table.headlined(where)
+    }
     assert of_suites["accelerate"][2:] == (2.0, pytest.approx(5 / 3), 2.5, "exported file, onnxruntime")
     # Of two jobs, 1 / 0.1234 and 1 / 0.25.
     assert of_suites["inference"][2:5] == pytest.approx(((1 / 0.1234 + 4) / 2, 4.0, 1 / 0.1234))
@@ -313,13 +332,11 @@ def test_what_it_says_of_the_loss_network_and_of_the_soak(folder):
 
 def test_an_added_suite_is_everywhere(folder, monkeypatch, capsys):
     """In the command, in `all`, among the newest records and in the tables: there is one list."""
-    extra = Suite("nowhere", lambda record: f"of {record.path.name}: {record.rows}", share=1)
+    extra = Suite("nowhere", lambda record: f"of {record.link}: {record.rows}", share=1)
     monkeypatch.setitem(SUITES, "extra", extra)
     monkeypatch.setattr(sys, "argv", ["bench", "--help"])
     assert bench_main() == 0 and "soak,extra,all}" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        everything.main(["--help"])
-    assert "soak,extra}" in "".join(capsys.readouterr().out.split())
+    assert plan.stages()[-1] == "extra"
     record = {"machine": CPU, "rows": [1]}
     assert "of 2026-01-01-cpu-extra.json: [1]" in speed_table.page(folder(**{named(1, "cpu_extra"): record}))
     both = {"suites": {"extra": record, "unknown": record}}

@@ -7,8 +7,17 @@ import torch
 from torch import nn
 
 from fastvae.errors import FastvaeError
-from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, require_finite
+from fastvae.inference.fold import (
+    FoldedConv2d,
+    FoldedDecoder,
+    FoldedEncoder,
+    FoldedReconstruction,
+    pack,
+    require_finite,
+)
 from fastvae.models import VAE
+from tests.kernels import interpreter
+from tests.kernels.interpreter import interpreted
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +112,51 @@ def test_lazily_negated_weights_are_folded_negated(vae, images):
     both = FoldedReconstruction(FoldedEncoder(other), FoldedDecoder(other))
     assert not any(t.is_neg() for t in both.state_dict().values())
     assert torch.equal(both(images), FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae))(images))
+
+
+def packed(module: nn.Module) -> list[bool]:
+    return [conv.packed is not None for conv in module.modules() if isinstance(conv, FoldedConv2d) and conv.kernels]
+
+
+def test_packed_weights_compute_the_same_and_no_call_packs_again(monkeypatch):
+    decoder, launch, launched = FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True), interpreter._launch, []
+
+    def recording(kernel, *rest):
+        launched.append(kernel.fn.__name__)
+        launch(kernel, *rest)
+
+    monkeypatch.setattr(interpreter, "_launch", recording)
+    z = torch.randn(1, 3)
+    with interpreted():
+        expected = decoder(z)
+        assert launched.count("pack_weights_kernel") == 10
+        launched.clear()
+        pack(decoder)
+        assert launched == ["pack_weights_kernel"] and packed(decoder) == 10 * [True]
+        found = decoder(z)
+    assert launched == ["pack_weights_kernel"] + 10 * ["forward_kernel"]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("change", ["cast", "load", "copy"])
+def test_a_changed_weight_is_not_read_from_its_packed_copy(change):
+    vae = VAE(16, 2, 3).eval()
+    decoder, other = FoldedDecoder(vae, kernels=True), FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True)
+    with interpreted():
+        pack(decoder)
+    assert not any("packed" in name for name in decoder.state_dict())
+    if change == "copy":
+        same = copy.deepcopy(decoder)
+        assert packed(same) == 10 * [True] and same.to_image.packed is not decoder.to_image.packed
+    elif change == "cast":
+        assert packed(decoder.to(torch.float64)) == 10 * [False]
+    else:
+        decoder.load_state_dict(other.state_dict())
+        assert packed(decoder) == 10 * [False]
+
+
+def test_without_triton_nothing_is_packed():
+    decoder, encoder = FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True), FoldedEncoder(VAE(16, 2, 3).eval())
+    pack(decoder)
+    pack(encoder)
+    assert packed(decoder) == 10 * [False]

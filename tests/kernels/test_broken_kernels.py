@@ -24,15 +24,20 @@ BROKEN = {
         "        i = (tl.maximum(row + s, 0)) % H\n",
     ),
     "weight gradient reads a wrong pixel in one corner": ("def weight_gradient_kernel", CLAMPED_COLUMN, WRONG_CORNER),
-    "data gradient forgets that a corner is read four times": (
-        "def data_gradient_kernel",
-        "tl.static_range(4)",
-        "tl.static_range(3)",
-    ),
     "data gradient forgets the last row's second reading": (
         "def data_gradient_kernel",
-        "((s > 0) & (row == H - 1))",
-        "((s > 0) & (row == H))",
+        "((s < 0) & bottom)",
+        "((s < 0) & bottom & left)",
+    ),
+    "data gradient takes the weights of the shift that leaves the map": (
+        "def data_gradient_kernel",
+        "tl.where(turned_j, -t, t)",
+        "tl.where(turned_j & top, -t, t)",
+    ),
+    "data gradient leaves out the last kind of pixels": (
+        "def data_gradient_kernel",
+        "tl.static_range(1, 9)",
+        "tl.static_range(1, 8)",
     ),
     "phases read one tap of another pixel": ("def _read_by", "(p + a - 1 + U)", "(p + a + U)"),
 }

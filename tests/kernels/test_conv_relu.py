@@ -1,6 +1,4 @@
-"""`conv_relu` against its specification: values, gradients, layouts, autocast, and how cuDNN's kernel is tried."""
-
-import logging
+"""`conv_relu` against its specification: values, gradients, layouts, autocast, and every form on a GPU."""
 
 import pytest
 import torch
@@ -8,7 +6,7 @@ import torch.nn.functional as F
 from torch.library import opcheck
 
 from bench.measuring.closeness import assert_close
-from fastvae.kernels import conv_relu, conv_relu_ref
+from fastvae.kernels import conv_relu, conv_relu_forms, conv_relu_ref, provider
 from fastvae.kernels.conv_relu import _forward, cost
 
 CASES = [((2, 3, 6, 5), 4, 3, 1), ((1, 4, 1, 1), 2, 3, 1), ((2, 2, 5, 7), 3, 1, 0), ((1, 3, 5, 5), 2, 5, 2)]
@@ -71,56 +69,6 @@ def test_a_nan_stays_one():
     assert _forward(x, weight, bias, padding)[0, :, 0, 0].isnan().all()
 
 
-@pytest.fixture
-def cudnn_stand_in(monkeypatch):
-    """Pretends a GPU whose fused kernel is the function that is given; nothing is remembered from other tests."""
-    import importlib
-
-    module = importlib.import_module("fastvae.kernels.conv_relu")
-
-    def pretend(fused):
-        monkeypatch.setattr(module, "provider", lambda op, x: "cudnn")
-        monkeypatch.setattr(module, "_forward_cudnn", fused)
-        monkeypatch.setattr(module, "_right", {})
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-
-    return pretend
-
-
-def test_a_right_fused_kernel_is_taken(cudnn_stand_in, caplog):
-    calls = []
-
-    def fused(x, weight, bias, padding):
-        calls.append(x.shape)
-        return F.conv2d(x, weight, bias, padding=padding).relu() * (1 + 1e-6)
-
-    cudnn_stand_in(fused)
-    x, weight, bias, padding = operands(CASES[0])
-    first, second = (conv_relu(x, weight, bias, padding=padding) for _ in range(2))
-    assert torch.equal(first, second) and not torch.equal(first, F.conv2d(x, weight, bias, padding=padding).relu())
-    assert len(calls) == 4  # tried twice, used twice
-    assert not caplog.records
-
-
-def refuses(*_):
-    raise RuntimeError("FIND was unable to find an engine to execute this computation")
-
-
-def gives_nan(x, weight, bias, padding):
-    return F.conv2d(x, weight, bias, padding=padding) * torch.nan
-
-
-@pytest.mark.parametrize(("fused", "words"), [(gives_nan, "is wrong"), (refuses, "is refused")])
-def test_a_wrong_fused_kernel_is_not(fused, words, cudnn_stand_in, caplog):
-    cudnn_stand_in(fused)
-    x, weight, bias, padding = operands(CASES[0])
-    with caplog.at_level(logging.WARNING, "fastvae"):
-        for _ in range(2):
-            y = conv_relu(x, weight, bias, padding=padding)
-            assert torch.allclose(y, conv_relu_ref(x, weight, bias, padding))
-    assert [words in record.getMessage() for record in caplog.records] == [True]
-
-
 X, W, B = torch.zeros(1, 2, 4, 4), torch.zeros(3, 2, 3, 3), torch.zeros(3)
 
 
@@ -149,12 +97,37 @@ def test_cost():
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    "case", [((128, 3, 64, 64), 64, 3, 1), ((128, 64, 64, 64), 64, 3, 1), ((3, 512, 5, 7), 512, 3, 1)], ids=str
+    "case", [((128, 8, 64, 64), 64, 3, 1), ((128, 64, 64, 64), 64, 3, 1), ((3, 512, 5, 7), 512, 3, 1)], ids=str
 )
 def test_on_the_gpu(case, dtype, without_tf32):
+    """The form that the trial chose, and each that it found right, in memory full of NaN."""
     x, weight, bias, padding = operands(case, dtype, "cuda")
+    if provider("conv_relu", x) != "cudnn":
+        pytest.skip(f"{torch.cuda.get_device_name()} runs ATen in {dtype}")
     weight = weight / weight[0].numel() ** 0.5
+    plain, exact = conv_relu_forms.aten(x, weight, bias, padding), conv_relu_ref(x, weight, bias, padding)
     y = conv_relu(x, weight, bias, padding=padding)
-    plain = F.conv2d(x, weight, bias, padding=padding).relu()
-    assert_close(y, plain, conv_relu_ref(x, weight, bias, padding))
+    assert_close(y, plain, exact)
     assert y.is_contiguous(memory_format=torch.channels_last)
+    forms = {conv_relu_forms.ONE_MORE_PASS: conv_relu_forms.one_more_pass, conv_relu_forms.FUSED: conv_relu_forms.fused}
+    (trial,) = [c for c in conv_relu_forms.choices() if (c["x"], c["dtype"]) == (list(x.shape), str(dtype)[6:])]
+    assert conv_relu_forms.ONE_MORE_PASS in trial["milliseconds"]
+    for name in forms.keys() & trial["milliseconds"].keys():
+        poison = torch.full_like(plain, torch.nan)
+        del poison
+        assert_close(forms[name](x, weight, bias, padding), plain, exact)
+
+
+@pytest.mark.gpu
+def test_a_captured_call_replays(without_tf32):
+    x, weight, bias, padding = operands(((2, 8, 12, 12), 16, 3, 1), torch.float32, "cuda")
+    expected = conv_relu(x, weight, bias, padding=padding)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = conv_relu(x, weight, bias, padding=padding)
+        untried = conv_relu(x[:1], weight, bias, padding=padding)
+    for result in (y, untried):
+        result.fill_(torch.nan)
+    graph.replay()
+    assert torch.allclose(y, expected, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(untried, expected[:1], rtol=1e-5, atol=1e-5)

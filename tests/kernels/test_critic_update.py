@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastvae.kernels import adam_clip_, force, rmsprop_clip_
+from fastvae.kernels import adam_clip_, critic_update, force, rmsprop_clip_
 from fastvae.kernels.critic_update import adam_clip_ref, cost, rmsprop_clip_ref
 
 SHAPES = [(4, 3, 3, 3), (5,), (1, 7), ()]
@@ -37,29 +37,30 @@ def test_adam(clip, tensor_lr):
 @pytest.mark.parametrize("clip", [None, 0.02])
 @pytest.mark.parametrize("tensor_lr", [False, True])
 def test_rmsprop(clip, tensor_lr):
-    params, v, _, _ = tensors()
+    params, v, _, steps = tensors()
     lr = torch.tensor(0.01, dtype=torch.float64) if tensor_lr else 0.01
-    for _ in range(4):
+    for t in range(4):
         grads = [torch.randn_like(p) for p in params]
         expected = [
             rmsprop_clip_ref(*each, lr=0.01, clip=clip, **RMSPROP) for each in zip(params, grads, v, strict=True)
         ]
-        rmsprop_clip_(params, grads, v, lr=lr, clip=clip, **RMSPROP)
+        rmsprop_clip_(params, grads, v, steps, lr=lr, clip=clip, **RMSPROP)
         for ours, theirs in zip(zip(params, v, strict=True), expected, strict=True):
             assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
+        assert all(s.item() == t + 1 for s in steps)
     if clip:
         assert max(p.abs().max() for p in params) == clip
 
 
 def test_nothing_to_update():
     adam_clip_([], [], [], [], [], lr=0.1, **ADAM)
-    rmsprop_clip_([], [], [], lr=0.1, **RMSPROP)
+    rmsprop_clip_([], [], [], [], lr=0.1, **RMSPROP)
 
 
 def test_what_is_lazily_negated_is_not_updated_in_place():
     p, g, v = torch._neg_view(torch.ones(3)), torch.ones(3), torch.zeros(3)
     with pytest.raises(ValueError, match="no lazily negated views"):
-        rmsprop_clip_([p], [g], [v], lr=0.1, **RMSPROP)
+        rmsprop_clip_([p], [g], [v], [torch.zeros(())], lr=0.1, **RMSPROP)
     with pytest.raises(ValueError, match="no lazily negated views"):
         adam_clip_([g], [g], [v], [torch._neg_view(v)], [torch.zeros(())], lr=0.1, **ADAM)
 
@@ -74,29 +75,85 @@ def test_a_gradient_in_another_layout():
     p = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     g = torch.randn(4, 3, 2, 2)
     expected = rmsprop_clip_ref(p, g, torch.zeros_like(p), lr=0.1, clip=None, **RMSPROP)[0]
-    rmsprop_clip_([p], [g], [torch.zeros_like(p)], lr=0.1, **RMSPROP)
+    rmsprop_clip_([p], [g], [torch.zeros_like(p)], [torch.zeros(())], lr=0.1, **RMSPROP)
     assert torch.allclose(p, expected)
 
 
 def test_parameters_may_require_gradients():
     p = torch.nn.Parameter(torch.ones(3))
-    rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], lr=0.1, **RMSPROP)
+    rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], [torch.zeros(())], lr=0.1, **RMSPROP)
     assert p.requires_grad and (p < 1).all()
 
 
+GATES = {
+    "closed": torch.tensor(0.0),
+    "minus zero": torch.tensor(-0.0),
+    "closed, bool": torch.tensor(False),
+    "open": torch.tensor(1.0),
+    "open, bool": torch.tensor(True),
+    "open, small": torch.tensor(1e-40, dtype=torch.float64),
+    "open, NaN": torch.tensor(float("nan")),
+}
+
+
+def step_of(optimizer, params, grads, m, v, steps, gate):
+    if optimizer == "adam":
+        adam_clip_(params, grads, m, v, steps, lr=0.01, clip=0.02, gate=gate, **ADAM)
+    else:
+        rmsprop_clip_(params, grads, v, steps, lr=0.01, clip=0.02, gate=gate, **RMSPROP)
+
+
+@pytest.mark.parametrize("gate", GATES.values(), ids=GATES)
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_closed_gate_changes_nothing_and_an_open_one_is_none(optimizer, gate):
+    columns = tensors()
+    columns[0][0].fill_(0.5)  # beyond the clip, which a closed gate closes too
+    expected = [[t.clone() for t in column] for column in columns]
+    grads = [torch.randn_like(p) for p in columns[0]]
+    if gate != 0:
+        step_of(optimizer, expected[0], grads, *expected[1:], None)
+    step_of(optimizer, columns[0], grads, *columns[1:], gate)
+    for ours, theirs in zip(columns, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_references_know_the_gate():
+    each = [torch.randn(3) for _ in range(4)]
+    assert all(
+        a is b
+        for a, b in zip(adam_clip_ref(*each, 2, lr=0.1, clip=0.1, gate=0, **ADAM), (each[0], *each[2:]), strict=True)
+    )
+    assert all(
+        a is b for a, b in zip(rmsprop_clip_ref(*each[:3], lr=0.1, clip=0.1, gate=0, **RMSPROP), each[::2], strict=True)
+    )
+
+
+@pytest.mark.parametrize(("gate", "value"), [(0.0, 1.0), (-0.0, 1.0), (0.5, 3.0), (float("nan"), 3.0)])
+def test_what_the_host_cannot_know_is_undone(gate, value):
+    """As on a GPU without Triton, where asking for the gate would be a wait."""
+    changed = [torch.nn.Parameter(torch.ones(2)), torch.tensor(1.0)]
+    with torch.no_grad(), critic_update._undone_if_zero(torch.tensor(gate), changed):
+        for t in changed:
+            t.fill_(3.0)
+    assert all((t == value).all() for t in changed)
+
+
+@pytest.mark.parametrize("gate", [None, torch.tensor(1.0), torch.tensor(False)], ids=str)
 @pytest.mark.parametrize("tensor_lr", [False, True])
-def test_opcheck(tensor_lr):
+def test_opcheck(tensor_lr, gate):
     lr = (0.0, torch.tensor(0.1)) if tensor_lr else (0.1, None)
     params, m, v, steps = tensors(torch.float32)
     grads = [torch.randn_like(p) for p in params]
-    torch.library.opcheck(torch.ops.fastvae.adam_clip_, (params, grads, m, v, steps, *lr, 0.5, 0.999, 1e-8, 0.02))
-    torch.library.opcheck(torch.ops.fastvae.rmsprop_clip_, (params, grads, v, *lr, 0.99, 1e-8, None))
+    torch.library.opcheck(torch.ops.fastvae.adam_clip_, (params, grads, m, v, steps, gate, *lr, 0.5, 0.999, 1e-8, 0.02))
+    torch.library.opcheck(torch.ops.fastvae.rmsprop_clip_, (params, grads, v, steps, gate, *lr, 0.99, 1e-8, None))
 
 
-def test_compiled_is_eager():
+@pytest.mark.parametrize("gate", [None, 0.0, 1.0], ids=str)
+def test_compiled_is_eager(gate):
     def update(params, grads, m, v, steps, lr):
-        adam_clip_(params, [2 * g for g in grads], m, v, steps, lr=lr, clip=0.02, **ADAM)
-        rmsprop_clip_(params, grads, v, lr=0.01, **RMSPROP)
+        gated = None if gate is None else lr.new_full((), gate)
+        adam_clip_(params, [2 * g for g in grads], m, v, steps, lr=lr, clip=0.02, gate=gated, **ADAM)
+        rmsprop_clip_(params, grads, v, steps, lr=0.01, gate=gated, **RMSPROP)
 
     eager = (tensors(torch.float32), torch.tensor(0.01))
     compiled = ([[t.clone() for t in group] for group in eager[0]], torch.tensor(0.01))
@@ -132,6 +189,10 @@ def one(shape=(4, 3), dtype=torch.float32):
         ({"betas": (0.5, 1.0)}, "decay rates"),
         ({"clip": 0.0}, "clip > 0"),
         ({"steps": [torch.zeros((), dtype=torch.int64)]}, "each step as a 0-D float32"),
+        ({"steps": []}, "argument 3 is shorter"),
+        ({"gate": torch.ones(1)}, "gate as a 0-D real or bool tensor on cpu"),
+        ({"gate": torch.ones((), device="meta")}, "gate as .* on cpu, or None; got .* on meta"),
+        ({"gate": torch.ones((), dtype=torch.complex64)}, "gate as .* got .*complex64"),
     ],
     ids=lambda x: x if isinstance(x, str) else next(iter(x)),
 )
@@ -144,14 +205,14 @@ def test_refuses_a_set_of_several_dtypes_or_devices():
     for other in (torch.zeros(2).double(), torch.zeros(2, device="meta")):
         params = [torch.zeros(2), other]
         with pytest.raises(ValueError, match="one device and one floating-point dtype"):
-            rmsprop_clip_(params, params, params, lr=0.1, **RMSPROP)
+            rmsprop_clip_(params, params, params, [torch.zeros(())] * 2, lr=0.1, **RMSPROP)
 
 
 def test_the_provider_decides():
     p, launched = one(), []
     with force("triton", capability=(9, 0), launch=lambda kernel, *_: launched.append(kernel.__name__)):
         adam_clip_(**p, steps=[torch.zeros(())], lr=0.1, **ADAM)
-        rmsprop_clip_(p["params"], p["grads"], p["exp_avgs"], lr=0.1, **RMSPROP)
+        rmsprop_clip_(p["params"], p["grads"], p["exp_avgs"], [torch.zeros(())], lr=0.1, **RMSPROP)
     assert launched == ["adam_clip_kernel", "rmsprop_clip_kernel"]
 
 

@@ -1,11 +1,14 @@
 """The Triton kernels of the update-and-clip ops: interpreted, compiled ahead of time, on a GPU where there is one."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 
 from bench.kernels.resources import compile_for, recorded, resources
 from bench.measuring.closeness import assert_close
-from fastvae.kernels import adam_clip_, critic_update_triton, force, provider, rmsprop_clip_
+from fastvae.kernels import adam_clip_, address_table, force, provider, rmsprop_clip_, tables_copied_once
 from fastvae.kernels.critic_update import adam_clip_ref, rmsprop_clip_ref
 from fastvae.models import Critic
 from tests.kernels.interpreter import interpreted
@@ -43,12 +46,10 @@ class Sets:
         # Of many magnitudes, down to those beside which eps counts.
         return [self.random(each[0].shape, 10.0 ** -(i % 9)) for i, each in enumerate(self.ours)]
 
-    def update(self, grads, *, lr, clip, plainly=False):
+    def update(self, grads, *, lr, clip, gate=None, plainly=False):
         columns = [list(column) for column in zip(*(self.plain if plainly else self.ours), strict=True)]
-        if self.optimizer == "adam":
-            adam_clip_(columns[0], grads, *columns[1:], self.steps[plainly], lr=lr, clip=clip, **ADAM)
-        else:
-            rmsprop_clip_(columns[0], grads, *columns[1:], lr=lr, clip=clip, **RMSPROP)
+        update, decays = (adam_clip_, ADAM) if self.optimizer == "adam" else (rmsprop_clip_, RMSPROP)
+        update(columns[0], grads, *columns[1:], self.steps[plainly], lr=lr, clip=clip, gate=gate, **decays)
 
     def update_exactly(self, grads, *, lr, clip):
         for each, terms, g in zip(self.exact, self.terms, grads, strict=True):
@@ -63,13 +64,16 @@ class Sets:
         self.t += 1
 
     def check(self):
-        if self.optimizer == "adam":
-            assert all(s.item() == self.t for s in self.steps[0])
+        assert all(s.item() == self.t for s in self.steps[0])
         for group in zip(self.ours, self.plain, self.exact, self.terms, strict=True):
             for ours, plain, exact, terms in zip(*group, strict=True):
                 assert ours.stride() == plain.stride()
                 if exact.numel():
                     assert_close(ours, plain, exact, terms)
+
+    def bits(self):
+        """Copies of all tensors, as integers, in which NaN equals itself and zero differs from minus zero."""
+        return [t.clone().view(torch.int32) for each in [*self.ours, self.steps[0]] for t in each]
 
     def run(self, steps, *, lr=5e-4, clip=None, number=None):
         """`steps` steps of all three; lr may be a tensor that holds `number`."""
@@ -84,7 +88,7 @@ class Sets:
 
 @pytest.fixture(autouse=True)
 def _no_tables():
-    critic_update_triton._tables.clear()
+    address_table._tables.clear()
 
 
 @pytest.mark.parametrize("clip", [None, 0.01])
@@ -128,6 +132,32 @@ def test_other_decay_rates(betas, monkeypatch):
     monkeypatch.setitem(ADAM, "betas", betas)
     with interpreted():
         Sets("adam", [(300,)], scale=0.0).run(3)
+
+
+CLOSED = torch.tensor(0.0), torch.tensor(-0.0), torch.tensor(False)
+OPEN = torch.tensor(1.0), torch.tensor(True), torch.tensor(float("nan"))
+
+
+def check_gates(optimizer, device):
+    """Closed, nothing changes, to the bit; open, it is as if there were none."""
+    sets, twin = Sets(optimizer, device=device, steps_done=3), Sets(optimizer, device=device, steps_done=3)
+    sets.ours[1][0].fill_(5.0), twin.ours[1][0].fill_(5.0)  # beyond the clip
+    before = sets.bits()
+    for gate in CLOSED:
+        sets.update([torch.full_like(p, float("nan")) for p, *_ in sets.ours], lr=0.1, clip=0.01, gate=gate.to(device))
+        assert all(torch.equal(a, b) for a, b in zip(sets.bits(), before, strict=True))
+    for gate in OPEN:
+        grads = sets.gradients()
+        sets.update(grads, lr=0.01, clip=0.01, gate=gate.to(device))
+        twin.update(grads, lr=0.01, clip=0.01)
+        assert all(torch.equal(a, b) for a, b in zip(sets.bits(), twin.bits(), strict=True))
+    assert {s.item() for s in sets.steps[0]} == {6.0}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_gates(optimizer):
+    with interpreted():
+        check_gates(optimizer, "cpu")
 
 
 def check_views(optimizer, device):
@@ -184,7 +214,7 @@ def test_autograd_notices():
     p = torch.ones(3, requires_grad=True)
     loss = (p**2).sum()
     with interpreted():
-        rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], lr=0.1, **RMSPROP)
+        rmsprop_clip_([p], [torch.ones(3)], [torch.zeros(3)], [torch.zeros(())], lr=0.1, **RMSPROP)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -199,59 +229,15 @@ def test_the_same_from_run_to_run():
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.fixture
-def filled(monkeypatch):
-    """Grows by one whenever a table is filled."""
-    made, fill = [], critic_update_triton._filled
-    monkeypatch.setattr(critic_update_triton, "_filled", lambda *args: made.append(args) or fill(*args))
-    return made
-
-
-def test_a_table_is_filled_when_an_address_changed(filled):
-    sets = Sets("adam", [(3,), (5,)])
-    grads, moved = sets.gradients(), sets.gradients()
-    with interpreted():
-        for each in (grads, grads, grads, moved, grads, moved):
-            sets.update(each, lr=0.01, clip=None)
-    assert len(filled) == 2
-
-
-def test_few_tables_are_kept(filled, monkeypatch):
-    monkeypatch.setattr(critic_update_triton, "_MAX_TABLES", 2)
-    sets = Sets("rmsprop", [(3,)])
-    grads = [sets.gradients() for _ in range(3)]
-    with interpreted():
-        for i in (0, 1, 0, 2, 0, 1):
-            sets.update(grads[i], lr=0.01, clip=None)
-    assert len(filled) == 4 and len(critic_update_triton._tables) == 2
-
-
-def test_captured_updates_have_tables_of_their_own(filled, monkeypatch):
-    monkeypatch.setattr(critic_update_triton, "_read_by_graphs", [])
-    sets = Sets("adam", [(3,), (5,)])
-    grads = sets.gradients()
-    with interpreted():
-        sets.update(grads, lr=0.01, clip=None)
-        (cached,) = critic_update_triton._tables.values()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(critic_update_triton, "_is_capturing", lambda device: True)
-            for _ in range(2):
-                sets.update(grads, lr=0.01, clip=None)
-        sets.update(sets.gradients(), lr=0.01, clip=None)
-    kept = critic_update_triton._read_by_graphs
-    assert len(filled) == 4 and len(kept) == 2
-    # Nothing was written over: what a replay would read are the addresses of the captured updates.
-    assert all(torch.equal(table, cached) for table in kept)
-    assert len({table.data_ptr() for table in [cached, *kept]}) == 3
-    assert all(table is not one for table in kept for one in critic_update_triton._tables.values())
-
-
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0), (12, 0)], ids=str)
 def test_ahead_of_time(capability):
     """16 bytes a thread in whole blocks, nothing spilled."""
-    for optimizer, loads, stores in (("adam", 4, 3), ("rmsprop", 3, 2)):
+    calls = [(optimizer, gate) for optimizer in ("adam", "rmsprop") for gate in (None, torch.tensor(1.0))]
+    for optimizer, gate in calls:
+        loads, stores = {"adam": (4, 3), "rmsprop": (3, 2)}[optimizer]
         sets = Sets(optimizer, [(3,)])
-        (variant,) = recorded(capability, lambda sets=sets: sets.update([torch.zeros(3)], lr=0.1, clip=0.1))
+        call = partial(sets.update, [torch.zeros(3)], lr=0.1, clip=0.1, gate=gate)
+        (variant,) = recorded(capability, call)
         used = resources(variant, capability)
         assert used.spilled == 0 and used.registers <= 64
         ptx = compile_for(variant, capability).asm["ptx"]
@@ -274,6 +260,7 @@ def test_on_the_gpu(optimizer, clip):
     lr = torch.tensor(0.01, device="cuda")
     Sets(optimizer, SHAPES, device="cuda").run(3, lr=lr, number=0.01, clip=clip)
     check_views(optimizer, "cuda")
+    check_gates(optimizer, "cuda")
 
 
 @pytest.mark.gpu
@@ -283,38 +270,47 @@ def test_bias_correction_on_the_gpu(steps_done):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("around", [nullcontext, tables_copied_once])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_captured(optimizer):
-    """Replays follow the learning rate, the gradients and the parameters, and equal eager steps bit for bit."""
+def test_captured(optimizer, around):
+    """Replays follow learning rate, gate, gradients and parameters, and equal eager steps bit for bit."""
     captured, eager = (Sets(optimizer, critic_shapes(), device="cuda") for _ in range(2))
-    lr, static = torch.tensor(0.01, device="cuda"), captured.gradients()
+    lr, gate, static = torch.tensor(0.01, device="cuda"), torch.tensor(1.0, device="cuda"), captured.gradients()
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        captured.update(static, lr=lr, clip=0.01)
+        captured.update(static, lr=lr, clip=0.01, gate=gate)
     torch.cuda.current_stream().wait_stream(stream)
     eager.update(static, lr=0.01, clip=0.01)
-    with torch.cuda.graph(graph):
+    with around(), torch.cuda.graph(graph):
+        # Memory that the graph uses for something else before the table is made.
+        torch.ones(2**14, device="cuda").mul_(-1)
         # In the graph's own memory, as gradients are that a captured backward pass makes.
-        captured.update([2 * g for g in static], lr=lr, clip=0.01)
-    for new in (0.01, 0.003, 0.02):
+        captured.update([2 * g for g in static], lr=lr, clip=0.01, gate=gate)
+    for new, opened in ((0.01, True), (0.003, False), (0.02, True), (0.03, True)):
         lr.fill_(new)
+        gate.fill_(opened)
         torch._foreach_copy_(static, captured.gradients())
         graph.replay()
-        eager.update([2 * g for g in static], lr=new, clip=0.01)
+        if opened:
+            eager.update([2 * g for g in static], lr=new, clip=0.01)
         for ours, theirs in zip(captured.ours, eager.ours, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert all(s.item() == (4 if optimizer == "adam" else 0) for s in captured.steps[0])
+    assert all(s.item() == 4 for s in captured.steps[0])
 
 
 @pytest.mark.gpu
-def test_nothing_waits_for_the_gpu():
-    sets = Sets("adam", critic_shapes(), device="cuda")
+@pytest.mark.parametrize("provided", ["triton", "aten"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_nothing_waits_for_the_gpu(optimizer, provided):
+    sets, lr, gate = Sets(optimizer, critic_shapes(), device="cuda"), *torch.tensor([0.01, 1.0], device="cuda")
     grads = sets.gradients()
     sets.update(grads, lr=0.01, clip=0.01)
     moved = [g.clone() for g in grads]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        sets.update(moved, lr=0.02, clip=0.01)
+        with force(provided):
+            sets.update(moved, lr=lr, clip=0.01)
+            sets.update(moved, lr=lr, clip=0.01, gate=gate)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -6,16 +6,17 @@ import torch.nn.functional as F
 from torch.library import opcheck
 
 from bench.measuring.closeness import assert_close
-from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
+from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums, replicate_conv_aten
 from fastvae.kernels.dispatch import SOURCES
-from fastvae.kernels.replicate_conv import _forward, _forward_aten, _forward_with_sums, _gradients, cost
+from fastvae.kernels.packed_weight import packed_weight_ref
+from fastvae.kernels.replicate_conv import _forward, _forward_with_sums, _gradients, cost
 
 SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (2, 5, 1, 6), (1, 33, 17, 3), (3, 4, 8, 8)]
 
 
 @pytest.fixture(autouse=True)
 def _the_identity_on_small_maps_too(monkeypatch):
-    monkeypatch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 0)
+    monkeypatch.setattr(f"{replicate_conv_aten.__name__}._FEWEST_PIXELS", 0)
 
 
 def operands(shape, out_channels=4, dtype=torch.float64, channels_last=False):
@@ -66,7 +67,7 @@ def test_small_maps_are_upsampled(shape, channels_last, monkeypatch):
     inputs = operands(shape, channels_last=channels_last)
     expected = replicate_conv2d(*inputs, upsample=2, negative_slope=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 10**6)
+        patch.setattr(f"{replicate_conv_aten.__name__}._FEWEST_PIXELS", 10**6)
         patch.setattr(F, "conv_transpose2d", None)
         found = replicate_conv2d(*inputs, upsample=2, negative_slope=0.2)
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12) and found.stride() == expected.stride()
@@ -91,6 +92,40 @@ def test_is_as_exact_as_plain_torch(dtype, upsample):
 def test_gradcheck(upsample):
     inputs = operands((1, 2, 3, 2), 2)
     assert torch.autograd.gradcheck(lambda *t: replicate_conv2d(*t, upsample=upsample, negative_slope=0.2), inputs)
+
+
+@pytest.mark.parametrize("negative_slope", [None, 0.2])
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_a_residual_is_added_before_the_activation(upsample, negative_slope):
+    x, weight, bias = operands((2, 3, 4, 5))
+    residual = torch.randn(2, 4, 4 * upsample, 5 * upsample, dtype=torch.float64, requires_grad=True)
+    options = {"upsample": upsample, "negative_slope": negative_slope}
+    expected = plain(x, weight, bias, upsample=upsample) + residual
+    expected = expected if negative_slope is None else torch.where(expected > 0, expected, 0.2 * expected)
+    for function in (replicate_conv2d, replicate_conv2d_ref):
+        assert torch.allclose(function(x, weight, bias, residual=residual, **options), expected, atol=1e-12)
+    inputs = (x, weight, bias, residual)
+    assert torch.autograd.gradcheck(
+        lambda x, w, b, r: replicate_conv2d(x, w, b, residual=r, **options), inputs, fast_mode=True
+    )
+
+
+def test_under_autocast_the_residual_is_cast_as_x_is():
+    x, weight, residual = torch.randn(1, 3, 4, 4), torch.randn(5, 3, 3, 3), torch.randn(1, 5, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = replicate_conv2d(x, weight, residual=residual)
+        assert torch.equal(found, replicate_conv2d(x, weight, residual=residual.bfloat16()))
+    assert found.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 8, 8).half(), torch.zeros(1, 4, 8, 8, device="meta")],
+    ids=["shape", "dtype", "device"],
+)
+def test_refuses_a_residual_unlike_the_result(residual):
+    with pytest.raises(ValueError, match=r"residual like its result, \[1, 4, 8, 8\] of torch.float32 on cpu; got"):
+        replicate_conv2d(torch.zeros(1, 3, 4, 4), torch.zeros(4, 3, 3, 3), upsample=2, residual=residual)
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
@@ -125,13 +160,15 @@ def test_normalising_by_the_sums_is_batch_normalisation():
 )
 def test_registered_as_torch_wants_it(dtype, channels_last, upsample):
     x, weight, bias = operands((2, 3, 5, 6), 4, dtype, channels_last)
-    opcheck(_forward, (x, weight, bias, upsample, 0.2, SOURCES))
-    opcheck(_forward, (x, weight, None, upsample, None, SOURCES))
+    packed = packed_weight_ref(weight.detach(), upsample)
+    residual = torch.randn(2, 4, 5 * upsample, 6 * upsample).to(dtype).requires_grad_()
+    opcheck(_forward, (x, weight, bias, None, residual, upsample, 0.2, SOURCES))
+    opcheck(_forward, (x, weight, None, packed, None, upsample, None, SOURCES))
     if dtype == torch.float64:  # torch's check compares squares of bfloat16 results, rounded on two ways
-        opcheck(_forward_with_sums, (x, weight, bias, upsample, SOURCES))
-    y = _forward(x, weight, bias, upsample, 0.2, SOURCES).detach()
+        opcheck(_forward_with_sums, (x, weight, bias, None, upsample, SOURCES))
+    y = _forward(x, weight, bias, None, None, upsample, 0.2, SOURCES).detach()
     g = torch.randn_like(y)
-    inputs = (x.detach(), weight.detach(), upsample)
+    inputs = (x.detach(), weight.detach(), packed, upsample)
     opcheck(_gradients, (g, y, *inputs, 0.2, [True, True, True]))
     opcheck(_gradients, (g, None, *inputs, None, [False, True, False]))
 

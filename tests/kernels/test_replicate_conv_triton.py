@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from bench.kernels.resources import recorded
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import (
     dispatch,
+    packed_weight,
     provider,
     replicate_conv2d,
     replicate_conv2d_ref,
     replicate_conv2d_with_sums,
-    replicate_conv_launch,
     tiles,
 )
 from tests.kernels.interpreter import interpreted
@@ -25,7 +26,7 @@ ODD = [
     ((1, 5, 17, 3), 33),
     ((1, 1, 2, 2), 1),
 ]
-# More than one tile of channels; more than one of pixels, with interior and ring done apart, in either form.
+# More than one tile of channels; more than one of pixels, of the inner ones too, in either form.
 LARGE = [((1, 66, 5, 6), 65), ((1, 5, 16, 17), 6), ((2, 16, 16, 16), 3)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -34,7 +35,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def _few_programs(request, monkeypatch):
     """The interpreter's cost is by program; these two kernels have one for every 256 weights on a GPU."""
     if not request.node.get_closest_marker("gpu"):
-        monkeypatch.setitem(replicate_conv_launch._WEIGHT_TILE, "BLOCK", 8192)
+        monkeypatch.setitem(packed_weight.WEIGHT_TILE, "BLOCK", 8192)
 
 
 def check(shape, out_channels, dtype, upsample, slope, device="cpu", bias=True):
@@ -113,6 +114,30 @@ def test_tiles_of_older_gpus(capability):
             check((1, 20, 16, 3), out_channels, torch.float32, upsample, None)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("upsample", "out_channels"), [(1, 5), (2, 5), (2, 3)])
+def test_residual(upsample, out_channels, dtype):
+    shape = (2, out_channels, 5 * upsample, 3 * upsample)
+    inputs = [torch.randn(2, 4, 5, 3), torch.randn(out_channels, 4, 3, 3), torch.randn(out_channels)]
+    inputs, residual = [t.to(dtype) for t in inputs], torch.randn(shape).to(dtype)
+    options = {"upsample": upsample, "negative_slope": 0.2}
+    with interpreted():
+        found = replicate_conv2d(*inputs, residual=residual, **options)
+    exact = replicate_conv2d_ref(*(t.double() for t in inputs), residual=residual.double(), **options)
+    assert_close(found, replicate_conv2d_ref(*inputs, residual=residual, **options), exact)
+
+
+def test_the_residual_s_gradient_is_the_one_before_the_activation():
+    inputs = [torch.randn(2, 4, 5, 3), torch.randn(5, 4, 3, 3), torch.randn(2, 5, 5, 3)]
+    x, weight, residual = (t.requires_grad_() for t in inputs)
+    with interpreted():
+        y = replicate_conv2d(x, weight, residual=residual, negative_slope=0.2)
+        found = torch.autograd.grad(y, (x, weight, residual), torch.ones_like(y))
+    expected_y = replicate_conv2d_ref(x, weight, residual=residual, negative_slope=0.2)
+    expected = torch.autograd.grad(expected_y, (x, weight, residual), torch.ones_like(y))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize(("upsample", "out_channels"), [(1, 5), (2, 5), (2, 3)])
 def test_sums(upsample, out_channels):
     x, weight, bias = torch.randn(3, 4, 9, 8), torch.randn(out_channels, 4, 3, 3), torch.randn(out_channels)
@@ -159,7 +184,9 @@ def test_where_the_table_says_aten_the_layout_stays_the_same(monkeypatch):
     x, weight = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3)
     grad = torch.randn(2, 3, 5, 6)
     with dispatch.force("triton", capability=(9, 0)):
-        dx, _, _ = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, 1, None, [True, True, False])
+        dx, _, _ = torch.ops.fastvae.replicate_conv2d_backward(
+            grad, None, x, weight, None, 1, None, [True, True, False]
+        )
     assert dx.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -172,26 +199,51 @@ def test_gradients_are_the_same_from_run_to_run():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("channels", "out_channels", "size", "upsample"),
-    [
-        (256, 128, 4, 2),
-        (128, 64, 8, 2),
-        (64, 32, 16, 2),
-        (32, 3, 32, 2),
-        (128, 128, 8, 1),
-        (64, 64, 16, 1),
-        (32, 32, 32, 1),
-        (33, 5, 17, 1),
-        (33, 5, 17, 2),
-        (5, 3, 3, 2),
+# Channels, output channels, size, upsampling and slope: each form with the recipes' numbers and with odd ones, with an
+# activation and without. Every case compiles five kernels, so there are few.
+GPU_CASES = {
+    torch.bfloat16: [
+        (128, 64, 8, 2, None),
+        (33, 5, 17, 2, 0.2),
+        (32, 32, 32, 1, 0.2),
+        (33, 5, 17, 1, None),
+        (32, 3, 32, 2, None),
+        (5, 3, 3, 2, 0.2),
     ],
-)
-def test_on_the_gpu(channels, out_channels, size, upsample, dtype, poisoned_memory, without_tf32):
+    torch.float16: [(64, 32, 16, 2, 0.2), (33, 3, 17, 2, None)],
+    torch.float32: [(64, 32, 16, 2, None), (33, 5, 17, 1, 0.2), (32, 3, 32, 2, None)],
+}
+ON_GPU = [(dtype, *case) for dtype, cases in GPU_CASES.items() for case in cases]
+GPU_BATCH = 64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "channels", "out_channels", "size", "upsample", "slope"), ON_GPU, ids=str)
+def test_on_the_gpu(dtype, channels, out_channels, size, upsample, slope, poisoned_memory, without_tf32):
     x = torch.empty(1, device="cuda", dtype=dtype)
     if provider("replicate_conv2d", x) != "triton":
         pytest.skip(f"{torch.cuda.get_device_name()} runs ATen in {dtype}")
-    check((64, channels, size, size), out_channels, dtype, upsample, None, device="cuda")
-    check((3, channels, size, size + 1), out_channels, dtype, upsample, 0.2, device="cuda")
+    check((GPU_BATCH, channels, size, size + size % 2), out_channels, dtype, upsample, slope, device="cuda")
+
+
+def test_the_gpu_compiles_every_form_and_little_else():
+    """What the cases above start there, counted here: compiling takes most of their time."""
+
+    def run():
+        for dtype, channels, out_channels, size, upsample, slope in ON_GPU:
+            x = torch.empty(GPU_BATCH, channels, size, size + size % 2, dtype=dtype).requires_grad_()
+            weight = torch.empty(out_channels, channels, 3, 3, dtype=dtype).requires_grad_()
+            bias = torch.empty(out_channels, dtype=dtype).requires_grad_()
+            y = replicate_conv2d(x, weight, bias, upsample=upsample, negative_slope=slope)
+            torch.autograd.grad(y, (x, weight, bias), torch.empty_like(y))
+
+    variants = recorded((9, 0), run)
+    assert len(variants) <= 60
+    forms = {}
+    for variant in variants:
+        constants = dict(variant.constants)
+        if "PRECISION" in constants:
+            form = constants["U"], constants["PACKED"], "slope" in constants
+            forms.setdefault(variant.kernel.__name__, set()).add(form)
+    every = {(u, packed, plain) for u, packed in ((1, False), (2, False), (2, True)) for plain in (False, True)}
+    assert forms == dict.fromkeys(("forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"), every)

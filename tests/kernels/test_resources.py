@@ -21,7 +21,8 @@ COMPILED = [
 def test_compiles_without_spilling(capability, dtype):
     found = of_recipes(capability, dtype, ("celeba64",))
     names = {variant.kernel.__name__ for variant, _ in found}
-    assert {"forward_kernel", "data_gradient_kernel", "weight_gradient_kernel", "feature_loss_kernel"} <= names
+    assert {"forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"} <= names
+    assert {"feature_loss_kernel", "bias_relu_kernel", "statistics_kernel", "sums_kernel"} <= names
     assert ("adam_clip_kernel" in names) == (dtype == torch.float32)
     for variant, used in found:
         assert used.spilled <= SPILL_LIMIT, variant.name

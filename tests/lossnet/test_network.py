@@ -1,10 +1,13 @@
 """The loss network's architecture, its input scale and that it is frozen."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fastvae.errors import UsageError
+from fastvae.kernels import force
 from fastvae.lossnet import TAPS, LossNetwork
 from fastvae.lossnet.network import conv_layers
 
@@ -126,6 +129,45 @@ def test_rounded_weights_give_the_features_of_autocast(images):
         found = network.round_weights_(torch.bfloat16)(images)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert network.shift.dtype == torch.float32
+
+
+@pytest.fixture
+def gpu():
+    """Within it networks are laid out as on a GPU; a network is called after it, to run ATen."""
+    return lambda: force("cudnn", op="conv_relu")
+
+
+def test_on_a_gpu_conv1_1_has_eight_channels(gpu, images):
+    network = LossNetwork(("relu1_1", "relu2_1"))
+    expected = network(images)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    with gpu():
+        network.to(memory_format=torch.channels_last)
+    weight = network.aligned_weight
+    assert weight.shape == (64, 8, 3, 3) and weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight[:, :3], state["features.0.weight"]) and weight[:, 3:].count_nonzero() == 0
+    assert {key: value.shape for key, value in network.state_dict().items()} == {k: v.shape for k, v in state.items()}
+    assert not any(p.requires_grad for p in network.parameters()) and not weight.requires_grad
+    for found, plain in zip(network(images), expected, strict=True):
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-3)
+
+
+def test_the_eight_channels_follow_the_weight(gpu, images):
+    network, other = LossNetwork(TAPS[:2]), LossNetwork(TAPS[:2])
+    with gpu():
+        network.to(memory_format=torch.channels_last)
+        network.load_state_dict(other.state_dict())
+        assert torch.equal(network.aligned_weight[:, :3], other.features[0].weight)
+        part = network.part(("relu1_1",))
+        assert part.aligned_weight is network.aligned_weight
+        network.round_weights_(torch.bfloat16)
+        assert network.aligned_weight.dtype == torch.bfloat16
+        parent = torch.nn.Sequential(network)  # as an objective holds it
+        parent.double()
+        assert torch.equal(network.aligned_weight[:, :3], network.features[0].weight)
+        assert network.aligned_weight.dtype == torch.float64
+    assert torch.equal(copy.deepcopy(network).aligned_weight, network.aligned_weight)
+    assert network.to("cpu").aligned_weight is None
 
 
 @pytest.mark.parametrize(

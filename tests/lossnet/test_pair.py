@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.backends.common import aot_autograd
 
+from fastvae.kernels import force
 from fastvae.lossnet import TAPS, LossNetwork
 from fastvae.lossnet.pair import _max_pool2d_backward_by_comparison, max_pool2d_backward
 
@@ -15,9 +16,11 @@ def images(shape, dtype=torch.float32):
     return [x.to(dtype).contiguous(memory_format=torch.channels_last) for x in (real, fake)]
 
 
-def network(taps=TAPS, dtype=torch.float32):
+def network(taps=TAPS, dtype=torch.float32, *, aligned=False):
+    """`aligned`: laid out as on a GPU, with eight input channels."""
     torch.manual_seed(0)
-    return LossNetwork(taps).to(dtype, memory_format=torch.channels_last)
+    with force("cudnn" if aligned else "aten", op="conv_relu"):
+        return LossNetwork(taps).to(dtype, memory_format=torch.channels_last)
 
 
 def two_calls(network, real, fake):
@@ -46,9 +49,11 @@ def both(network, real, fake, run):
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 3, 17, 19), (3, 3, 33, 22)], ids=str)
 @pytest.mark.parametrize("taps", [TAPS, ("relu3_1",), ("relu1_1", "relu4_1")], ids=lambda taps: "-".join(taps))
-def test_equals_two_calls(taps, shape):
-    net, (real, fake) = network(taps, torch.float64), images(shape, torch.float64)
-    pair, plain = (both(net, real, fake, run) for run in (LossNetwork.forward_pair, two_calls))
+@pytest.mark.parametrize("aligned", [False, True])
+def test_equals_two_calls(taps, shape, aligned):
+    net, (real, fake) = network(taps, torch.float64, aligned=aligned), images(shape, torch.float64)
+    pair = both(net, real, fake, LossNetwork.forward_pair)
+    plain = both(network(taps, torch.float64), real, fake, two_calls)
     for ours, expected in zip(pair, plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12 * expected.abs().max().item())
 
@@ -102,9 +107,10 @@ def test_compiled_with_its_loss():
     assert (ours - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_compiled_graphs_do_only_what_is_needed():
+@pytest.mark.parametrize("aligned", [False, True])
+def test_compiled_graphs_do_only_what_is_needed(aligned):
     """Convolutions of the whole batch forwards and of its generated half backwards, no weight gradients, no copies."""
-    batch, net = 3, network(("relu1_1", "relu3_1"))
+    batch, net = 3, network(("relu1_1", "relu3_1"), aligned=aligned)
     real, fake = images((batch, 3, 16, 16))
     graphs = []
 
@@ -124,6 +130,10 @@ def test_compiled_graphs_do_only_what_is_needed():
     gradients = [n for n in backward if n.target == torch.ops.aten.convolution_backward.default]
     assert len(convolutions) == len(gradients) == 5
     assert {n.meta["val"].shape[0] for n in convolutions} == {2 * batch}
+    assert convolutions[0].args[0].meta["val"].shape[1] == (8 if aligned else 3)
+    assert gradients[-1].meta["val"][0].shape[1] == (8 if aligned else 3)
+    pads = [n.meta["val"] for n in (*forward, *backward) if "pad" in str(n.target)]
+    assert [x.shape for x in pads] == [(batch, 8, 16, 16)] * (2 * aligned)  # of the images alone, not of the weight
     assert {n.meta["val"][0].shape[0] for n in gradients} == {batch}
     assert all(n.args[-1] == [True, False, False] for n in gradients)
     results = [n.meta["val"] for n in convolutions] + [n.meta["val"][0] for n in gradients]

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as textbook_kl
 
-from fastvae.objectives.losses import gaussian_reconstruction, kl_divergence, reparameterise
+from fastvae.objectives.losses import gaussian_reconstruction, kl_divergence, reparameterise, scale_gradient
 
 
 def test_kl_is_the_textbook_one():
@@ -30,3 +30,24 @@ def test_gaussian_reconstruction_is_a_log_likelihood():
     constant = Normal(y, 0.3).log_prob(y)
     expected = (constant - Normal(y, 0.3).log_prob(x)).flatten(1).sum(1).mean()
     assert gaussian_reconstruction(x, y, 0.3).item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("factor", [1e-5, -2.0, 0.0])
+def test_a_scaled_gradient_leaves_the_value_alone(factor, compiled):
+    def scaled(x):
+        return scale_gradient(x, factor).clone()
+
+    if compiled:
+        scaled = torch.compile(scaled, fullgraph=True, backend="aot_eager")
+    x = torch.tensor([0.1, -0.0, 1e30, float("inf"), float("nan")], requires_grad=True)
+    g = torch.tensor([1.0, 3.0, 0.3, 0.7, -0.1])
+    y = scaled(x)
+    y.backward(g)
+    assert torch.equal(y.detach().view(torch.int32), x.detach().view(torch.int32))  # to the bit
+    assert torch.equal(x.grad, factor * g)
+
+
+def test_scaling_a_gradient_moves_no_memory():
+    x = torch.ones(3, requires_grad=True)
+    assert scale_gradient(x, 2.0).data_ptr() == x.data_ptr()

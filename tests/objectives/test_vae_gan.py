@@ -8,6 +8,7 @@ from fastvae.config import ModelConfig
 from fastvae.errors import UsageError
 from fastvae.objectives.base import Update
 from fastvae.objectives.vae_gan import VaeGan, VaeGanOptions, gates
+from fastvae.optim import ClippedAdam, ClippedRMSprop
 
 MODEL = ModelConfig(image_size=16, width=2, latent=5)
 EPSILON = 1e-3
@@ -53,6 +54,23 @@ def test_every_network_gets_the_gradient_of_its_own_loss(objective):
             )
 
 
+@pytest.mark.parametrize("layer", [1, 2, 3, 4])
+def test_the_discriminator_goes_on_from_its_features(objective, layer):
+    images = torch.rand(6, 3, 16, 16, dtype=torch.float64)
+    maps = objective.discriminator(images, batches=3, layer=layer)
+    assert maps.shape[1:] == (4 * 2 ** (layer - 1), 16 >> layer, 16 >> layer)
+    found, expected = objective.discriminator.scores(maps, layer, batches=3), objective.discriminator(images, batches=3)
+    assert torch.equal(found, expected)
+
+
+def test_the_discriminator_sees_each_image_once(objective):
+    """The features of the real ones are those that their costs come from."""
+    seen = []
+    objective.discriminator.convs[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    objective.loss(torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64))
+    assert sorted(seen) == [6, 18]  # the reconstructions whose features are compared; real, reconstructed, generated
+
+
 @pytest.mark.parametrize(
     ("real", "fake", "moves"),
     [
@@ -68,20 +86,25 @@ def test_gates(real, fake, moves):
     assert tuple(g.item() for g in gates(torch.tensor(real), torch.tensor(fake), VaeGanOptions())) == moves
 
 
-def test_a_closed_gate_leaves_weights_and_optimiser_as_they_are():
+@pytest.mark.parametrize("clip_gradients", [None, 0.5])
+@pytest.mark.parametrize("optimizer", [ClippedAdam, ClippedRMSprop])
+def test_a_closed_gate_leaves_weights_and_optimiser_as_they_are(optimizer, clip_gradients):
     def states(optimizer):
         return [{k: v.clone() for k, v in s.items()} for s in optimizer.state.values()]
 
-    weights = torch.nn.Parameter(torch.ones(3))
-    update = Update(torch.optim.Adam([weights], lr=0.1), gate="moves")
-    before = None
-    for gate, value in ((0.0, 1.0), (1.0, 0.9), (0.0, 0.9)):
-        (weights * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    weights, twins = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    update = Update(optimizer([weights], lr=0.1), clip_gradients, gate="moves")
+    ungated = Update(optimizer([twins], lr=0.1), clip_gradients)
+    for gate in (0.0, 1.0, 0.0, 1.0, 0.0):
+        for p in (weights, twins):
+            p.grad = torch.tensor([0.1, 1.0, 3.0])
         update.apply({"moves": torch.tensor(gate)})
-        assert weights.grad is None and torch.allclose(weights, torch.full((3,), value), atol=1e-4)
-        if value != before:
-            saved, before = states(update.optimizer), value
-    assert all(torch.equal(a[k], b[k]) for a, b in zip(saved, states(update.optimizer), strict=True) for k in a)
+        if gate:
+            ungated.apply({})
+        assert weights.grad is None and torch.equal(weights, twins)
+    assert states(update.optimizer)[0].pop("step") == 2
+    for found, expected in zip(states(update.optimizer), states(ungated.optimizer), strict=True):
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
 def test_options_are_checked():

@@ -12,7 +12,7 @@ from triton.runtime.errors import OutOfResources
 
 from bench.kernels.cases import ConvCase, FeatureCase, UpdateCase, conv_cases, feature_cases, update_cases
 from bench.kernels.resources import compile_for, variant_of
-from fastvae.kernels import dispatch, feature_loss_triton, replicate_conv_launch, tiles
+from fastvae.kernels import dispatch, feature_loss_triton, packed_weight, tiles
 from tests.kernels.interpreter import interpreted
 from tools.tune import __main__ as tune
 from tools.tune.problems import OPS, Trial, gather
@@ -34,7 +34,7 @@ FOREIGN = {"feature_loss n2048 bfloat16 sm_90": {"BLOCK": 512, "num_warps": 4}, 
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch):
     """The interpreter's cost is by program; two kernels have one for every 256 weights on a GPU."""
-    monkeypatch.setitem(replicate_conv_launch._WEIGHT_TILE, "BLOCK", 8192)
+    monkeypatch.setitem(packed_weight.WEIGHT_TILE, "BLOCK", 8192)
 
 
 def tuned(tmp_path, time_of, ops=OPS, before=None):
@@ -54,7 +54,7 @@ def tuned(tmp_path, time_of, ops=OPS, before=None):
 
 
 def test_fastest_tiles_are_written_under_the_keys_that_the_ops_look_up(tmp_path):
-    times = {"ATen": 3.0, "SPLIT_RING=1; BLOCK_M=16": 0.5, "num_stages=5": 1.0, "BLOCK=256 num_warps=2": 1.0}
+    times = {"ATen": 3.0, "num_stages=5": 1.0, "BLOCK=256 num_warps=2": 1.0}
 
     def time_of(label):
         return next((time for words, time in times.items() if words in label), 2.0)
@@ -65,8 +65,7 @@ def test_fastest_tiles_are_written_under_the_keys_that_the_ops_look_up(tmp_path)
     assert refused == 0
     assert found == FOREIGN | {
         CONV_KEY.format("forward"): {**small, "BLOCK_M": 64, "num_warps": 4, "num_stages": 5},
-        CONV_KEY.format("data_gradient"): {**small, "num_stages": 3, "SPLIT_RING": 1},
-        CONV_KEY.format("ring"): {**small, "num_stages": 2},
+        CONV_KEY.format("data_gradient"): {**small, "BLOCK_M": 64, "num_warps": 4, "num_stages": 5},
         CONV_KEY.format("weight_gradient"): {**small, "num_stages": 5},
         LOSS_KEY: elementwise,
         "adam_clip_ n1024 float32 sm_90": elementwise,
@@ -74,13 +73,12 @@ def test_fastest_tiles_are_written_under_the_keys_that_the_ops_look_up(tmp_path)
     }
     text = (tmp_path / "tiles.json").read_text()
     keys = [line.partition(":")[0] for line in text.splitlines()[1:-1]]
-    assert keys == sorted(keys) and len(keys) == 9
+    assert keys == sorted(keys) and len(keys) == 8
 
 
-def test_an_entry_is_null_where_aten_is_faster_but_never_the_rings(tmp_path):
-    before = {CONV_KEY.format("ring"): {"BLOCK_M": 32}}
+def test_an_entry_is_null_where_aten_is_faster(tmp_path):
     ops = ("replicate_conv2d.data_gradient", "feature_loss")
-    found, _, _ = tuned(tmp_path, lambda label: 0.5 if label == "ATen" else 1.0, ops=ops, before=before)
+    found, _, _ = tuned(tmp_path, lambda label: 0.5 if label == "ATen" else 1.0, ops=ops)
     assert found == {CONV_KEY.format("data_gradient"): None, LOSS_KEY: None}
 
 
@@ -100,15 +98,15 @@ def test_nothing_is_written_for_less_than_the_noise(tmp_path):
 def test_a_tile_that_fails_is_never_chosen(tmp_path, monkeypatch, fault):
     forward = feature_loss_triton.forward
 
-    def faulty(features, targets, weights, with_differences, through_relu, tile):
-        loss, differences = forward(features, targets, weights, with_differences, through_relu, tile)
+    def faulty(features, targets, weights, tile):
+        loss = forward(features, targets, weights, tile)
         if tile["BLOCK"] == 256:
             if fault == "too large":
                 raise OutOfResources(300_000, 232_448, "shared memory")
             if fault == "not compiled":
                 raise RuntimeError("PassManager::run failed\nand much more")
-            differences[1] = torch.empty_like(differences[1]) if fault == "unwritten" else differences[1] * 1.001
-        return loss, differences
+            return torch.empty_like(loss) if fault == "unwritten" else loss * 1.001
+        return loss
 
     monkeypatch.setattr(feature_loss_triton, "forward", faulty)
     found, said, refused = tuned(tmp_path, lambda label: 1.0 if "BLOCK=256" in label else 2.0, ops=("feature_loss",))
@@ -122,8 +120,8 @@ def test_a_default_that_fails_gives_way(tmp_path, monkeypatch):
     forward = feature_loss_triton.forward
 
     def faulty(*arguments):
-        loss, differences = forward(*arguments)
-        return (loss if arguments[-1]["BLOCK"] == 256 else loss * 2), differences
+        loss = forward(*arguments)
+        return loss if arguments[-1]["BLOCK"] == 256 else loss * 2
 
     monkeypatch.setattr(feature_loss_triton, "forward", faulty)
     found, _, _ = tuned(tmp_path, lambda label: 2.0 if label == "ATen" else 1.0, ops=("feature_loss",))
@@ -185,14 +183,12 @@ def test_every_candidate_of_the_paper_s_recipe_can_be_started():
     with dispatch.force("triton", capability=H100, launch=record), trial.in_use(), torch.no_grad():
         for problem in gather(*cases, [torch.bfloat16], OPS, H100):
             call, operands = problem.calls[0], problem.calls[0].operands("cpu")
-            first = call.first_entries(problem.defaults)
-            made = [*first, *call.next_entries([problem.defaults, *first], H100)]
+            first = call.first_tiles(problem.default)
+            made = [*first, *call.next_tiles([problem.default, *first], H100)]
             assert 5 < len(made) < 80, problem.name
-            for entries in made:
-                assert entries.keys() == problem.defaults.keys()
-                assert all(tile.keys() == problem.defaults[key].keys() for key, tile in entries.items())
-                trial.clear()
-                trial.update(entries)
+            for tile in made:
+                assert tile.keys() == problem.default.keys()
+                trial[problem.key] = tile
                 call.run(*operands)
     assert 300 < len(variants) < 1000
     for variant in list(variants)[20::120]:
@@ -212,7 +208,7 @@ def test_what_is_compiled_ahead_is_not_compiled_again(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     features = [torch.ones(1024)]
     calls = [
-        lambda w=w: feature_loss_triton.forward(features, features, [1.0], False, False, {"BLOCK": 256, "num_warps": w})
+        lambda w=w: feature_loss_triton.forward(features, features, [1.0], {"BLOCK": 256, "num_warps": w})
         for w in (2, 4)
     ]
     tune.compile_ahead(calls)
@@ -258,5 +254,5 @@ def test_on_the_gpu(tmp_path):
 def test_writing_the_shipped_file_changes_nothing(tmp_path):
     copy = tmp_path / "tiles.json"
     copy.write_text(tiles.PATH.read_text())
-    tune.write(copy, [], {})
+    tune.write(copy, "none of its keys", {})
     assert copy.read_text() == tiles.PATH.read_text()

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 
 from fastvae.config import Config, ModelConfig, TrainConfig
-from fastvae.kernels.replicate_conv import _forward_aten
+from fastvae.kernels import replicate_conv_aten
 from fastvae.objectives.dcgan import DcganOptions
 from fastvae.objectives.vae_wgan import VaeWganOptions
 from fastvae.train.build import build
@@ -62,7 +62,7 @@ def values(node: torch.fx.Node):
 @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_no_map_changes_its_layout(device, precision, monkeypatch):
     # What a CPU does with maps as small as this test's, but not as a recipe's.
-    monkeypatch.setattr(f"{_forward_aten.__module__}._FEWEST_PIXELS", 0)
+    monkeypatch.setattr(f"{replicate_conv_aten.__name__}._FEWEST_PIXELS", 0)
     convolutions, flips = 0, []
     for graph in graphs_of_a_step(device, precision, VaeWganOptions(vgg="random")):
         for node in graph.graph.nodes:

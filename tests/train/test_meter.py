@@ -19,8 +19,8 @@ def test_means_over_the_steps_that_reported_a_term():
     record(meter, kl=1.0, rec=10.0)
     record(meter, critic=5.0)
     record(meter, kl=3.0, rec=20.0)
-    assert meter.read() == (3, {"kl": 2.0, "rec": 15.0, "critic": 5.0}, None)
-    assert meter.read() == (0, {}, None)
+    assert meter.read()[:4] == (3, {"kl": 2.0, "rec": 15.0, "critic": 5.0}, {}, None)
+    assert meter.read()[:4] == (0, {}, {}, None)
     record(meter, kl=7.0)
     assert meter.read().means == {"kl": 7.0}
 

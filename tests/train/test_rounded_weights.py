@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from fastvae.kernels import packed_weight
 from fastvae.nn import ReplicationConv2d
+from fastvae.train import rounded_weights
 from fastvae.train.rounded_weights import RoundedWeights, _cast_all_op
+from tests.kernels import interpreter
+from tests.kernels.interpreter import interpreted
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -79,3 +83,59 @@ def test_the_op_is_a_proper_one():
     ]
     torch.library.opcheck(_cast_all_op, (tensors, torch.bfloat16))
     assert [t.stride() for t in _cast_all_op(tensors, torch.bfloat16)] == [t.stride() for t in tensors]
+
+
+class Decoder(nn.Module):
+    """Two replication-padded convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = ReplicationConv2d(2, 5, upsample=2), ReplicationConv2d(5, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+
+def test_replicated_weights_are_packed_in_one_launch_and_keep_their_gradient(monkeypatch):
+    net, x, launched = Decoder(), torch.randn(1, 2, 3, 3), []
+    launch = interpreter._launch
+
+    def recording(kernel, *rest):
+        launched.append(kernel.fn.__name__)
+        launch(kernel, *rest)
+
+    monkeypatch.setattr(interpreter, "_launch", recording)
+
+    def loss(x):
+        return net(x).float().square().mean()
+
+    with interpreted():
+        expected = gradients(net, loss, x)
+        assert launched.count("pack_weights_kernel") == 2
+        launched.clear()
+        found = gradients(net, RoundedWeights([net], loss).rounded, x)
+    assert launched.count("pack_weights_kernel") == 1
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b) and b.dtype == torch.float32
+    assert net.first.packed is None and net.last.packed is None
+
+
+def test_packing_compiles(monkeypatch):
+    """With the op's form for CPUs in place of the kernel: what is packed reaches the modules, and only for the call."""
+
+    def pack_anyway(weights, upsamples, dtype):
+        return packed_weight._pack([weight.detach() for weight in weights], upsamples, dtype)
+
+    monkeypatch.setattr(rounded_weights, "pack_weights", pack_anyway)
+    net, seen = Decoder(), []
+
+    def loss(x):
+        seen.extend((net.first.packed.shape, net.last.packed.dtype))
+        return net(x).float().square().mean()
+
+    expected = gradients(net, lambda x: net(x).float().square().mean(), torch.ones(1, 2, 3, 3))
+    compiled = torch.compile(RoundedWeights([net], loss).rounded, fullgraph=True, backend="aot_eager")
+    found = gradients(net, compiled, torch.ones(1, 2, 3, 3))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert seen == [(16, 5, 2), torch.bfloat16]
+    assert net.first.packed is None and net.last.packed is None

@@ -17,6 +17,7 @@ from fastvae.cli import main
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
 from fastvae.files import locks
+from fastvae.kernels import conv_relu_forms
 from fastvae.lossnet.standin import stand_in
 from fastvae.train import checkpoint_files
 from fastvae.train.run_folder import RunFolder
@@ -48,6 +49,25 @@ def test_only_names_of_the_exact_form_are_checkpoints(tmp_path):
     assert [path.name for path in checkpoint_files.checkpoints(tmp_path)] == own
     checkpoint_files.prune(tmp_path, keep=1)
     assert names(tmp_path) == {*others, "step-00000011", "step-100000000"}
+
+
+def test_environment_json_says_which_form_each_conv_relu_got(tmp_path, monkeypatch):
+    run, path = RunFolder(tmp_path / "run"), tmp_path / "run" / "environment.json"
+    run.create({})
+    try:
+        before = path.read_bytes()
+        run.note_choices()
+        assert path.read_bytes() == before  # a CPU chooses nothing
+        monkeypatch.setattr(conv_relu_forms, "choices", lambda: [{"x": [1, 8, 4, 4], "chosen": "fused"}])
+        known = json.loads(before) | {"conv_relu": [{"x": [1, 8, 4, 4], "chosen": "fused"}]}
+        run.note_choices()
+        assert json.loads(path.read_text()) == known
+        for damaged in ("", "[1]", "{"):
+            path.write_text(damaged)
+            run.note_choices()
+            assert json.loads(path.read_text()) == {k: v for k, v in known.items() if k != "command"}
+    finally:
+        run.close()
 
 
 def test_a_person_s_copy_is_neither_pruned_nor_resumed_from(train, trained):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fastvae.cli import main
 from fastvae.objectives.vae_wgan import VaeWgan
 from fastvae.recipes import RECIPES
-from fastvae.train import trainer
+from fastvae.train import log
 from fastvae.train.checkpoint_files import checkpoints, latest
 
 
@@ -187,7 +187,7 @@ def test_a_time_limit_stops_and_saves(train, tmp_path):
 
 
 def test_a_run_with_a_time_limit_says_how_far_it_will_come(train, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(log, "_MEASURED_S", 0.0)
     assert train("--minutes", "0.02", "--epochs", "100000", "--lr-decay", "1", "--log-every", "2") == 0
     said = re.findall(r"at .* images/s about (\d+) of 500000 steps fit into the 0.02 minutes", capsys.readouterr().err)
     assert len(said) == 1 and 2 <= int(said[0]) < 100_000

@@ -4,8 +4,7 @@
 
 A tile must first compute what torch does: its error against float64 is at most twice that of ATen. Then all of them are
 timed in turns, the best, the default and ATen once more for longer. The best is written if it beats the default by more
-than the noise, null if ATen beats both by more than that, and nothing if the default is as good. The ring of the data
-gradient, which ATen does not do apart, is tuned with it.
+than the noise, null if ATen beats both by more than that, and nothing if the default is as good.
 
 The file is written after every entry, so an interruption loses only the one in progress.
 """
@@ -58,14 +57,14 @@ def tune(problems: list[Problem], machine: Machine, out: Path, *, budget_s: floa
             search = Search(problem, machine, say)
             chosen = search.run()
             wrong += search.wrong
-            write(out, problem.defaults, chosen)
+            write(out, problem.key, chosen)
     return wrong
 
 
-def write(out: Path, keys: Iterable[str], chosen: Entries) -> None:
-    """Replaces the entries of these keys by the chosen ones, one entry a line, sorted."""
+def write(out: Path, key: str, chosen: Entries) -> None:
+    """Replaces the entry of this key by the chosen one, if there is one; one entry a line, sorted."""
     kept = json.loads(out.read_text()) if out.exists() else {}
-    entries = {k: v for k, v in kept.items() if k not in keys} | chosen
+    entries = {k: v for k, v in kept.items() if k != key} | chosen
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items()))
     write_atomically(out, f"{{\n{lines}\n}}\n" if lines else "{}\n")
 

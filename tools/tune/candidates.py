@@ -51,13 +51,6 @@ def over_pixels(default: Tile, pixels: int, columns: int, inner: int, itemsize: 
     return _busy(made, pixels, columns, phases)
 
 
-def ring(default: Tile, pixels: int, columns: int, inner: int, itemsize: int) -> list[Tile]:
-    """For the data gradient's pixels with several sources, whose tiles of the gradient are added up in registers."""
-    inner_sizes = _sizes(inner, 32 // itemsize, 64 // itemsize)
-    made = _tiles_of_product(default, _sizes(pixels, 32, 128), _sizes(columns, 32, 64), inner_sizes, itemsize)
-    return _busy(made, pixels, columns, 1)
-
-
 def over_weights(default: Tile, rows: int, columns: int, pixels: int, itemsize: int) -> list[Tile]:
     """For the weight gradient, [rows, pixels] x [pixels, columns], whose pixels are split until the GPU is full."""
     inner_sizes = _sizes(pixels, 64 // itemsize, 256 // itemsize)

@@ -15,6 +15,7 @@ from fastvae.kernels import (
     critic_update_triton,
     dispatch,
     feature_loss_triton,
+    pack_weights,
     replicate_conv_launch,
     rmsprop_clip_,
     tiles,
@@ -22,6 +23,7 @@ from fastvae.kernels import (
 from fastvae.kernels.cost import Cost
 from fastvae.kernels.critic_update import cost as update_cost
 from fastvae.kernels.feature_loss import cost as loss_cost
+from fastvae.kernels.packed_weight import Form
 from fastvae.kernels.replicate_conv import cost as conv_cost
 from tools.tune import candidates
 
@@ -75,12 +77,10 @@ class ConvCall:
     def op(self) -> str:
         return f"replicate_conv2d.{self.direction}"
 
-    def defaults(self) -> Entries:
-        """The keys that decide over this call, its own first, with their default tiles."""
+    def entry(self) -> tuple[str, tiles.Tile]:
+        """The key that decides over this call, with its default tile."""
         x, weight, _ = self.case.operands(self.dtype, "meta")
-        directions = ("data_gradient", "ring") if self.direction == "data_gradient" else (self.direction,)
-        choose_tile = replicate_conv_launch.choose_tile
-        return dict(_looked_up(choose_tile, d, x.shape, weight, self.case.upsample, x) for d in directions)
+        return _looked_up(replicate_conv_launch.choose_tile, self.direction, x.shape, weight, self.case.upsample, x)
 
     def cost(self) -> Cost:
         case = self.case
@@ -91,58 +91,32 @@ class ConvCall:
         x, weight, bias = (None if t is None else t.detach() for t in self.case.operands(self.dtype, device))
         side = self.case.upsample * self.case.size
         grad = torch.randn(len(x), len(weight), side, side, device=device, dtype=self.dtype)
-        return [x, weight, bias, grad.contiguous(memory_format=torch.channels_last)]
+        (packed,) = pack_weights([weight], [self.case.upsample], self.dtype)
+        return [x, weight, bias, grad.contiguous(memory_format=torch.channels_last), packed]
 
-    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor) -> list[Tensor]:
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor, packed: Tensor | None) -> list[Tensor]:
+        up = self.case.upsample
         if self.direction == "forward":
-            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, self.case.upsample, None, dispatch.SOURCES)]
+            return [torch.ops.fastvae.replicate_conv2d(x, weight, bias, packed, None, up, None, dispatch.SOURCES)]
         of_x = self.direction == "data_gradient"
         wanted = [of_x, not of_x, not of_x and bias is not None]
-        gradients = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, self.case.upsample, None, wanted)
+        gradients = torch.ops.fastvae.replicate_conv2d_backward(grad, None, x, weight, packed, up, None, wanted)
         return [gradient for gradient, wants in zip(gradients, wanted, strict=True) if wants]
 
-    def first_entries(self, defaults: Entries) -> list[Entries]:
+    def first_tiles(self, default: tiles.Tile) -> list[tiles.Tile]:
         """What to try first: all shapes of tiles, with the default's pipeline."""
-        key, *_ = defaults
-        pixels, channels, columns, phases = self._sizes()
-        size, default = self.dtype.itemsize, defaults[key]
+        case, size = self.case, self.dtype.itemsize
+        form = Form.of(torch.empty(case.out_channels, case.in_channels, 3, 3, device="meta"), case.upsample)
+        pixels, channels, columns = case.batch * case.size**2, case.in_channels, form.columns
         if self.direction == "forward":
-            return [{key: t} for t in candidates.over_pixels(default, pixels, columns, channels, size, phases=phases)]
-        if self.direction == "weight_gradient":
-            return [{key: t} for t in candidates.over_weights(default, columns, channels, pixels, size)]
-        _, ring = defaults
-        unsplit = {**default, "SPLIT_RING": 0}
-        made = [{key: unsplit, ring: t} for t in candidates.ring(defaults[ring], pixels, channels, columns, size)]
-        if interior := self.case.batch * max(self.case.size - 2, 0) ** 2:
-            split = candidates.over_pixels({**default, "SPLIT_RING": 1}, interior, channels, columns, size)
-            made += [{key: t, ring: defaults[ring]} for t in split]
-        return made
+            return candidates.over_pixels(default, pixels, columns, channels, size, phases=form.phases)
+        if self.direction == "data_gradient":
+            return candidates.over_pixels(default, pixels, channels, columns, size)
+        return candidates.over_weights(default, columns, channels, pixels, size)
 
-    def next_entries(self, ranked: list[Entries], capability: tuple[int, int]) -> list[Entries]:
-        """What to try after those, fastest first: other pipelines of the best, and the ring's tiles beside a split."""
-        size, made = self.dtype.itemsize, []
-        for entries in ranked[:3]:
-            key, *rings = entries
-            # Where all pixels are done as the ring's, its tile is the one in use.
-            varied = rings[0] if rings and not entries[key]["SPLIT_RING"] else key
-            made += [{**entries, varied: t} for t in candidates.pipelines(entries[varied], size, capability)]
-        if split := next(filter(_splits, ranked), None):
-            _, ring = split
-            pixels, channels, columns, _ = self._sizes()
-            of_ring = pixels - self.case.batch * (self.case.size - 2) ** 2
-            made += [{**split, ring: t} for t in candidates.ring(split[ring], of_ring, channels, columns, size)]
-        return made
-
-    def _sizes(self) -> tuple[int, int, int, int]:
-        """Pixels of x, its channels, columns of one product, and phases."""
-        case = self.case
-        weight = torch.empty(case.out_channels, case.in_channels, 3, 3, device="meta")
-        form = replicate_conv_launch.Form.of(weight, case.upsample)
-        return case.batch * case.size**2, case.in_channels, form.columns, form.phases
-
-
-def _splits(entries: Entries) -> bool:
-    return any(tile.get("SPLIT_RING") for tile in entries.values())
+    def next_tiles(self, ranked: list[tiles.Tile], capability: tuple[int, int]) -> list[tiles.Tile]:
+        """What to try after those, fastest first: other pipelines of the best."""
+        return [t for tile in ranked[:3] for t in candidates.pipelines(tile, self.dtype.itemsize, capability)]
 
 
 class _Elementwise:
@@ -150,17 +124,16 @@ class _Elementwise:
 
     sums_products = False
 
-    def first_entries(self, defaults: Entries) -> list[Entries]:
-        (key, default), count = next(iter(defaults.items())), self.count()
-        return [{key: t} for t in candidates.elementwise(default, count, self.dtype.itemsize)]
+    def first_tiles(self, default: tiles.Tile) -> list[tiles.Tile]:
+        return candidates.elementwise(default, self.count(), self.dtype.itemsize)
 
-    def next_entries(self, ranked: list[Entries], capability: tuple[int, int]) -> list[Entries]:
+    def next_tiles(self, ranked: list[tiles.Tile], capability: tuple[int, int]) -> list[tiles.Tile]:
         return []
 
 
 @dataclass(frozen=True)
 class FeatureCall(_Elementwise):
-    """The feature loss of one recipe, with what its backward pass needs."""
+    """The feature loss of one recipe; its backward pass is no kernel of its own."""
 
     case: FeatureCase
     dtype: torch.dtype
@@ -170,22 +143,19 @@ class FeatureCall(_Elementwise):
     def count(self) -> int:
         return sum(self.case.batch * prod(shape) for shape in self.case.shapes)
 
-    def defaults(self) -> Entries:
+    def entry(self) -> tuple[str, tiles.Tile]:
         features, _ = self.case.operands(self.dtype, "meta")
-        return dict([_looked_up(feature_loss_triton.choose_tile, features)])
+        return _looked_up(feature_loss_triton.choose_tile, features)
 
     def cost(self) -> Cost:
-        return loss_cost([(self.case.batch, *shape) for shape in self.case.shapes], self.dtype, True)
+        return loss_cost([(self.case.batch, *shape) for shape in self.case.shapes], self.dtype, False)
 
     def operands(self, device: str) -> Operands:
         features, targets = self.case.operands(self.dtype, device)
         return [[f.detach() for f in features], targets]
 
     def run(self, features: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        loss, differences = torch.ops.fastvae.feature_loss(
-            features, targets, self.case.weights, True, False, dispatch.SOURCES
-        )
-        return [loss, *differences]
+        return [torch.ops.fastvae.feature_loss(features, targets, self.case.weights, False, dispatch.SOURCES)]
 
 
 @dataclass(frozen=True)
@@ -203,8 +173,8 @@ class UpdateCall(_Elementwise):
     def count(self) -> int:
         return sum(prod(shape) for shape in self.case.shapes)
 
-    def defaults(self) -> Entries:
-        return dict([_looked_up(critic_update_triton.choose_tile, self.op, self.case.parameters("meta"))])
+    def entry(self) -> tuple[str, tiles.Tile]:
+        return _looked_up(critic_update_triton.choose_tile, self.op, self.case.parameters("meta"))
 
     def cost(self) -> Cost:
         return update_cost(self.count(), optimizer=self.case.optimizer)
@@ -230,7 +200,7 @@ class UpdateCall(_Elementwise):
             options = {"lr": 5e-4, "betas": (0.5, 0.999), "eps": 1e-8, "clip": self.case.clip}
             adam_clip_(parameters, grads, averages, squares, steps, **options)
             return [*parameters, *averages, *squares]
-        rmsprop_clip_(parameters, grads, squares, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
+        rmsprop_clip_(parameters, grads, squares, steps, lr=5e-5, alpha=0.99, eps=1e-8, clip=self.case.clip)
         return [*parameters, *squares]
 
 
@@ -243,16 +213,13 @@ class Problem:
 
     Attributes:
         calls: with one key.
-        defaults: that key and the ring's beside a data gradient's, with their default tiles.
+        key: of the entry.
+        default: its tile if nothing is measured.
     """
 
     calls: tuple[Call, ...]
-    defaults: Entries
-
-    @property
-    def key(self) -> str:
-        """Of the entry."""
-        return next(iter(self.defaults))
+    key: str
+    default: tiles.Tile
 
     @property
     def name(self) -> str:
@@ -281,6 +248,6 @@ def gather(
     by_key: dict[str, list[Call]] = {}
     for call in calls:
         if call.op in ops and dispatch.supports(call.op.partition(".")[0], call.dtype, capability):
-            by_key.setdefault(next(iter(call.defaults())), []).append(call)
-    problems = [Problem(tuple(group), group[0].defaults()) for group in by_key.values()]
+            by_key.setdefault(call.entry()[0], []).append(call)
+    problems = [Problem(tuple(group), *group[0].entry()) for group in by_key.values()]
     return sorted(problems, key=lambda problem: -problem.expense)

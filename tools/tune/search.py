@@ -13,6 +13,7 @@ from triton.runtime.errors import OutOfResources
 from bench.measuring.clock import Contenders, Samples
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import dispatch
+from fastvae.kernels.tiles import Tile
 from tools.tune.problems import Call, Entries, Operands, Problem, Trial
 
 # A gain below this share is taken for noise.
@@ -97,59 +98,60 @@ class Search:
         self.wrong = 0
         self._gates = [Gate(call, machine.device) for call in problem.calls]
         self._trial = Trial()
-        self._tried: dict[str, Entries] = {}
+        self._tried: dict[str, Tile] = {}
 
     def run(self) -> Entries:
-        """The entries to write; none of a key whose default is as good."""
-        first, defaults, aten = self.problem.calls[0], self.problem.defaults, {self.problem.key: None}
+        """The entry to write; none if the default is as good."""
+        first, default = self.problem.calls[0], self.problem.default
         with self._trial.in_use():
-            times = self._screened([defaults, *first.first_entries(defaults)])
-            times |= self._screened(first.next_entries(self._ranked(times), self.machine.capability))
+            times = self._screened([default, *first.first_tiles(default)])
+            times |= self._screened(first.next_tiles(self._ranked(times), self.machine.capability))
             ranked = self._ranked(times)
-            finalists = ranked[:FINALISTS] + [entries for entries in ranked[FINALISTS:] if entries == defaults]
-            finals = self._times([*finalists, aten], FINAL_ROUNDS)
+            finalists = ranked[:FINALISTS] + [tile for tile in ranked[FINALISTS:] if tile == default]
+            finals = self._times([*finalists, None], FINAL_ROUNDS)
         # Infinite where it cannot run here.
-        default_s, aten_s = (finals.pop(label(entries), math.inf) for entries in (defaults, aten))
+        default_s, aten_s = (finals.pop(label(tile), math.inf) for tile in (default, None))
         best = min(finals, key=finals.get, default="none")
         best_s = finals.get(best, math.inf)
         chosen: Entries = {}
         if best_s < default_s * (1 - MARGIN):
-            chosen = {key: tile for key, tile in self._tried[best].items() if tile != defaults[key]}
+            chosen = {self.problem.key: self._tried[best]}
         if aten_s < min(best_s, default_s) * (1 - MARGIN):
-            chosen = aten
+            chosen = {self.problem.key: None}
         times_us = f"default {1e6 * default_s:.1f} us, best {1e6 * best_s:.1f} us ({best}), ATen {1e6 * aten_s:.1f} us"
-        self.say(f"{self.problem.name}: {times_us} -> {described(chosen)}")
+        decision = label(chosen[self.problem.key]) if chosen else "the default"
+        self.say(f"{self.problem.name}: {times_us} -> {decision}")
         return chosen
 
-    def _ranked(self, times: dict[str, float]) -> list[Entries]:
+    def _ranked(self, times: dict[str, float]) -> list[Tile]:
         return [self._tried[name] for name in sorted(times, key=times.get)]
 
-    def _screened(self, made: list[Entries]) -> dict[str, float]:
+    def _screened(self, made: list[Tile]) -> dict[str, float]:
         """Times of those that have not been tried yet and compute the right thing, by label."""
-        new = {label(entries): entries for entries in made if label(entries) not in self._tried}
+        new = {label(tile): tile for tile in made if label(tile) not in self._tried}
         self._tried |= new
-        self.machine.compile_ahead([self._contender(entries) for entries in new.values()])
-        return self._times([entries for entries in new.values() if self._is_right(entries)], SCREENING_ROUNDS)
+        self.machine.compile_ahead([self._contender(tile) for tile in new.values()])
+        return self._times([tile for tile in new.values() if self._is_right(tile)], SCREENING_ROUNDS)
 
-    def _times(self, made: list[Entries], rounds: int) -> dict[str, float]:
-        samples = self.machine.clock({label(entries): self._contender(entries) for entries in made}, rounds)
+    def _times(self, made: list[Tile | None], rounds: int) -> dict[str, float]:
+        samples = self.machine.clock({label(tile): self._contender(tile) for tile in made}, rounds)
         return {name: statistics.median(seconds) for name, seconds in samples.items()}
 
-    def _contender(self, entries: Entries) -> Callable[[], None]:
+    def _contender(self, tile: Tile | None) -> Callable[[], None]:
         def call():
-            self._enter(entries)
+            self._enter(tile)
             for gate in self._gates:
                 gate.run()
 
         return call
 
-    def _enter(self, entries: Entries) -> None:
+    def _enter(self, tile: Tile | None) -> None:
         self._trial.clear()
-        if entries != self.problem.defaults:  # which the calls may differ in
-            self._trial.update(entries)
+        if tile != self.problem.default:  # which the calls may differ in
+            self._trial[self.problem.key] = tile
 
-    def _is_right(self, entries: Entries) -> bool:
-        self._enter(entries)
+    def _is_right(self, tile: Tile) -> bool:
+        self._enter(tile)
         try:
             for gate in self._gates:
                 gate.check()
@@ -158,20 +160,13 @@ class Search:
         except Exception as error:
             self.wrong += 1
             reason = str(error).strip().partition("\n")[0]
-            self.say(f"REFUSED: {self.problem.name}: {label(entries)}: {type(error).__name__}: {reason}")
+            self.say(f"REFUSED: {self.problem.name}: {label(tile)}: {type(error).__name__}: {reason}")
             if self.machine.device == "cuda":
                 torch.cuda.synchronize()  # raises if the GPU's context is broken, and with it all that would follow
             return False
         return True
 
 
-def label(entries: Entries) -> str:
-    """A name for the tiles, e.g. "BLOCK_M=64 num_warps=4"; a data gradient's, then its ring's."""
-    return "; ".join(
-        "ATen" if tile is None else " ".join(f"{k}={v}" for k, v in tile.items()) for tile in entries.values()
-    )
-
-
-def described(chosen: Entries) -> str:
-    """The entries that are written, human-readable."""
-    return "; ".join(f"{key.split()[0]} {label({key: tile})}" for key, tile in chosen.items()) or "the default"
+def label(tile: Tile | None) -> str:
+    """A tile's name, e.g. "BLOCK_M=64 num_warps=4"."""
+    return "ATen" if tile is None else " ".join(f"{k}={v}" for k, v in tile.items())

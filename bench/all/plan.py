@@ -1,0 +1,96 @@
+"""The stages of `python -m bench all`: their order, their time, and what each runs."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.all import gate
+from bench.all.processes import GRACE_S
+from bench.suites import SUITES
+
+MINUTES = 9.0  # what the seconds below add up to, nearly
+# Seconds of nine minutes. Tuning comes before what is timed, since kernels are compiled for the table of tiles.
+AHEAD = {"smoke": 30.0, "gate": 150.0, "tune": 110.0, "gain": 15.0, "step": 200.0, "profile": 80.0}
+# Then these and what else is in `SUITES`, by their shares of what is left.
+THEN = ("paper", "kernels", "lossnet", "inference", "accelerate", "loader", "soak")
+NEED_A_GPU = ("tune", "gain", "profile")
+TUNED_RECIPE = "celeba64"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the commands depend on.
+
+    Attributes:
+        folder: for results.
+        on_gpu: whether there is a GPU.
+        tiny: whether everything is scaled down.
+        ops: that the gate tests; None for all.
+        tiles: the table that the kernels come with.
+    """
+
+    folder: Path
+    on_gpu: bool = False
+    tiny: bool = False
+    ops: tuple[str, ...] | None = None
+    tiles: Path = Path()
+
+
+def stages() -> tuple[str, ...]:
+    """All of them, in the order in which they run."""
+    return tuple(dict.fromkeys((*AHEAD, *THEN, *SUITES)))
+
+
+def limit_s(stage: str, after: Sequence[str], *, total_s: float, left_s: float) -> float:
+    """What a stage may take at most.
+
+    Args:
+        stage: that is about to run.
+        after: the stages that follow it.
+        total_s: of the run.
+        left_s: until its end.
+    """
+    if left_s <= 0:
+        return 0.0
+    share = left_s * _seconds(stage) / sum(_seconds(name) for name in (stage, *after))
+    if stage not in AHEAD:
+        return share
+    scale = total_s / (60 * MINUTES)
+    if stage == "smoke":  # importing torch takes as long in a short run as in a long one
+        return min(AHEAD[stage] * max(scale, 1.0), left_s / 3)
+    return min(max(share, AHEAD[stage] * scale), left_s)
+
+
+def _seconds(stage: str) -> float:
+    return AHEAD.get(stage) or SUITES[stage].share
+
+
+def commands(stage: str, setting: Setting, limit_s: float) -> dict[str, list[str]]:
+    """The processes of a stage by name; they run side by side."""
+    folder, tiny = setting.folder, ["--tiny"] * setting.tiny
+    if stage == "smoke":
+        return {stage: _module("bench.all.smoke", folder / "smoke.json")}
+    if stage == "gate":
+        faces = {} if setting.tiny else {"faces": _module("bench.all.faces")}
+        return gate.commands(setting.ops, on_gpu=setting.on_gpu, tiny=setting.tiny) | faces
+    if stage == "tune":
+        some = ["--op", "feature_loss"] if tiny else []
+        minutes = f"{max(limit_s - GRACE_S, 1) / 60:.2f}"
+        flags = ["--recipe", TUNED_RECIPE, "--budget-minutes", minutes, *some, "--out", folder / "tiles.json"]
+        return {stage: _module("tools.tune", *flags)}
+    if stage == "gain":
+        flags = ["--recipe", TUNED_RECIPE, "--before", setting.tiles, "--after", folder / "tiles.json"]
+        return {stage: _module("tools.tune.gain", *flags, "--out", folder / "gain.json")}
+    if stage == "profile":
+        return {stage: _module("bench.anatomy.profile_step", *tiny, "--out", folder / "profile")}
+    return {stage: _module("bench", stage, *suite_flags(stage, setting.tiny), "--out", folder / f"{stage}.json")}
+
+
+def suite_flags(suite: str, tiny: bool) -> tuple[str, ...]:
+    """The flags of a suite in a run of all."""
+    return ("--tiny",) if tiny else SUITES[suite].flags
+
+
+def _module(name: str, *arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", name, *map(str, arguments)]

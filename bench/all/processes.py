@@ -1,0 +1,145 @@
+"""Processes with a time limit, each in a group of its own, that leave nothing running behind.
+
+Their output goes into files: a pipe that nobody reads would stop them, and one that never ends would stop the reader.
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# From the request to end (SIGTERM) until a process is killed, in which it writes what it has.
+GRACE_S = 10.0
+# How long to wait for a killed process: one that hangs in a driver cannot die.
+_DYING_S = 3.0
+# In the environment of a process and of all that it starts, so that those which left its group are found, too.
+_MARK = "FASTVAE_BENCH_STAGE"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+        seconds: that it ran.
+        limit_s: that it was allowed.
+        exit_status: negative if a signal ended it; None if it was stopped since its time was over.
+    """
+
+    seconds: float
+    limit_s: float
+    exit_status: int | None
+
+
+def run_together(
+    commands: Mapping[str, list[str]],
+    limit_s: float,
+    logs: Mapping[str, Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Ended]:
+    """Runs commands side by side for at most `limit_s` seconds: shortly before they are over they are asked to end.
+
+    Args:
+        commands: by name.
+        limit_s: for all of them.
+        logs: the file for each one's output.
+        environment: variables added to this process's.
+        interrupted: asked ten times a second; once it says yes, time is over.
+
+    Returns:
+        How each ended. Whatever they had started is dead.
+    """
+    start = time.monotonic()
+    grace_s = min(GRACE_S, limit_s / 2)
+    asked_at = start + limit_s - grace_s
+    ended: dict[str, Ended] = {}
+    running = {name: _Running.start(command, logs[name], environment or {}) for name, command in commands.items()}
+    stopped = set()
+    try:
+        while running:
+            for name, process in list(running.items()):
+                if (status := process.poll()) is not None:
+                    process.kill()
+                    seconds = round(time.monotonic() - start, 1)
+                    ended[name] = Ended(seconds, round(limit_s, 1), None if name in stopped else status)
+                    del running[name]
+            now = time.monotonic()
+            if running and not stopped and (now >= asked_at or interrupted()):
+                asked_at = min(asked_at, now)
+                stopped = set(running)
+                for process in running.values():
+                    process.terminate()
+            if now >= asked_at + grace_s:
+                break
+            if running:
+                time.sleep(0.1)
+    finally:
+        for name, process in running.items():
+            process.kill()
+            ended[name] = Ended(round(time.monotonic() - start, 1), round(limit_s, 1), None)
+    return {name: ended[name] for name in commands}
+
+
+class _Running:
+    """A process, and what it starts."""
+
+    def __init__(self, process: subprocess.Popen | None, mark: str):
+        self._process, self._mark = process, mark
+
+    @classmethod
+    def start(cls, command: list[str], log: Path, environment: Mapping[str, str]) -> "_Running":
+        mark = secrets.token_hex(8)
+        variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, _MARK: mark}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    process_group=0,  # not a session: it ends with the session of the runner
+                )
+            except OSError as error:
+                output.write(f"{command[0]} could not be started: {error}\n".encode())
+                process = None
+        return cls(process, mark)
+
+    def poll(self) -> int | None:
+        return 127 if self._process is None else self._process.poll()
+
+    def terminate(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it and all that it started, and does not wait for what cannot die."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in _marked(self._mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING_S)
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes with this mark; none where there is no /proc."""
+    sought, found = f"{_MARK}={mark}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if sought in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,33 @@
+"""The first convolution of a network whose input is an image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Tensor cores read 16 bytes at a time: eight numbers of half precision.
+_ALIGNED = 8
+
+
+class ImageConv2d(nn.Conv2d):
+    """`nn.Conv2d`; in half precision on a GPU image and weight get zero channels up to eight.
+
+    With three channels the convolution's kernels are slow ones, or copy their operands first. Compiled, the kernel that
+    converts the pixels writes the zeros, too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W']."""
+        if not _in_half_precision(x):
+            return super().forward(x)
+        x, weight = (_aligned(t) for t in (x, self.weight))
+        return self._conv_forward(x, weight, self.bias)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    # In the order of memory, or Inductor pads in the other order and transposes the result.
+    return F.pad(x.permute(0, 2, 3, 1), (0, -x.shape[1] % _ALIGNED)).permute(0, 3, 1, 2)
+
+
+def _in_half_precision(x: Tensor) -> bool:
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return x.is_cuda and dtype in (torch.bfloat16, torch.float16)

@@ -1,0 +1,78 @@
+"""A run's log lines: in stats.jsonl and as the status line."""
+
+from dataclasses import dataclass
+
+from fastvae.config import TrainConfig
+from fastvae.train.meter import Reading, Window
+from fastvae.train.progress import Progress
+from fastvae.train.run_folder import RunFolder
+
+# Of training, before a speed is told: the first steps are slower than those that follow.
+_MEASURED_S = 30.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A log line whose numbers may still be on the device.
+
+    Attributes:
+        step: steps done at its end.
+        seconds: of training until then.
+        lr: the first learning rate.
+        window: the steps since the last line.
+    """
+
+    step: int
+    seconds: float
+    lr: float
+    window: Window
+
+
+class Log:
+    """Writes log lines.
+
+    Args:
+        run: where stats.jsonl is.
+        progress: the status line.
+        train: batch size and time limit.
+        steps_per_epoch: of the data.
+    """
+
+    def __init__(self, run: RunFolder, progress: Progress, train: TrainConfig, steps_per_epoch: int):
+        self._run, self._progress, self._train, self._steps_per_epoch = run, progress, train, steps_per_epoch
+        self._speed_said = False
+
+    def write(self, line: Line, reading: Reading) -> None:
+        """Writes a line, of which `reading` are the numbers.
+
+        Raises:
+            FastvaeError: it cannot be written.
+        """
+        images_per_s = reading.steps * self._train.batch_size / max(reading.seconds, 1e-9)
+        numbers = reading.means | reading.extra
+        self._run.append(
+            {
+                "step": line.step,
+                "epoch": line.step / self._steps_per_epoch,
+                "seconds": round(line.seconds, 3),
+                "images_per_s": round(images_per_s, 2),
+                "lr": line.lr,
+                **numbers,
+            }
+        )
+        self._progress.show(line.step, images_per_s, numbers, self._seconds_left(line, images_per_s))
+
+    def _seconds_left(self, line: Line, images_per_s: float) -> float:
+        train, total = self._train, self._progress.total
+        left = (total - line.step) * train.batch_size / images_per_s
+        if train.minutes is None:
+            return left
+        left_in_time = max(0.0, 60 * train.minutes - line.seconds)
+        if not self._speed_said and line.seconds >= _MEASURED_S and left_in_time < left:
+            steps = line.step + int(left_in_time * images_per_s / train.batch_size)
+            self._progress.note(
+                f"at {images_per_s:.1f} images/s about {steps} of {total} steps fit into the "
+                f"{train.minutes:g} minutes of this run"
+            )
+            self._speed_said = True
+        return min(left, left_in_time)
