@@ -49,13 +49,15 @@ class CapturedVAE:
         self.sizes = tuple(sorted(set(batch_sizes)))
         self._device, self._dtype, self._lock = device, dtype, threading.Lock()
         self._obstacle = compile_obstacle(device)
-        with torch.inference_mode(False), torch.no_grad():
-            self._verbs = _verbs(vae, dtype, device)
         self._image_size, self._latent = vae.image_size, vae.latent
         self._graphs: dict[tuple[str, torch.dtype, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        # Recorded after each call: a graph's buffers are in use until that work is done, on whichever stream it runs.
+        # Recorded after the weights are made and after each call: until that work is done, on whichever stream it runs,
+        # weights are not there and a graph's buffers are in use.
         self._free = torch.cuda.Event()
+        with torch.cuda.device(device), torch.inference_mode(False), torch.no_grad():
+            self._verbs = _verbs(vae, dtype, device)
+            self._free.record(torch.cuda.current_stream())
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W], float32 in [-1, 1] or uint8 -> mean and log-variance [B, latent].

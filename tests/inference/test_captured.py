@@ -41,15 +41,29 @@ class Replayed:
         return [y[: len(x)].clone() for y in self._verb(self._input)]
 
 
+class Event:
+    """In place of CUDA's."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def record(self, stream):
+        self.recorded += 1
+
+
+def wait_event(event: Event) -> None:
+    assert event.recorded, "weights are made on another stream, perhaps"
+
+
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
     """The calls that a capture makes of CUDA's, as far as they are made outside of the graph itself."""
     monkeypatch.setattr(Replayed, "made", [])
     monkeypatch.setattr(captured, "_Graph", Replayed)
-    stream = SimpleNamespace(wait_event=lambda event: None)
+    stream = SimpleNamespace(wait_event=wait_event)
     handles = iter(range(100))
     for name, value in {
-        "Event": lambda: SimpleNamespace(record=lambda stream: None),
+        "Event": Event,
         "current_stream": lambda: stream,
         "device": lambda device: nullcontext(),
         "graph_pool_handle": lambda: (0, next(handles)),
