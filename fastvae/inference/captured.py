@@ -14,13 +14,14 @@ from fastvae.errors import FastvaeError
 from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
+from fastvae.kernels.dispatch import map_format
 from fastvae.machine import compile_obstacle
 from fastvae.models import VAE
 
 _WARMUPS = 3
-# Channels of the first convolution's input, three of them colours: tensor cores read 16 bytes at a time, eight channels
-# in half precision.
-_CHANNELS = 8
+# Channels of the first convolution's input in half precision, three of them colours: tensor cores read 16 bytes at a
+# time. float32 is computed without them.
+_ALIGNED = 8
 _logger = logging.getLogger("fastvae")
 # Only one capture may be underway in a process, and the compiler's settings are the process's.
 _capturing = threading.Lock()
@@ -119,24 +120,23 @@ class CapturedVAE:
         """A graph's input. 8-bit pixels are scaled within the graph; the copy into it converts everything else."""
         if verb == "decode":
             return torch.zeros(size, self._latent, dtype=self._dtype, device=self._device)
-        channels, dtype = (3, kind) if kind == torch.uint8 else (_CHANNELS, self._dtype)
-        x = torch.zeros(size, channels, self._image_size, self._image_size, dtype=dtype, device=self._device)
-        return _image_layout(x)
+        x = torch.zeros(size, 3, self._image_size, self._image_size, dtype=kind, device=self._device)
+        return x.contiguous(memory_format=map_format(x.device)) if kind == torch.uint8 else _aligned(x.to(self._dtype))
 
 
 def _verbs(vae: VAE, dtype: torch.dtype, device: torch.device) -> dict[str, Verb]:
     """The methods by name, for inputs as `CapturedVAE._input` makes them."""
     encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
     both = FoldedReconstruction(encoder, decoder)
-    both.to(device, dtype, memory_format=torch.channels_last)
+    both.to(device, dtype, memory_format=map_format(device))
     pack(both)
     first = encoder.stages[0].conv
-    first.weight = _with_channels(first.weight)
+    first.weight = _aligned(first.weight)
     # Mean and log-variance are one matrix product.
     heads = [torch.cat([getattr(head, name) for head in (encoder.mean, encoder.log_variance)]) for name in _LINEAR]
 
     def given(images: Tensor) -> Tensor:
-        return _with_channels(scaled(images, dtype)) if images.dtype == torch.uint8 else images
+        return _aligned(scaled(images, dtype)) if images.dtype == torch.uint8 else images
 
     def encode(images: Tensor) -> list[Tensor]:
         features = torch.flatten(encoder.stages(given(images)), 1)
@@ -152,13 +152,10 @@ def _verbs(vae: VAE, dtype: torch.dtype, device: torch.device) -> dict[str, Verb
 _LINEAR = ("weight", "bias")
 
 
-def _with_channels(x: Tensor) -> Tensor:
-    """Zeros in dimension 1, up to `_CHANNELS`: [N, 3, H, W] -> [N, 8, H, W]."""
-    return _image_layout(F.pad(x, (0, 0, 0, 0, 0, _CHANNELS - x.shape[1])))
-
-
-def _image_layout(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+def _aligned(x: Tensor) -> Tensor:
+    """[N, 3, H, W] in the device's layout, in half precision with zeros up to eight channels."""
+    missing = 0 if x.dtype == torch.float32 else _ALIGNED - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, 0, missing)).contiguous(memory_format=map_format(x.device))
 
 
 @contextmanager
@@ -197,7 +194,7 @@ class _Graph:
 
     Args:
         verb: what it computes.
-        buffer: its input, with room for the batch and zeros in the channels that no batch has.
+        buffer: its input, with zeros in the channels that no batch has.
         pool: of the memory that all graphs of a `CapturedVAE` share, since they never run at once.
     """
 

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fastvae.errors import FastvaeError
-from fastvae.inference import captured
+from fastvae.inference import captured, fold
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.captured import CapturedVAE
 from fastvae.models import VAE
@@ -124,14 +125,25 @@ def test_graphs_share_their_memory(vae):
     assert len({graph.pool for graph in Replayed.made}) == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_images_have_channels_that_tensor_cores_read(vae, dtype):
+@pytest.mark.parametrize("dtype, channels", [(torch.float32, 3), (torch.bfloat16, 8)])
+def test_images_have_channels_that_tensor_cores_read(vae, dtype, channels):
     fast = made(vae, dtype=dtype)
     fast.reconstruct(images(1))
     (graph,) = Replayed.made
-    assert graph.shape == (1, 8, SIZE, SIZE) and graph.dtype == dtype
+    assert graph.shape == (1, channels, SIZE, SIZE) and graph.dtype == dtype
     assert graph._input.is_contiguous(memory_format=torch.channels_last)
     assert graph._input[:, :3].any() and not graph._input[:, 3:].any()
+
+
+@torch.no_grad()
+def test_an_old_gpu_has_contiguous_maps(vae, monkeypatch):
+    for module in (captured, fold):
+        monkeypatch.setattr(module, "map_format", lambda device: torch.contiguous_format)
+    seen = []
+    convolve = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda x, *args, **kwargs: seen.append(x) or convolve(x, *args, **kwargs))
+    torch.testing.assert_close(made(vae).reconstruct(images(2)), vae.reconstruct(images(2)), rtol=1e-4, atol=1e-5)
+    assert seen and all(x.is_contiguous() for x in seen)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
