@@ -14,7 +14,7 @@ from fastvae.errors import FastvaeError
 from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
-from fastvae.kernels.dispatch import map_format
+from fastvae.kernels.dispatch import map_format, provider
 from fastvae.machine import compile_obstacle
 from fastvae.models import VAE
 
@@ -126,7 +126,9 @@ class CapturedVAE:
 
 def _verbs(vae: VAE, dtype: torch.dtype, device: torch.device) -> dict[str, Verb]:
     """The methods by name, for inputs as `CapturedVAE._input` makes them."""
-    encoder, decoder = FoldedEncoder(vae, kernels=True), FoldedDecoder(vae, kernels=True)
+    # Without them ATen would sum the taps of the upsampling convolutions in every call, which folding does once.
+    kernels = provider("replicate_conv2d", torch.empty(0, dtype=dtype, device=device)) == "triton"
+    encoder, decoder = FoldedEncoder(vae, kernels=kernels), FoldedDecoder(vae, kernels=kernels)
     both = FoldedReconstruction(encoder, decoder)
     both.to(device, dtype, memory_format=map_format(device))
     pack(both)
