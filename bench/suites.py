@@ -60,7 +60,7 @@ SUITES = {
         "bench.kernels.bench_kernels",
         tables.kernels,
         share=25,
-        needs=("replicate_conv", "feature_loss", "critic_update"),
+        needs=("replicate_conv", "feature_loss", "critic_update", "batch_norm"),
         headline=tables.kernels_headline,
     ),
     "lossnet": Suite(

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.kernels import critic_update, feature_loss, replicate_conv, roofline
-from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_cases
+from bench.kernels import batch_norm, critic_update, feature_loss, replicate_conv, roofline
+from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, norm_cases, update_cases
 from bench.kernels.comparison import Measurement, fastest_of_ours, fastest_peer, rows
 from bench.measuring import ceilings, replay
 from bench.measuring.row import Row
@@ -21,7 +21,7 @@ from bench.reporting import record, suite
 from fastvae.progress_bar import tqdm
 from fastvae.recipes import RECIPES
 
-OPS = ("replicate_conv2d", "feature_loss", "critic_update")
+OPS = ("replicate_conv2d", "feature_loss", "batch_norm", "critic_update")
 # An eighth of the recipes', so that a run takes minutes.
 CPU_BATCH = 8
 WITH_BACKWARD = ("forward and backward", "loss and gradients", "one step")
@@ -91,6 +91,8 @@ def measurements(
             yield from replicate_conv.measurements(sized(conv_cases(recipes)), dtype, device)
         if "feature_loss" in ops:
             yield from feature_loss.measurements(sized(feature_cases(recipes)), dtype, device)
+        if "batch_norm" in ops:
+            yield from batch_norm.measurements(sized(norm_cases(recipes)), dtype, device)
     if "critic_update" in ops:
         yield from critic_update.measurements(update_cases(recipes), device)
 

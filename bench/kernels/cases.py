@@ -207,6 +207,11 @@ def update_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[UpdateCase,
     return tuple(cases)
 
 
+def recipe_cases(recipes: tuple[str, ...]) -> tuple[tuple, tuple, tuple, tuple]:
+    """Convolutions, feature losses, batch normalisations and updates of these recipes."""
+    return conv_cases(recipes), feature_cases(recipes), norm_cases(recipes), update_cases(recipes)
+
+
 def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -> list[tuple[str, Callable[[], None]]]:
     """(op, function that calls it forward and backward) for every call that the recipes make in this precision."""
 

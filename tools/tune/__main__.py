@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from bench.kernels.cases import conv_cases, feature_cases, update_cases
+from bench.kernels.cases import recipe_cases
 from bench.kernels.resources import variant_of
 from bench.measuring.clock import Contenders, Samples, interleaved
 from fastvae.errors import suggest
@@ -126,8 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     recipes = tuple(options.recipe)
     dtypes = [getattr(torch, d) for d in options.dtype or (["bfloat16"] if capability >= (8, 0) else ["float32"])]
     chosen_ops = tuple(op for op in OPS if op in options.op or op.partition(".")[0] in options.op)
-    cases = conv_cases(recipes), feature_cases(recipes), update_cases(recipes)
-    problems = gather(*cases, dtypes, chosen_ops, capability)
+    problems = gather(*recipe_cases(recipes), dtypes, chosen_ops, capability)
 
     def clock(contenders: Contenders, rounds: int) -> Samples:
         return interleaved(contenders, rounds=rounds, device="cuda", note=tqdm.write)

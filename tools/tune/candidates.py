@@ -73,6 +73,15 @@ def pipelines(tile: Tile, itemsize: int, capability: tuple[int, int]) -> list[Ti
     return [tile for tile in made if _fits(tile, itemsize)]
 
 
+def of_sums(default: Tile, rows: int, columns: int) -> list[Tile]:
+    """For sums over the rows of a matrix, two float32 numbers for each element of a tile of 2048 to 8192."""
+    made = [
+        {**default, "BLOCK_M": elements // n, "BLOCK_C": n, "num_warps": warps}
+        for elements, n, warps in product((2048, 4096, 8192), _sizes(columns, 32, 128), (4, 8))
+    ]
+    return [tile for tile in made if tile["BLOCK_M"] <= max(16, size_class(rows))]
+
+
 def elementwise(default: Tile, count: int, itemsize: int) -> list[Tile]:
     """For the kernels that do the same to every element: from 1 to 8 loads of 16 bytes by each thread."""
     made = [

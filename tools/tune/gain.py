@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.kernels.cases import conv_cases, feature_cases, update_cases
+from bench.kernels.cases import recipe_cases
 from bench.measuring.clock import interleaved, quartiles
 from bench.reporting import record
 from bench.reporting.compact_json import write_json
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     before, after = (json.loads(path.read_text()) for path in (options.before, options.after))
     capability = torch.cuda.get_device_capability()
     recipes, dtypes = tuple(options.recipe), [torch.bfloat16 if capability >= (8, 0) else torch.float32]
-    problems = gather(conv_cases(recipes), feature_cases(recipes), update_cases(recipes), dtypes, OPS, capability)
+    problems = gather(*recipe_cases(recipes), dtypes, OPS, capability)
     torch.backends.cudnn.benchmark = True  # ATen at its best, where a table says that it is faster
     clock = partial(interleaved, rounds=options.rounds, device="cuda")
     rows = gains(problems, before, after, "cuda", clock)

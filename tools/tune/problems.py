@@ -9,9 +9,10 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from bench.kernels.cases import ConvCase, FeatureCase, UpdateCase
+from bench.kernels.cases import ConvCase, FeatureCase, NormCase, UpdateCase
 from fastvae.kernels import (
     adam_clip_,
+    batch_norm_triton,
     critic_update_triton,
     dispatch,
     feature_loss_triton,
@@ -20,6 +21,7 @@ from fastvae.kernels import (
     rmsprop_clip_,
     tiles,
 )
+from fastvae.kernels.batch_norm import cost as norm_cost
 from fastvae.kernels.cost import Cost
 from fastvae.kernels.critic_update import cost as update_cost
 from fastvae.kernels.feature_loss import cost as loss_cost
@@ -31,7 +33,7 @@ Entries = dict[str, tiles.Tile | None]  # by key, as in tiles.json
 Operands = list[Tensor | list[Tensor] | None]
 
 DIRECTIONS = ("forward", "data_gradient", "weight_gradient")
-OPS = (*(f"replicate_conv2d.{d}" for d in DIRECTIONS), "feature_loss", "adam_clip_", "rmsprop_clip_")
+OPS = (*(f"replicate_conv2d.{d}" for d in DIRECTIONS), "feature_loss", "batch_norm", "adam_clip_", "rmsprop_clip_")
 
 
 class Trial(dict):
@@ -159,6 +161,44 @@ class FeatureCall(_Elementwise):
 
 
 @dataclass(frozen=True)
+class NormCall:
+    """The sums of one batch normalisation, of both directions: they have one tile."""
+
+    case: NormCase
+    dtype: torch.dtype
+
+    op = "batch_norm"
+    sums_products = True
+
+    def entry(self) -> tuple[str, tiles.Tile]:
+        x, *_ = self.case.operands(self.dtype, "meta")
+        return _looked_up(batch_norm_triton.choose_tile, x, self.case.batches)
+
+    def cost(self) -> Cost:
+        case = self.case
+        return norm_cost(case.batch * case.channels * case.size**2, case.channels, self.dtype, residual=case.residual)
+
+    def operands(self, device: str) -> Operands:
+        x, weight, bias, _ = (None if t is None else t.detach() for t in self.case.operands(self.dtype, device))
+        # x' = x, so that a sum of |x'| is what the sum's rounding errors are relative to.
+        statistics = torch.zeros(2, self.case.batches, self.case.channels, device=device)
+        statistics[1] = 1
+        running = [torch.zeros(self.case.channels, device=device) for _ in range(2)]
+        return [x, torch.randn_like(x), statistics, weight, bias, *running]
+
+    def run(self, x: Tensor, grad: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, *running) -> list[Tensor]:
+        found = torch.ops.fastvae.batch_norm_statistics(x, *running, self.case.batches, 0.1, 1e-5)
+        return [found, *torch.ops.fastvae.batch_norm_sums(grad, x, None, statistics, weight, bias, None)]
+
+    def first_tiles(self, default: tiles.Tile) -> list[tiles.Tile]:
+        rows = self.case.batch * self.case.size**2 // self.case.batches
+        return candidates.of_sums(default, rows, self.case.channels)
+
+    def next_tiles(self, ranked: list[tiles.Tile], capability: tuple[int, int]) -> list[tiles.Tile]:
+        return []
+
+
+@dataclass(frozen=True)
 class UpdateCall(_Elementwise):
     """One optimiser's step on one recipe's parameters, float32 whatever the precision."""
 
@@ -204,7 +244,7 @@ class UpdateCall(_Elementwise):
         return [*parameters, *squares]
 
 
-Call = ConvCall | FeatureCall | UpdateCall
+Call = ConvCall | FeatureCall | NormCall | UpdateCall
 
 
 @dataclass(frozen=True)
@@ -235,6 +275,7 @@ class Problem:
 def gather(
     convs: tuple[ConvCase, ...],
     features: tuple[FeatureCase, ...],
+    norms: tuple[NormCase, ...],
     updates: tuple[UpdateCase, ...],
     dtypes: list[torch.dtype],
     ops: tuple[str, ...],
@@ -245,6 +286,7 @@ def gather(
     for dtype in dtypes:
         calls += [ConvCall(case, direction, dtype) for case in convs for direction in DIRECTIONS]
         calls += [FeatureCall(case, dtype) for case in features]
+        calls += [NormCall(case, dtype) for case in norms]
     by_key: dict[str, list[Call]] = {}
     for call in calls:
         if call.op in ops and dispatch.supports(call.op.partition(".")[0], call.dtype, capability):
