@@ -39,6 +39,12 @@ BROKEN = {
         "tl.static_range(1, 9)",
         "tl.static_range(1, 8)",
     ),
+    "the sum over splits forgets one": (
+        "def reduce_weight_gradient_kernel",
+        "(split < splits)",
+        "(split < splits - 1)",
+    ),
+    "the bias' sum forgets a row": ("def reduce_weight_gradient_kernel", "(row < rows)", "(row < rows - 1)"),
     "phases read one tap of another pixel": ("def _read_by", "(p + a - 1 + U)", "(p + a + U)"),
 }
 
