@@ -37,6 +37,7 @@ from bench.measuring.row import Row
 from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from fastvae.inference.accelerated import AcceleratedVAE
+from fastvae.machine import unlimited_compilations
 from fastvae.models import VAE
 from fastvae.progress_bar import tqdm
 
@@ -112,8 +113,7 @@ def measure(chosen: Settings, report: suite.Report) -> Iterator[list[Row]]:
     """
     vae = trained_vae(chosen.width)
     # The same function for another batch counts as a recompilation.
-    unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
-    with tuned(chosen.device), unlimited:
+    with tuned(chosen.device), unlimited_compilations():
         models: dict[Form, VAE | AcceleratedVAE] = {}
         for form in forms(chosen.device, report.note):
             try:

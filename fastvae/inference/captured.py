@@ -15,7 +15,7 @@ from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
 from fastvae.kernels.dispatch import map_format, provider
-from fastvae.machine import compile_obstacle
+from fastvae.machine import compile_obstacle, unlimited_compilations
 from fastvae.models import VAE
 
 _WARMUPS = 3
@@ -169,7 +169,7 @@ def _as_if_alone() -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
         exact_float32(),
         _fastest_convolutions(),
-        torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000),
+        unlimited_compilations(),
     ):
         yield
 
