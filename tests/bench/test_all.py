@@ -69,7 +69,7 @@ def all_of(monkeypatch, tmp_path):
         run.seconds = time.monotonic() - start
         return status, json.loads((out / "all.json").read_text())
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -187,7 +187,7 @@ def wait_for(path: Path, text: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_request_to_end_ends_the_stage_and_keeps_its_results(tmp_path, number):
     process = start_alone(tmp_path, {"step": OBEYS})
     wait_for(tmp_path / "out/logs/step.log", "alive")
