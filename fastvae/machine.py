@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,15 @@ def compile_obstacle(device: torch.device) -> str | None:
     if host_compiler() is None:
         return "there is no C++ compiler (g++ or clang++), which torch.compile needs"
     return None
+
+
+def unlimited_compilations() -> AbstractContextManager:
+    """Within it torch.compile goes on compiling.
+
+    It compiles a function for at most eight kinds of calls, and then runs it uncompiled without a word, or raises with
+    fullgraph. One function of ours stands for more: all passes of all steps, or a method for all batch sizes.
+    """
+    return torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
 
 
 def host_compiler() -> str | None:

@@ -5,8 +5,9 @@ to the convolution's result; `conv_relu_forms` has the forms, and chooses by tri
 saved is its size twice: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 134 MB, as much as the convolution
 itself moves.
 
-Layout: x and y [B, C, H, W] in channels_last. dtypes: float32 from compute capability 7.0, float16 from 7.0, bfloat16
-from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler may fuse with other operations.
+Layout: x and y [B, C, H, W] in channels_last, or what `dispatch.map_format` says. dtypes: float32 from compute
+capability 7.0, float16 from 7.0, bfloat16 from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler
+may fuse with other operations.
 
 The backward pass needs x, weight and y: the gradient of ReLU only depends on where y is zero.
 """
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from . import conv_relu_forms as forms
 from .cost import Cost
-from .dispatch import is_taken_apart, provider
+from .dispatch import is_taken_apart, map_format, provider
 
 
 def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -73,13 +74,13 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
     Under autocast its operands are cast as those of conv2d.
 
     Args:
-        x: [B, C, H, W], floating point; copied to channels_last if it is not.
+        x: [B, C, H, W], floating point; copied to `dispatch.map_format` if it is not in that layout.
         weight: [O, C, h, w] of x's dtype and device.
         bias: [O] of x's dtype and device.
         padding: zeros around x, on each side.
 
     Returns:
-        [B, O, H + 2 padding - h + 1, W + 2 padding - w + 1] in channels_last. Differentiable once. Exported and under
+        [B, O, H + 2 padding - h + 1, W + 2 padding - w + 1] in that layout. Differentiable once. Exported and under
         torch.func's transforms it is torch's convolution and ReLU.
 
     Raises:
@@ -89,7 +90,7 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     _check(x, weight, bias, padding)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=map_format(x.device))
     if provider("conv_relu", x) != "aten" and not is_taken_apart():
         return _forward(x, weight, bias, padding)
     # Not inside the op, so that a compiler sees it: on a CPU Inductor fuses bias, ReLU and what follows.

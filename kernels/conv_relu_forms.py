@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import has_triton
+from .dispatch import has_triton, map_format
 
 Form = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # x, weight, bias, padding -> y in channels_last
 
@@ -41,7 +41,7 @@ _HEAD_START = 10_000_000
 
 def aten(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """torch's operations, two passes over the map after the convolution unless a compiler fuses them."""
-    return F.conv2d(x, weight, bias, padding=padding).relu_().contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, bias, padding=padding).relu_().contiguous(memory_format=map_format(x.device))
 
 
 def one_more_pass(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:

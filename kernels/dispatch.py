@@ -112,6 +112,19 @@ def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
     return capability >= _OLDEST[op].get(dtype, _NEVER)
 
 
+def map_format(device: torch.device) -> torch.memory_format:
+    """The layout of maps and of convolutions' weights: channels_last, but contiguous on GPUs that are too old for it.
+
+    Below compute capability 7.0 there are no tensor cores, and cuDNN's float32 convolutions are slow in channels_last.
+    """
+    return torch.contiguous_format if _is_too_old(device, _forced.capability) else torch.channels_last
+
+
+@torch.compiler.assume_constant_result
+def _is_too_old(device: torch.device, forced: tuple[int, int] | None) -> bool:
+    return device.type == "cuda" and (forced or _capability_of(device.index or 0)) < (7, 0)
+
+
 def capability(x: Tensor) -> tuple[int, int]:
     """Compute capability of the GPU that x is on, which determines the kernels' tiles."""
     return _forced.capability or _capability_of(x.device.index or 0)
@@ -155,7 +168,7 @@ def force(
     Args:
         provider: "aten" to compare with torch; "triton" raises from Triton if the machine cannot run it.
         op: the only op that is affected; None for all.
-        capability: compute capability to choose tiles for, in place of the GPU's.
+        capability: compute capability to choose tiles and layouts for, in place of the GPU's.
         launch: called with (kernel, grid, args, options) instead of each launch.
     """
     global _forced

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dispatch import map_format
+
 
 def _pad(x: Tensor) -> Tensor:
     # torch's gradient of this is never used: compiled for the CPU (torch 2.11 to 2.13) it is wrong.
@@ -38,8 +40,8 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
     box = box[..., :-1, :] + box[..., 1:, :]
     box = box[..., :-1] + box[..., 1:]
     # A transposed convolution scatters where a convolution gathers, so the kernel is rotated by 180 degrees.
-    # channels_last: oneDNN takes twice as long for other layouts with 256 to 128 channels.
-    return box.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    # On a CPU oneDNN takes twice as long for other layouts than channels_last with 256 to 128 channels.
+    return box.flip(2, 3).transpose(0, 1).contiguous(memory_format=map_format(weight.device))
 
 
 def _fold_upsampling_kernel(kernel: Tensor) -> Tensor:

@@ -174,9 +174,10 @@ def weight_gradient(
     split_size = tile["BLOCK_K"] * triton.cdiv(m, tile["BLOCK_K"] * max(splits, 1))
     splits = triton.cdiv(m, split_size) if m else 0
     parts = torch.empty((splits, form.steps, n, c), dtype=torch.float32, device=x.device)
-    bias_parts = None
+    bias_parts, db, rows = None, weight.new_empty(0), 0
     if with_bias:
-        bias_parts = torch.empty((splits * form.phases * (n // o), o), dtype=torch.float32, device=x.device)
+        rows = splits * form.phases * (n // o)
+        bias_parts, db = torch.empty((rows, o), dtype=torch.float32, device=x.device), weight.new_empty(o)
     launch(
         kernels.weight_gradient_kernel,
         (form.steps, blocks, splits),
@@ -186,16 +187,17 @@ def weight_gradient(
         PRECISION=_float32_precision(grad.dtype, sm),
         **tile,
     )
-    dw, split_class = torch.empty_like(weight), tiles.size_class(splits)
+    dw, split_class, row_class = torch.empty_like(weight), tiles.size_class(splits), tiles.size_class(rows)
+    size = WEIGHT_TILE["BLOCK"]
+    programs = triton.cdiv(dw.numel(), size // split_class)
     launch(
         kernels.reduce_weight_gradient_kernel,
-        (triton.cdiv(dw.numel(), WEIGHT_TILE["BLOCK"] // split_class),),
-        *(parts, dw, splits, o, c, n, dw.numel(), *dw.stride()),
+        (programs + triton.cdiv(db.numel(), size // row_class),),
+        *(parts, dw, bias_parts, db, splits, rows, o, c, n, dw.numel(), *dw.stride()),
         U=upsample,
         PACKED=form.packed,
         SPLITS=split_class,
+        ROWS=row_class,
         **WEIGHT_TILE,
     )
-    if bias_parts is None:
-        return dw, weight.new_empty(0)
-    return dw, bias_parts.sum(0).to(weight.dtype)
+    return dw, db

@@ -308,13 +308,13 @@ def weight_gradient_kernel(
 
 @triton.jit
 def reduce_weight_gradient_kernel(
-    parts, dw, splits, O, C, N, total, stride_o, stride_c, stride_a, stride_b,
-    U: tl.constexpr, PACKED: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    parts, dw, bias_parts, db, splits, rows, O, C, N, total, stride_o, stride_c, stride_a, stride_b,
+    U: tl.constexpr, PACKED: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dw[o, c, a, b] = sum over splits and phases of the element that tap (a, b) belongs to: the adjoint of W.
 
     A tile has BLOCK numbers, of BLOCK / SPLITS elements and all splits, whose number SPLITS rounds up to a power of
-    two: none of the loads waits for another.
+    two: none of the loads waits for another. The last programs, past the end of dw, sum the rows of bias_parts: db[o].
     """
     ELEMENTS: tl.constexpr = BLOCK // SPLITS
     index = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
@@ -331,3 +331,13 @@ def reduce_weight_gradient_kernel(
             acc += tl.load(parts + at, mask=(split < splits)[:, None] & (index < total)[None, :], other=0.0)
     at = o * stride_o + c * stride_c + a * stride_a + b * stride_b
     tl.store(dw + at, tl.sum(acc, 0).to(dw.dtype.element_ty), mask=index < total)
+    if bias_parts is not None:
+        CHANNELS: tl.constexpr = BLOCK // ROWS
+        row = tl.arange(0, ROWS)
+        last = tl.program_id(0) - tl.num_programs(0) + tl.cdiv(O, CHANNELS)
+        channel = last * CHANNELS + tl.arange(0, CHANNELS)
+        inside = (channel >= 0) & (channel < O)
+        values = tl.load(
+            bias_parts + row[:, None] * O + channel[None, :], mask=(row < rows)[:, None] & inside[None, :], other=0.0
+        )
+        tl.store(db + channel, tl.sum(values, 0).to(db.dtype.element_ty), mask=inside)

@@ -5,6 +5,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ import torch
 from fastvae.config import Config
 from fastvae.errors import FastvaeError
 from fastvae.train.device_feed import ResidentFeed
+from fastvae.train.late_work import LateWork
+from fastvae.train.meter import Window as Terms
 from fastvae.train.trainer import Trainer
 
 
@@ -106,7 +109,7 @@ class RealSteps:
         trainer, train = self.trainer, self.trainer.train
         epoch = self.epoch
         steps = min(steps, (epoch + 1) * trainer.order.steps_per_epoch - self._done)
-        waited_s, unread = 0.0, 0
+        waited_s, unread, late = 0.0, 0, LateWork(late=self._on_gpu)  # as the log does it
         if self._on_gpu:
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -118,11 +121,14 @@ class RealSteps:
             trainer.runner(self._done)
             self._done += 1
             unread += 1
-            if unread == train.log_every or index == steps - 1:  # waits for the device, as the log does
+            if unread == train.log_every or index == steps - 1:
                 unread = 0
-                if broken := trainer.meter.read().not_finite:
-                    raise FastvaeError(
-                        f"the loss term {broken[1]!r} was {broken[2]} near step {self._done}: nothing to time"
-                    )
+                late.add_window(partial(_check, trainer.meter.close(), self._done))
+        late.flush()  # waits for the device
         seconds = time.perf_counter() - start
         return Window(steps, steps * train.batch_size, seconds, waited_s)
+
+
+def _check(terms: Terms, step: int) -> None:
+    if broken := terms.read().not_finite:
+        raise FastvaeError(f"the loss term {broken[1]!r} was {broken[2]} near step {step}: nothing to time")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.config import Config
-from fastvae.kernels import batch_norm, feature_loss, replicate_conv2d, replicate_conv2d_with_sums
+from fastvae.kernels import batch_norm, feature_loss, pack_weights, replicate_conv2d, replicate_conv2d_with_sums
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import LossNetwork
 from fastvae.models import Critic, Decoder, Encoder
@@ -222,6 +222,12 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
                 )
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
+    def packing(config: Config) -> None:
+        decoder = Decoder(config.model.image_size, config.model.width, config.model.latent)
+        convs = [module for module in decoder.modules() if isinstance(module, ReplicationConv2d)]
+        weights = [conv.weight.contiguous(memory_format=torch.channels_last) for conv in convs]
+        pack_weights(weights, [conv.upsample for conv in convs], dtype)
+
     def loss(case: FeatureCase) -> None:
         features, targets = case.operands(dtype)
         feature_loss(features, targets, case.weights)
@@ -253,6 +259,7 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
             bias_relu_(y, torch.empty(channels, dtype=dtype))
 
     runs = [("replicate_conv2d", partial(convolution, case)) for case in conv_cases(recipes)]
+    runs += [("replicate_conv2d", partial(packing, config)) for config in _configs(recipes)]
     runs += [("feature_loss", partial(loss, case)) for case in feature_cases(recipes)]
     runs += [("batch_norm", partial(norm, case)) for case in norm_cases(recipes)]
     runs += [("conv_relu", partial(bias_and_relu, case)) for case in feature_cases(recipes)]

@@ -1,4 +1,4 @@
-"""torch's speed settings, the same for every contender."""
+"""torch's speed settings as who cares for speed has them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,14 @@ import torch
 @contextmanager
 def tuned(device: str) -> Iterator[None]:
     """Within it, on a GPU, TF32 for float32 and cuDNN's search for its fastest kernels; on a CPU nothing changes."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    if device == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
+    if device != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # Not by set_float32_matmul_precision, which cannot restore "none": compiled code would not be found in the cache.
+    before = matmul.fp32_precision, cudnn.benchmark
+    matmul.fp32_precision, cudnn.benchmark = "tf32", True
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        matmul.fp32_precision, cudnn.benchmark = before

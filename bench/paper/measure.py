@@ -101,8 +101,8 @@ def what_loading_is(data: str) -> str:
 
 @contextmanager
 def as_the_papers_gpu() -> Iterator[None]:
-    """No Triton and no tensor cores: what a GPU of compute capability 6.1 can run."""
-    with exact_float32(), force("aten"):
+    """No Triton, no tensor cores, contiguous maps: what a GPU of compute capability 6.1 would run."""
+    with exact_float32(), force("aten", capability=(6, 1)):
         yield
 
 

@@ -28,7 +28,6 @@ from bench.measuring import replay
 from bench.measuring.clock import Contenders, turns
 from bench.measuring.ours import OURS, is_ours
 from bench.measuring.row import Row
-from bench.measuring.tuned import tuned
 from bench.reporting import record, suite
 from bench.step.contenders import BASE, SEED, Contender, Settings, contenders, loss_network, reference, settings
 from bench.step.gate import Weights, check_same_step, update_mismatch, weights
@@ -91,25 +90,24 @@ def measure(chosen: Settings, report: suite.Report) -> None:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=chosen.device, generator=of_pixels)
     noise = torch.empty(chosen.batch, 100, device=chosen.device).normal_(generator=generator)
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
-    with tuned(chosen.device):
-        made = contenders(chosen, report.note)
-        calls, first_steps, stopped = _first_calls(chosen, made, pixels, noise, report)
-        if skips := counters["inductor"]["cudagraph_skips"]:
-            report.note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
-        samples = {name: [] for name in calls}
-        limit = time.monotonic() + (LAST_S if stopped else float("inf"))
-        try:
-            for seconds in islice(turns(calls, chosen.device, report.left_out), chosen.rounds):
-                for name, value in seconds.items():
-                    samples[name].append(value)
-                if time.monotonic() > limit:
-                    break
-        finally:
-            for name, taken in samples.items():
-                if not taken:
-                    report.note(f"{name} is timed by its calls to warm up, not in turns: it had none")
-                taken = taken or first_steps[name].warm_up_s
-                report.rows.append(_row(chosen, name, made[name], first_steps[name], taken))
+    made = contenders(chosen, report.note)
+    calls, first_steps, stopped = _first_calls(chosen, made, pixels, noise, report)
+    if skips := counters["inductor"]["cudagraph_skips"]:
+        report.note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
+    samples = {name: [] for name in calls}
+    limit = time.monotonic() + (LAST_S if stopped else float("inf"))
+    try:
+        for seconds in islice(turns(calls, chosen.device, report.left_out), chosen.rounds):
+            for name, value in seconds.items():
+                samples[name].append(value)
+            if time.monotonic() > limit:
+                break
+    finally:
+        for name, taken in samples.items():
+            if not taken:
+                report.note(f"{name} is timed by its calls to warm up, not in turns: it had none")
+            taken = taken or first_steps[name].warm_up_s
+            report.rows.append(_row(chosen, name, made[name], first_steps[name], taken))
     if stopped:
         raise stopped
 

@@ -96,6 +96,7 @@ class PlainStep:
     Args:
         loss_network: on the CPU; its weights are copied, into bfloat16 for `bf16`, as autocast would at every use.
         width, image_size: as in `ModelConfig`.
+        label_scale: weight of the adversarial loss, the paper's unless given.
         device: "cuda" or "cpu".
         bf16: under autocast.
         channels_last: the layout that torch's tuning guide recommends for convolutions.
@@ -109,13 +110,14 @@ class PlainStep:
         width: int,
         *,
         image_size: int = 64,
+        label_scale: float = 10.0,
         device: str = "cpu",
         bf16: bool = False,
         channels_last: bool = False,
         fused: bool = False,
         compiled: bool = False,
     ):
-        self.device, self.bf16, self.compiled = device, bf16, compiled
+        self.device, self.bf16, self.compiled, self.label_scale = device, bf16, compiled, label_scale
         self.loss_network = PlainLossNetwork(loss_network)
         convolution = CatPaddedConv2d if compiled and device == "cpu" else replicating_conv
         self.encoder, self.decoder, self.critic = (
@@ -171,7 +173,7 @@ class PlainStep:
     def critic_loss(self, fake: Tensor, real: Tensor) -> Tensor:
         """What the critic descends."""
         with self.autocast():
-            return 10 * (self.critic(fake).mean() - self.critic(real).mean())
+            return self.label_scale * (self.critic(fake).mean() - self.critic(real).mean())
 
     def vae_loss(self, mean, log_variance, fake_features, features) -> tuple[Tensor, Tensor, Tensor]:
         """What encoder and decoder descend, and its first two terms."""
@@ -181,7 +183,7 @@ class PlainStep:
                 50 / f.shape[1] ** 2 * F.mse_loss(f.float(), t.float())
                 for f, t in zip(fake_features, features, strict=True)
             )
-            return kl + 0.5 * rec - 10 * self.critic(fake_features[0]).mean(), kl, rec
+            return kl + 0.5 * rec - self.label_scale * self.critic(fake_features[0]).mean(), kl, rec
 
     def autocast(self):
         """bfloat16 where asked for."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastvae.errors import FastvaeError
 from fastvae.kernels import pack_weights, replicate_conv2d
+from fastvae.kernels.dispatch import map_format
 from fastvae.kernels.replicate_conv_aten import upsampling_kernel
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
@@ -122,7 +123,7 @@ class FoldedDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """See the class."""
         x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=map_format(x.device))
         return torch.tanh(self.to_image(self.stages(x)))
 
 

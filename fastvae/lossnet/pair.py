@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastvae.kernels import conv_relu
+from fastvae.kernels.dispatch import map_format
 
 # A layer: a 3x3 convolution with its ReLU, the same with a tap at its output, or a 2x2 max pooling.
 Layer = Literal["conv", "tap", "pool"]
@@ -47,6 +48,7 @@ class _Pair(torch.autograd.Function):
         # Concatenated in memory order, or Inductor concatenates in the other order and transposes the result.
         sides = (with_channels(side.to(dtype), parameters[0].shape[1]) for side in (x, fake_x))
         y = torch.cat([side.permute(0, 2, 3, 1) for side in sides]).permute(0, 3, 1, 2)
+        y = y.contiguous(memory_format=map_format(y.device))  # its half also decides the layout of a gradient
         convs = iter(zip(parameters[::2], parameters[1::2], strict=True))
         maps, taps = [y[count:]], []
         for layer in layers:
@@ -105,9 +107,10 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
     As in torch it goes to the first maximum of each window, and to a NaN, which counts as the maximum, so that NaN
     gradients propagate. Rows and columns that no window covers get zero.
     """
-    if grad.is_cuda:
+    if grad.is_cuda and map_format(grad.device) == torch.channels_last:
         return _max_pool2d_backward_by_comparison(grad, x, y)
-    # Recomputes the positions: on a CPU faster than comparing, compiled or not.
+    # Recomputes the positions: on a CPU faster than comparing, compiled or not; on GPUs without a compiler, too, which
+    # would compare in 28 passes.
     _, positions = torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
     return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, positions)
 

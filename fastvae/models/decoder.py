@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fastvae.kernels.dispatch import map_format
 from fastvae.models.batch_norm import BatchNorm2d
 from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
 from fastvae.models.linear import Linear
@@ -59,5 +60,5 @@ class Decoder(nn.Module):
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
         x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)
         # Otherwise, compiled for the CPU, the next convolution chooses a layout that every later one has to copy.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=map_format(x.device))
         return torch.tanh(self.to_image(self.stages(x)))

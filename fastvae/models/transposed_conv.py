@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastvae.kernels.dispatch import map_format
+
 
 class TransposedConv2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` for square kernels, without output padding, dilation or groups.
@@ -25,4 +27,4 @@ class TransposedConv2d(nn.ConvTranspose2d):
         weight = self.weight[:, :, used, used].permute(2, 3, 1, 0)  # [H', W', O, I], a view of a channels_last weight
         bias = None if self.bias is None else self.bias.repeat(weight.shape[0] * weight.shape[1])
         y = F.linear(x.flatten(1), weight.flatten(0, 2), bias)
-        return y.unflatten(1, weight.shape[:3]).permute(0, 3, 1, 2)
+        return y.unflatten(1, weight.shape[:3]).permute(0, 3, 1, 2).contiguous(memory_format=map_format(y.device))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.config import ModelConfig
+from fastvae.kernels.dispatch import map_format
 from fastvae.optim import ClippedAdam
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -120,10 +121,10 @@ class Objective(ABC):
         """Noise [B, noise_size] -> images [B, 3, H, W] in [-1, 1]."""
 
     def to(self, device: torch.device) -> "Objective":
-        """Moves all networks to the device, convolutions in channels_last; call before `updates`."""
+        """Moves all networks to the device, convolutions in `map_format`; call before `updates`."""
         for network in [*self.networks.values(), self.loss_network]:
             if network is not None:
-                network.to(device, memory_format=torch.channels_last)
+                network.to(device, memory_format=map_format(device))
         return self
 
     def train(self, mode: bool = True) -> None:

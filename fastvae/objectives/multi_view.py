@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvae.config import ModelConfig
+from fastvae.kernels.dispatch import map_format
 from fastvae.lossnet.network import LossNetwork, tap_indices
 from fastvae.objectives.base import Objective, Pass, Update
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
@@ -87,5 +88,5 @@ class MultiView(Objective):
     def to(self, device: torch.device) -> "MultiView":
         super().to(device)
         for view in self.views.values():
-            view.loss_network.to(device, memory_format=torch.channels_last)
+            view.loss_network.to(device, memory_format=map_format(device))
         return self

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastvae.objectives import Objective
-from fastvae.pictures import psnr_db, to_images
+from fastvae.pictures import psnr_db
 from fastvae.train.step import Step
 
 
@@ -34,7 +34,7 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
     objective.train(False)
     try:
         for start in range(0, len(pixels), batch_size):
-            images = to_images(torch.from_numpy(pixels[start : start + batch_size]).to(step.device))
+            images = step.images(torch.from_numpy(pixels[start : start + batch_size]))
             with step.precision():
                 fakes = objective.reconstruct(images)
                 if fakes is None:

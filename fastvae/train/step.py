@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from fastvae.kernels.dispatch import map_format
+from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Objective, Pass, Update
 from fastvae.pictures import to_images
 from fastvae.train.rounded_weights import RoundedWeights
@@ -47,7 +49,7 @@ class Step:
         """
         terms = {}
         for pass_ in self.objective.passes(step):
-            with self.precision():
+            with self.precision(), unlimited_compilations() if self.compile_passes else nullcontext():
                 total, reported = self._loss(pass_)(pixels, noise)
             total.backward()
             for name in pass_.updates:
@@ -55,15 +57,20 @@ class Step:
             terms |= reported
         return terms
 
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1] on the step's device, in the layout of its networks."""
+        return to_images(pixels.to(self.device)).contiguous(memory_format=map_format(self.device))
+
     def precision(self) -> AbstractContextManager:
         """The autocast context for every forward pass of this run."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def _loss(self, pass_: Pass):
         if pass_.name not in self._losses:
+            layout = map_format(self.device)
 
             def loss(pixels: Tensor, noise: Tensor):
-                return pass_.loss(to_images(pixels), noise)
+                return pass_.loss(to_images(pixels).contiguous(memory_format=layout), noise)
 
             if self.bf16:
                 loss = RoundedWeights(self._updated_by(pass_), loss).rounded

@@ -13,7 +13,6 @@ from fastvae import pictures
 from fastvae.config import Config
 from fastvae.data.identity import Identity
 from fastvae.errors import FastvaeError
-from fastvae.pictures import to_images
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
 from fastvae.train.checkpoint_writer import CheckpointWriter
@@ -284,7 +283,7 @@ class Trainer:
 
     def _balance(self) -> dict[str, Tensor]:
         # The running statistics that its forward passes change are restored.
-        images = to_images(self.runner.pixels)
+        images = self.step.images(self.runner.pixels)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
         with self.step.precision():
             ratios = self.objective.balance(images, self.runner.noise)
@@ -359,7 +358,7 @@ class Trainer:
             system.train(False)
             with self.step.precision():
                 samples = system.sample(noise)
-                fakes = system.reconstruct(to_images(torch.from_numpy(originals).to(self.step.device)))
+                fakes = system.reconstruct(self.step.images(torch.from_numpy(originals)))
             system.train(True)
             ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
             self.picture = self.run.pictures / f"samples-{ending}"

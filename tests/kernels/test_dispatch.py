@@ -62,3 +62,11 @@ def test_what_the_compiler_caches_is_named_by_the_sources():
 
     every_op(x, weight)
     assert len(seen) == 3 and all(dispatch.SOURCES in arguments for arguments in seen)
+
+
+def test_only_old_gpus_are_contiguous():
+    gpu = torch.device("cuda")
+    for capability, layout in (((6, 1), torch.contiguous_format), ((7, 0), torch.channels_last)):
+        with dispatch.force("aten", capability=capability):
+            assert dispatch.map_format(gpu) == layout
+            assert dispatch.map_format(torch.device("cpu")) == torch.channels_last

@@ -7,10 +7,16 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fastvae.kernels import conv_relu, feature_loss, replicate_conv2d, replicate_conv2d_with_sums, reverse_gradient
+from fastvae.kernels import (
+    batch_norm,
+    conv_relu,
+    feature_loss,
+    replicate_conv2d,
+    replicate_conv2d_with_sums,
+    reverse_gradient,
+)
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
-from fastvae.models.batch_norm import _NormaliseBatches
 from fastvae.nn import ReplicationConv2d, swap_
 
 
@@ -32,10 +38,9 @@ def swapped() -> nn.Module:
     return model
 
 
-def normalised(x, weight, bias):
-    parts = x.unflatten(0, (2, -1))
-    variance, mean = torch.var_mean(parts.detach(), (1, 3, 4), correction=0, keepdim=True)
-    return _NormaliseBatches.apply(parts, mean, variance, weight[:3, 0, 0, 0], bias[:3], 1e-5)
+def normalised(x, weight, bias, **options):
+    running = torch.zeros(3), torch.ones(3)
+    return batch_norm(x, weight[:3, 0, 0, 0], bias[:3], *running, batches=2, **options)
 
 
 class Pair(nn.Module):
@@ -68,6 +73,7 @@ MODELS = {
     "feature_loss": lambda: Ops(lambda x, w, b: feature_loss([x, w], [x.detach() * 2, w.detach() * 3], (1.0, 2.0))),
     "reverse_gradient": lambda: Ops(lambda x, w, b: reverse_gradient(x)),
     "batch norm of parts": lambda: Ops(normalised),
+    "batch norm and activation": lambda: Ops(lambda x, *t: normalised(x, *t, residual=x.sin(), negative_slope=0.2)),
     "swapped": swapped,
     "loss network pair": Pair,
     "encoder stage": Stage,

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from fastvae.errors import FastvaeError
 from fastvae.objectives.vae_wgan import VaeWgan
 from fastvae.train import trainer
 from fastvae.train.checkpoint_files import checkpoints, latest
@@ -114,3 +115,17 @@ def test_a_divergence_is_noticed_a_window_later_and_named_by_its_step(train, tmp
     assert len(calls) == 12, "the window after steps 5 to 8 was already enqueued"
     assert latest(tmp_path / "run").name == "step-00000004"
     assert [line["step"] for line in lines(tmp_path / "run") if "rec" in line] == [4]
+
+
+def test_an_error_within_a_step_loses_no_checkpoint_that_waits_for_its_line(train, tmp_path, monkeypatch, late):
+    call = trainer.Runner.__call__
+
+    def broken(self, number):
+        if number == 5:
+            raise FastvaeError("in the middle of a step")
+        return call(self, number)
+
+    monkeypatch.setattr(trainer.Runner, "__call__", broken)
+    assert train("--steps", "9", "--log-every", "2", "--balance-every", "0", "--checkpoint-every", "4") == 1
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
+    assert [line["step"] for line in lines(tmp_path / "run") if "rec" in line] == [2, 4]

@@ -77,7 +77,8 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
                 wrong = [tuple(v.shape) + v.stride() for v in maps if not is_channels_last(v)]
                 assert not wrong, (name, wrong)
             of_images = maps and maps[0].shape[0] in (BATCH, 2 * BATCH)  # and not weights
-            if name.startswith(COPIES) and of_images and len({is_channels_last(v) for v in maps}) > 1:
+            # By the fastest axis, since a gradient may be three of a map's eight channels.
+            if name.startswith(COPIES) and of_images and len({v.stride(1) == 1 for v in maps}) > 1:
                 flips.append(tuple(maps[0].shape))
     assert convolutions > 80
     vectors = (BATCH, 8 * 8, 2, 2)  # what the linear layers see
