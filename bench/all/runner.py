@@ -133,7 +133,8 @@ class _Run:
             "seconds": seconds, "limit_s": round(limit_s, 1), "failures": failures, "processes": processes,
             "last_lines": last_lines,
         }  # fmt: skip
-        _say(f"{self._seconds():4.0f} s  {stage}: {'; '.join(failures) or 'done'}")
+        how = "stopped, with what it had" if any(end.exit_status is None for end in ended.values()) else "done"
+        _say(f"{self._seconds():4.0f} s  {stage}: {'; '.join(failures) or how}")
 
     def _possible(self, stages: list[str]) -> list[str]:
         """Those that this machine can run."""
