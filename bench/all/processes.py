@@ -72,8 +72,7 @@ def run_together(
             for name, process in list(running.items()):
                 if (status := process.poll()) is not None:
                     process.kill()
-                    seconds = round(time.monotonic() - start, 1)
-                    ended[name] = Ended(seconds, round(limit_s, 1), None if stopped else status)
+                    ended[name] = Ended(process.seconds(), round(limit_s, 1), None if stopped else status)
                     del running[name]
             now = time.monotonic()
             if not stopped and (now >= asked_at or interrupted()):
@@ -86,10 +85,11 @@ def run_together(
             if running:
                 time.sleep(0.1)
     finally:
-        for process in running.values():
+        for name, process in running.items():
             process.kill()
-    of_others = Ended(round(time.monotonic() - start, 1), round(limit_s, 1), None)
-    return {name: ended.get(name, of_others) for name in commands}
+            ended[name] = Ended(process.seconds(), round(limit_s, 1), None)
+    never_started = Ended(0.0, round(limit_s, 1), None)
+    return {name: ended.get(name, never_started) for name in commands}
 
 
 def _processors() -> int:
@@ -101,6 +101,7 @@ class _Running:
 
     def __init__(self, process: subprocess.Popen | None, mark: str):
         self._process, self._mark = process, mark
+        self._start = time.monotonic()
 
     @classmethod
     def start(cls, command: list[str], log: Path, environment: Mapping[str, str]) -> "_Running":
@@ -122,6 +123,9 @@ class _Running:
                 output.write(f"{command[0]} could not be started: {error}\n".encode())
                 process = None
         return cls(process, mark)
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._start, 1)
 
     def poll(self) -> int | None:
         return 127 if self._process is None else self._process.poll()

@@ -80,8 +80,9 @@ class _Run:
 
     def all_stages(self, command: str) -> int:
         """Runs them; returns the exit status."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup makes it
+                signal.signal(number, self._end)
         self._content = {
             "what": "", "command": command, "machine": None, "minutes": self._total_s / 60, "seconds": 0.0,
             "stages": {}, "failures": [], "suites": {},
@@ -119,10 +120,11 @@ class _Run:
             shutil.copyfile(TILES, self._folder / "tiles.json")
         commands = plan.commands(stage, self._setting, limit_s)
         logs = {name: self._folder / "logs" / f"{name.replace('/', '-of-').replace(' ', '-')}.log" for name in commands}
+        start = self._seconds()
         ended = run_together(
             commands, limit_s, logs, environment=self._environment, interrupted=lambda: self._signal is not None
         )
-        seconds = max((end.seconds for end in ended.values()), default=0.0)
+        seconds = round(self._seconds() - start, 1)
         failures = self._take(stage, ended, logs)
         self._content["failures"] += failures
         processes = {name: asdict(end) for name, end in ended.items()}
@@ -131,7 +133,8 @@ class _Run:
             "seconds": seconds, "limit_s": round(limit_s, 1), "failures": failures, "processes": processes,
             "last_lines": last_lines,
         }  # fmt: skip
-        _say(f"{self._seconds():4.0f} s  {stage}: {'; '.join(failures) or 'done'}")
+        how = "stopped, with what it had" if any(end.exit_status is None for end in ended.values()) else "done"
+        _say(f"{self._seconds():4.0f} s  {stage}: {'; '.join(failures) or how}")
 
     def _possible(self, stages: list[str]) -> list[str]:
         """Those that this machine can run."""

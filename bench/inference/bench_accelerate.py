@@ -59,6 +59,7 @@ def main(arguments: list[str]) -> int:
                 before = len(report.rows)
                 measure(options.contenders, batch, width, report, tiny=options.tiny)
                 tqdm.write(table(report.rows[before:]), file=sys.stdout)
+                report.keep()
         finally:
             report.verdicts = verdicts(report.rows)
         missing = {ACCELERATE} & set(options.contenders) - {row.contender for row in report.rows}

@@ -88,6 +88,7 @@ def main(arguments: list[str]) -> int:
     def measure_all() -> None:
         for rows in measure(chosen, report):
             report.rows = [row for row in report.rows if row.job != rows[0].job] + rows
+            report.keep()
             tqdm.write(table(rows), file=sys.stdout)
 
     return suite.run(

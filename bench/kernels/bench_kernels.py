@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> int:
                 torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
             tqdm.write(table(results), file=sys.stdout)
             report.rows += results
+            report.keep()
 
     return suite.run(
         report,

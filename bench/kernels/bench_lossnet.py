@@ -174,6 +174,7 @@ def main(arguments: list[str]) -> int:
         report.ceilings = ceilings.measure(device, [dtype_for(device)])
         for results in measure(options.vgg, batch, size, rounds, report.ceilings, report.note):
             report.rows += results
+            report.keep()
             print(table(results))
         if options.fp8:
             report.extra["fp8"] = [asdict(row) for row in fp8.measure(options.vgg, tiny=options.tiny, note=report.note)]

@@ -61,6 +61,7 @@ def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) ->
             do()
         except Exception as error:
             report.fail(f"FAILED, not measured: {stage}: {type(error).__name__}: {error}")
+        report.keep()
 
     windows: list[Window] = []
 

@@ -26,6 +26,7 @@ class Report:
         extra: further entries of the record, such as settings.
         notes: what could not be measured or needs saying.
         failures: what should have been measured and could not, or was wrong.
+        path: of the record; None before `run`.
     """
 
     what: str
@@ -35,6 +36,7 @@ class Report:
     extra: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    path: Path | None = None
 
     def note(self, message: str) -> None:
         """Keeps a message for the record and the end of the run."""
@@ -66,6 +68,11 @@ class Report:
             self.fail(f"WRONG, not timed: {where}{contender}: {how}")
         else:
             self.note(f"left out: {where}{contender} is wrong: {how}")
+
+    def keep(self) -> None:
+        """Writes what there is by now, between two measurements: a crash of the process leaves it."""
+        if self.path is not None:
+            self.write(self.path)
 
     def write(self, path: Path) -> None:
         """Writes the record."""
@@ -141,6 +148,7 @@ def run(report: Report, out: Path, measure: Callable[[], None], draw: Callable[[
     record.exit_on_sigterm()
     start = time.perf_counter()
     picture = out.with_suffix(".png")
+    report.path = out
     try:
         measure()
     except AssertionError as error:

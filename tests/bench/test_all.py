@@ -20,6 +20,8 @@ from fastvae.errors import FastvaeError
 from tests import conftest
 
 ROOT = Path(__file__).parents[2]
+# What a busy machine may add between two looks at the clock.
+LATE_S = 3.0
 # Python programs that stages run in place of measurements; sys.argv[1] is the file for the record.
 RECORDED = "import json, sys; json.dump({'rows': [1]}, open(sys.argv[1], 'w'))"
 HANGS = f"""
@@ -69,7 +71,7 @@ def all_of(monkeypatch, tmp_path):
         run.seconds = time.monotonic() - start
         return status, json.loads((out / "all.json").read_text())
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -127,9 +129,9 @@ def test_every_suite_is_in_the_record_and_everything_in_the_archive(all_of):
     ids=["hangs", "obeys", "crashes", "fails", "is_killed", "half_a_record", "no_rows", "talks"],
 )
 def test_nothing_stops_what_follows(all_of, program, kept, failure):
-    status, record = all_of({"kernels": program}, "--minutes", "0.1", "--only", "kernels", "lossnet")
+    status, record = all_of({"kernels": program}, "--minutes", "0.15", "--only", "kernels", "lossnet")
     assert bool(record["suites"].get("kernels", {}).get("rows")) == kept and record["suites"]["lossnet"]["rows"] == [1]
-    assert all_of.seconds < 6
+    assert all_of.seconds < 9 + LATE_S
     assert status == (1 if failure else 0) and len(record["failures"]) == (1 if failure else 0)
     assert not failure or record["failures"][0].startswith(failure)
     assert json.loads(archived(all_of.out / "all.tar.gz")["out/all.json"]) == record
@@ -137,7 +139,7 @@ def test_nothing_stops_what_follows(all_of, program, kept, failure):
 
 def test_everything_hangs_and_the_time_is_kept(all_of):
     status, record = all_of(dict.fromkeys(plan.stages(), HANGS), "--minutes", "0.08", grace_s=0.2)
-    assert status == 1 and all_of.seconds < 0.08 * 60 + 0.5
+    assert status == 1 and all_of.seconds < 0.08 * 60 + LATE_S
     assert record["stages"]["gate"]["processes"]["conv_relu"]["exit_status"] is None
     assert record["gate"]["ops"]["conv_relu"]["failed"] == "not done when its time was over, 0 passed by then"
     assert any("are left for it" in stage.get("left_out", "") for stage in record["stages"].values())
@@ -187,7 +189,7 @@ def wait_for(path: Path, text: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_request_to_end_ends_the_stage_and_keeps_its_results(tmp_path, number):
     process = start_alone(tmp_path, {"step": OBEYS})
     wait_for(tmp_path / "out/logs/step.log", "alive")

@@ -222,6 +222,20 @@ def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
     assert read["notes"] == ["one thing was left out", *wrong] and (tmp_path / "trial.png").exists()
 
 
+def test_what_was_kept_outlives_a_crash(tmp_path):
+    report = suite.Report("a trial")
+    report.keep()  # nowhere
+
+    def measure():
+        report.rows.append(Row("fastvae", "ms", [1.0]))
+        report.keep()
+        kept.append(json.loads((tmp_path / "trial.json").read_text()))
+
+    kept = []
+    assert suite.run(report, tmp_path / "trial.json", measure) == 0
+    assert [row["contender"] for row in kept[0]["rows"]] == ["fastvae"]
+
+
 def test_suites_need_no_more_than_a_bare_machine_has():
     """PyTorch, Triton, pytest and matplotlib, with what these bring."""
     modules = [suite.module for suite in SUITES.values()]
