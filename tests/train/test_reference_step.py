@@ -105,7 +105,7 @@ def unclipped(*tensors, clip, **numbers):
     adam_clip_(*tensors, clip=None, **numbers)
 
 
-def zero_padded(x, weight, bias, upsample=1):
+def zero_padded(x, weight, bias, upsample=1, packed=None):
     return F.conv2d(F.interpolate(x, scale_factor=float(upsample)), weight, bias, padding=1)
 
 
