@@ -58,7 +58,9 @@ def is_taken_apart() -> bool:
     True during export for programs without fastvae (torch.export, ONNX, torch.jit.trace), and under torch.func's
     transforms, which do not support ops with a registered backward.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    # The flag behind torch.compiler.is_exporting, which torch.compile of torch 2.11 takes for always true: then no
+    # compiled step would run a kernel of this package.
+    if torch.compiler._is_exporting_flag or torch.jit.is_tracing():
         return True
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
