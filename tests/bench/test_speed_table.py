@@ -332,7 +332,7 @@ def test_what_it_says_of_the_loss_network_and_of_the_soak(folder):
 
 def test_an_added_suite_is_everywhere(folder, monkeypatch, capsys):
     """In the command, in `all`, among the newest records and in the tables: there is one list."""
-    extra = Suite("nowhere", lambda record: f"of {record.link}: {record.rows}", share=1)
+    extra = Suite("nowhere", lambda record: f"of {record.link}: {record.rows}", seconds=1)
     monkeypatch.setitem(SUITES, "extra", extra)
     monkeypatch.setattr(sys, "argv", ["bench", "--help"])
     assert bench_main() == 0 and "soak,extra,all}" in capsys.readouterr().err
