@@ -4,8 +4,8 @@ Stages, one after the other: what this machine is; whether every op computes the
 tiles, which all that follows uses, and what they gain; the training step; a profile of it; then the other suites. Each
 is a process of its own with a limit of its own, and none stops those after it, whatever it does. After each stage
 all.json and all.tar.gz in the folder hold everything that is known by then. Stops by itself before its minutes are
-over: 9 on a GPU, 40 on a CPU. Needs PyTorch, Triton, pytest and matplotlib; nothing is installed or downloaded, and no
-setting of the GPU is changed.
+over: 9 on a GPU, 40 on a CPU; nothing that it started outlives it, even if it is killed. Needs PyTorch, Triton, pytest
+and matplotlib; nothing is installed or downloaded, and no setting of the GPU is changed.
 """
 
 import argparse
@@ -107,8 +107,11 @@ class _Run:
                 self._content["failures"].append(f"{stage}: {type(error).__name__}: {error}")
                 _say(traceback.format_exc())
             self._save()
+        if self._signal is not None:
+            self._content["interrupted"] = signal.Signals(self._signal).name
         if reason := self._why_nothing():
             self._content["failures"].append(f"nothing was measured: {reason}")
+        if reason or self._content["interrupted"]:
             self._save()
         for failure in self._content["failures"]:
             _say(f"FAILED: {failure}")
@@ -119,7 +122,6 @@ class _Run:
 
     def _end(self, number: int, frame: object) -> None:
         self._signal = number
-        self._content["interrupted"] = signal.Signals(number).name
 
     def _seconds(self) -> float:
         return time.monotonic() - self._start
