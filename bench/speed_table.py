@@ -24,7 +24,7 @@ _INTRODUCTION = """# What was measured
 Every suite of `python -m bench` leaves a record here, DATE-MACHINE-SUITE.json: the machine, the command, every sample
 of every contender, and notes on what was left out; most have a picture beside them. A run of all leaves a folder,
 DATE-MACHINE-all, whose all.json holds them all. Old records stay. The tables below hold what the newest record of each
-machine says, unless an op that it needs did not pass its tests then. `python -m bench.speed_table` writes this page; do
+machine says, unless a test of an op that it needs failed then. `python -m bench.speed_table` writes this page; do
 not edit it by hand."""
 
 

@@ -19,16 +19,17 @@ class Suite:
     Attributes:
         module: with `main(arguments) -> exit status`; imported only when it runs.
         table: its part of bench/records/README.md.
-        share: of the time that `python -m bench all` has for the suites at its end (bench/all/plan.py).
-        needs: ops that its numbers depend on, by the names of their tests. If one of them fails its tests, `python -m
-            bench all` times the suite all the same and says so in its record, which then makes no table.
+        seconds: of the nine minutes of `python -m bench all`, more if others leave some (bench/all/plan.py).
+        needs: ops that its numbers depend on, by the names of their tests. If a test of one of them fails, `python -m
+            bench all` times the suite all the same and says so in its record, which then makes no table. It makes one
+            if tests were not done in time: the suite has its own checks, too.
         flags: in a run of all suites.
         headline: ours against the best peer; None for a suite that has no peers.
     """
 
     module: str
     table: Callable[[SuiteRecord], str]
-    share: float
+    seconds: float
     needs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     headline: Callable[[SuiteRecord], tables.Headline | None] | None = None
@@ -41,36 +42,36 @@ class Suite:
 _STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu", "batch_norm")
 
 SUITES = {
-    "step": Suite("bench.step.bench_step", tables.step, share=165, needs=_STEPS_OPS, headline=tables.step_headline),
+    "step": Suite("bench.step.bench_step", tables.step, seconds=130, needs=_STEPS_OPS, headline=tables.step_headline),
     "accelerate": Suite(
-        "bench.inference.bench_accelerate", tables.accelerate, share=45, headline=tables.accelerate_headline
+        "bench.inference.bench_accelerate", tables.accelerate, seconds=25, headline=tables.accelerate_headline
     ),
-    # It compiles for one batch only, which takes as long as measuring it: so a share is enough.
+    # It compiles for one batch only, which takes as long as measuring it: so its seconds are enough.
     "inference": Suite(
         "bench.inference.bench_inference",
         tables.inference,
-        share=60,
+        seconds=25,
         needs=("replicate_conv",),
         flags=("--compiled", "1"),
         headline=tables.inference_headline,
     ),
-    "loader": Suite("bench.loader.bench_loader", tables.loader, share=30, headline=tables.loader_headline),
-    "paper": Suite("bench.paper.bench_paper", tables.paper, share=100, needs=_STEPS_OPS),
+    "loader": Suite("bench.loader.bench_loader", tables.loader, seconds=20, headline=tables.loader_headline),
+    "paper": Suite("bench.paper.bench_paper", tables.paper, seconds=60, needs=_STEPS_OPS),
     "kernels": Suite(
         "bench.kernels.bench_kernels",
         tables.kernels,
-        share=25,
+        seconds=25,
         needs=("replicate_conv", "feature_loss", "critic_update", "batch_norm"),
         headline=tables.kernels_headline,
     ),
     "lossnet": Suite(
         "bench.kernels.bench_lossnet",
         tables.lossnet,
-        share=25,
+        seconds=25,
         needs=("feature_loss", "conv_relu"),
         flags=("--fp8",),
         headline=tables.lossnet_headline,
     ),
     # A tenth of its calls; alone they take half an hour on two cores.
-    "soak": Suite("bench.inference.bench_soak", tables.soak, share=10, flags=("--calls", "20000")),
+    "soak": Suite("bench.inference.bench_soak", tables.soak, seconds=20, flags=("--calls", "20000")),
 }

@@ -26,7 +26,7 @@ from . import tiles
 Provider = Literal["triton", "cudnn", "aten"]
 
 # The lowest compute capability for which each op has kernels, by dtype.
-_OLDEST = {
+OLDEST = {
     "replicate_conv2d": {torch.float32: (7, 0), torch.float16: (8, 0), torch.bfloat16: (8, 0)},
     "feature_loss": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
     "adam_clip_": {torch.float32: (7, 0)},
@@ -90,10 +90,10 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     Raises:
         ValueError: there is no such op.
     """
-    if op not in _OLDEST:
-        near = difflib.get_close_matches(op, _OLDEST, n=1)
+    if op not in OLDEST:
+        near = difflib.get_close_matches(op, OLDEST, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected one of {', '.join(_OLDEST)}; got {op!r}{hint}")
+        raise ValueError(f"expected one of {', '.join(OLDEST)}; got {op!r}{hint}")
     if _forced.provider is not None and _forced.op in (None, op):
         return _forced.provider
     return provider_on(op, x.device, dtype or x.dtype)
@@ -111,7 +111,7 @@ def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
 
 def supports(op: str, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
     """Whether `op` has kernels other than ATen's for this dtype on GPUs of this compute capability."""
-    return capability >= _OLDEST[op].get(dtype, _NEVER)
+    return capability >= OLDEST[op].get(dtype, _NEVER)
 
 
 def map_format(device: torch.device) -> torch.memory_format:

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.all import gate
-from bench.all.processes import GRACE_S
+from bench.all.processes import grace_s
 from bench.suites import SUITES
 
-MINUTES = 9.0  # what the seconds below add up to, nearly
-# Seconds of nine minutes. Tuning comes before what is timed, since kernels are compiled for the table of tiles.
-AHEAD = {"smoke": 30.0, "gate": 150.0, "tune": 110.0, "gain": 15.0, "step": 200.0, "profile": 80.0}
-# Then these and what else is in `SUITES`, by their shares of what is left.
-THEN = ("paper", "kernels", "lossnet", "inference", "accelerate", "loader", "soak")
+MINUTES = 9.0
+# Seconds of nine minutes, as `Suite.seconds` are. Down to accelerate they leave 20 s for what passes between the stages
+# and for the end, so that each stage has its own even if all before it use theirs. Those after it live on what others
+# leave.
+SECONDS = {"smoke": 30.0, "gate": 110.0, "tune": 70.0, "gain": 25.0, "profile": 45.0}
+# Tuning comes before what is timed, since kernels are compiled for the table of tiles.
+ORDER = (
+    *("smoke", "gate", "tune", "gain", "step", "profile"),
+    *("paper", "inference", "accelerate", "kernels", "lossnet", "loader", "soak"),
+)
 NEED_A_GPU = ("tune", "gain", "profile")
+# Less than it takes to import torch, compile and measure something: a stage that could have less is left out.
+LEAST_S, LEAST_TINY_S = 20.0, 4.0
 TUNED_RECIPE = "celeba64"
 
 
@@ -39,31 +46,31 @@ class Setting:
 
 def stages() -> tuple[str, ...]:
     """All of them, in the order in which they run."""
-    return tuple(dict.fromkeys((*AHEAD, *THEN, *SUITES)))
+    return tuple(dict.fromkeys((*ORDER, *SUITES)))
 
 
-def limit_s(stage: str, after: Sequence[str], *, total_s: float, left_s: float) -> float:
-    """What a stage may take at most.
+def limit_s(stage: str, after: Sequence[str], *, total_s: float, left_s: float, least_s: float = LEAST_S) -> float:
+    """What a stage may take at most: its own seconds, and its share of what the stages before it have left over.
 
     Args:
         stage: that is about to run.
         after: the stages that follow it.
         total_s: of the run.
         left_s: until its end.
+        least_s: with less no stage measures anything; what would leave less to the next one goes to this one.
     """
     if left_s <= 0:
         return 0.0
     share = left_s * _seconds(stage) / sum(_seconds(name) for name in (stage, *after))
-    if stage not in AHEAD:
-        return share
-    scale = total_s / (60 * MINUTES)
+    own = _seconds(stage) * total_s / (60 * MINUTES)
     if stage == "smoke":  # importing torch takes as long in a short run as in a long one
-        return min(AHEAD[stage] * max(scale, 1.0), left_s / 3)
-    return min(max(share, AHEAD[stage] * scale), left_s)
+        return min(max(own, _seconds(stage), least_s), max(left_s / 3, least_s), left_s)
+    limit = max(share, own, least_s)
+    return limit if left_s - limit >= least_s else left_s
 
 
 def _seconds(stage: str) -> float:
-    return AHEAD.get(stage) or SUITES[stage].share
+    return SECONDS.get(stage) or SUITES[stage].seconds
 
 
 def commands(stage: str, setting: Setting, limit_s: float) -> dict[str, list[str]]:
@@ -76,7 +83,7 @@ def commands(stage: str, setting: Setting, limit_s: float) -> dict[str, list[str
         return gate.commands(setting.ops, on_gpu=setting.on_gpu, tiny=setting.tiny) | faces
     if stage == "tune":
         some = ["--op", "feature_loss"] if tiny else []
-        minutes = f"{max(limit_s - GRACE_S, 1) / 60:.2f}"
+        minutes = f"{(limit_s - grace_s(limit_s)) / 60:.2f}"
         flags = ["--recipe", TUNED_RECIPE, "--budget-minutes", minutes, *some, "--out", folder / "tiles.json"]
         return {stage: _module("tools.tune", *flags)}
     if stage == "gain":

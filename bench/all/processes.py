@@ -8,15 +8,16 @@ import os
 import secrets
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # From the request to end (SIGTERM) until a process is killed, in which it writes what it has.
 GRACE_S = 10.0
-# How long to wait for a killed process: one that hangs in a driver cannot die.
+# How long to wait for killed processes, for all of them together: one that hangs in a driver cannot die.
 _DYING_S = 3.0
 # In the environment of a process and of all that it starts, so that those which left its group are found, too.
 _MARK = "FASTVAE_BENCH_STAGE"
@@ -30,11 +31,18 @@ class Ended:
         seconds: that it ran.
         limit_s: that it was allowed.
         exit_status: negative if a signal ended it; None if it was stopped since its time was over.
+        interrupted: whether it was stopped since the run was asked to end.
     """
 
     seconds: float
     limit_s: float
     exit_status: int | None
+    interrupted: bool = False
+
+
+def grace_s(limit_s: float) -> float:
+    """How long before the end of its time a process is asked to end: less in a short time, or nothing were measured."""
+    return min(GRACE_S, limit_s / 5)
 
 
 def run_together(
@@ -60,10 +68,14 @@ def run_together(
         How each ended. Whatever they had started is dead.
     """
     start = time.monotonic()
-    grace_s = min(GRACE_S, limit_s / 2)
-    asked_at = start + limit_s - grace_s
+    last_s = grace_s(limit_s)
+    asked_at = start + limit_s - last_s
     waiting, running, ended = list(commands), {}, {}
-    stopped = False
+    stopped = by_request = False
+
+    def end(seconds: float, status: int | None = None) -> Ended:
+        return Ended(seconds, round(limit_s, 1), status, interrupted=by_request and status is None)
+
     try:
         while waiting or running:
             while waiting and len(running) < _processors():
@@ -71,25 +83,25 @@ def run_together(
                 running[name] = _Running.start(commands[name], logs[name], environment or {})
             for name, process in list(running.items()):
                 if (status := process.poll()) is not None:
-                    process.kill()
-                    ended[name] = Ended(process.seconds(), round(limit_s, 1), None if stopped else status)
+                    _kill([process])
+                    ended[name] = end(process.seconds(), None if stopped else status)
                     del running[name]
             now = time.monotonic()
             if not stopped and (now >= asked_at or interrupted()):
+                by_request = interrupted()
                 asked_at, stopped = min(asked_at, now), True
                 waiting.clear()
                 for process in running.values():
                     process.terminate()
-            if now >= asked_at + grace_s:
+            if now >= asked_at + last_s:
                 break
             if running:
                 time.sleep(0.1)
     finally:
+        _kill(running.values())
         for name, process in running.items():
-            process.kill()
-            ended[name] = Ended(process.seconds(), round(limit_s, 1), None)
-    never_started = Ended(0.0, round(limit_s, 1), None)
-    return {name: ended.get(name, never_started) for name in commands}
+            ended[name] = end(process.seconds())
+    return {name: ended.get(name, end(0.0)) for name in commands}
 
 
 def _processors() -> int:
@@ -100,7 +112,7 @@ class _Running:
     """A process, and what it starts."""
 
     def __init__(self, process: subprocess.Popen | None, mark: str):
-        self._process, self._mark = process, mark
+        self._process, self.mark = process, mark
         self._start = time.monotonic()
 
     @classmethod
@@ -135,23 +147,41 @@ class _Running:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it and all that it started, and does not wait for what cannot die."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for pid in _marked(self._mark):
+        """Ends it and its group."""
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DYING_S)
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, but no longer than that."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
 
 
-def _marked(mark: str) -> list[int]:
-    """The processes with this mark; none where there is no /proc."""
-    sought, found = f"{_MARK}={mark}".encode(), []
+def _kill(processes: Collection[_Running]) -> None:
+    """Ends them and all that they started, and does not wait for what cannot die."""
+    deadline = time.monotonic() + _DYING_S
+    for process in processes:
+        process.kill()
+    marks = {process.mark for process in processes}
+    # A thread, since the kernel lets nobody read the environment of a process that hangs at the wrong place.
+    thread = threading.Thread(target=send, args=(signal.SIGKILL, _MARK, marks), daemon=True)
+    thread.start()
+    thread.join(_DYING_S)
+    for process in processes:
+        process.wait(max(deadline - time.monotonic(), 0.0))
+
+
+def send(number: int, name: str, values: Collection[str]) -> int:
+    """Sends a signal to every process in whose environment this variable has one of these values; returns how many.
+
+    Finds none where there is no /proc.
+    """
+    sought, count = {f"{name}={value}".encode() for value in values}, 0
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-            if sought in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
+            if not sought.isdisjoint(path.read_bytes().split(b"\0")):
+                os.kill(int(path.parent.name), number)
+                count += 1
+    return count

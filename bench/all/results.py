@@ -11,10 +11,12 @@ logs/         what each process printed
 import contextlib
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
+from bench.all.processes import ROOT
 from bench.reporting.compact_json import write_json
 from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import atomic_file, check_writable
@@ -31,11 +33,24 @@ def save(folder: Path, content: dict[str, Any]) -> None:
         FastvaeError: the disk is full, or the folder cannot be written.
     """
     content["not_in_archive"] = [str(path.relative_to(folder)) for path in _files(folder) if not _fits(path)]
-    write_json(folder / RECORD, content)
+    write_json(folder / RECORD, _without_places(content, folder))
     with atomic_file(folder / ARCHIVE) as temporary, tarfile.open(temporary, "w:gz", compresslevel=4) as archive:
         for path in _files(folder):
             if _fits(path):
                 _add(archive, path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
+
+
+def _without_places(value: Any, folder: Path) -> Any:
+    """The record is committed: no name of a folder of this machine in its texts, such as the last lines of a log."""
+    if isinstance(value, dict):
+        return {key: _without_places(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each, folder) for each in value]
+    if isinstance(value, str):
+        for place, name in ((folder, "FOLDER"), (ROOT, "."), (Path(sys.prefix), "PYTHON"), (Path.home(), "~")):
+            if len(place.parts) > 2:  # "/" and "/root" may be parts of other words
+                value = value.replace(str(place), name)
+    return value
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -85,9 +85,9 @@ def _providers() -> dict[str, str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         f"{op} {str(dtype).removeprefix('torch.')}": dispatch.provider_on(op, device, dtype)
-        for op in ("replicate_conv2d", "feature_loss", "conv_relu")
-        for dtype in (torch.bfloat16, torch.float32)
-    } | {"adam_clip_ float32": dispatch.provider_on("adam_clip_", device, torch.float32)}
+        for op, dtypes in dispatch.OLDEST.items()
+        for dtype in dtypes
+    }
 
 
 def _conv_relu() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
 
     Args:
         folder: of the records, DATE-MACHINE-SUITE.json and, of runs of all, DATE-MACHINE-all/all.json. Passed over are
-            other files, records without rows, and suites one of whose ops failed its tests in that run.
+            other files, records without rows, and suites that need an op of which a test failed in that run.
         suites: the names of all suites.
     """
     suites = tuple(suites)

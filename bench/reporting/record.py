@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.measuring.ceilings import Ceilings
+from bench.reporting.command_line import without_out
 from bench.reporting.compact_json import write_json
 from fastvae.errors import UsageError
 from fastvae.files import atomic_write
@@ -95,9 +96,10 @@ def write(
 
 
 def command() -> str:
-    """The command line of this process."""
+    """The command line of this process, but for the record's place."""
     module = Path(sys.argv[0]).stem
-    return " ".join(["python -m bench" if module == "__main__" else f"python -m bench.{module}", *sys.argv[1:]])
+    called = "python -m bench" if module == "__main__" else f"python -m bench.{module}"
+    return " ".join([called, *without_out(sys.argv[1:])])
 
 
 def this_machine() -> dict[str, Any]:

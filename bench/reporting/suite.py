@@ -98,7 +98,10 @@ def parser(
         tiny: help of --tiny.
     """
     made = argparse.ArgumentParser(
-        prog=f"python -m bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m bench {name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     made.add_argument("--tiny", action="store_true", help=tiny)
     made.add_argument(
@@ -125,6 +128,8 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str], **at_least: int
         for each in value if isinstance(value, list) else [value]:
             if each is not None and each < least:
                 parser.error(f"--{name} must be {least} or more; got {each}")
+    if options.tiny and options.out is None:
+        parser.error("--tiny needs --out FILE: its figures mean nothing and do not belong into bench/records")
     options.out = options.out or record.path_for(options.suite)
     record.check_writable(options.out)
     return options

@@ -82,5 +82,8 @@ def test_all_of_it_runs(tmp_path):
     for name, stage in record["stages"].items():
         for process, ended in stage.get("processes", {}).items():
             assert ended["exit_status"] in (0, None), f"{name}: {stage['last_lines'][process]}"
+            if name in SUITES and ended["exit_status"] == 0:
+                assert record["suites"][name]["rows"], f"{name} measured nothing"
+    assert any(suite["rows"] for suite in record["suites"].values())
     with tarfile.open(out / "all.tar.gz") as archive:
         assert {f"out/{name}.json" for name in SUITES} <= set(archive.getnames())

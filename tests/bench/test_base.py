@@ -165,6 +165,19 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(name, tmp_pat
     assert ended.value.code == 2 and "is not a folder that can be written into" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_tiny_figures_do_not_come_into_the_records(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", name, "--tiny"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    assert "--tiny needs --out" in capsys.readouterr().err
+
+
+def test_a_record_s_command_does_not_name_its_place(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench/__main__.py", "step", "--out", "/somewhere/x.json", "--tiny"])
+    assert record.command() == "python -m bench step --tiny"
+
+
 def test_home_is_expanded_in_a_record_s_place(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert record.place("~/x.json") == Path("/home/somebody/x.json")

@@ -160,9 +160,10 @@ def test_of_one_day_the_suites_own_record_counts(folder):
 def test_runs_of_all_in_folders_are_read(folder):
     where = folder(**{named(1, "h200_all"): {"suites": {"step": step(GPU, 0.9), "soak": SOAK | {"machine": GPU}}}})
     for number, seconds, wrong in (("", 0.5, []), ("-2", 0.4, []), ("-3", 0.1, ["conv_relu"])):
+        of_gate = {"failed_gate": wrong, "unfinished_gate": ["batch_norm"]}
         path = where / f"2026-01-01-h200-all{number}"
         path.mkdir()
-        (path / "all.json").write_text(json.dumps({"suites": {"step": step(GPU, seconds) | {"failed_gate": wrong}}}))
+        (path / "all.json").write_text(json.dumps({"suites": {"step": step(GPU, seconds) | of_gate}}))
         (path / "step.json").write_text("{}")
     found = newest(where, SUITES)["h200"]
     assert {name: record.link for name, record in found.items()} == {
@@ -332,7 +333,7 @@ def test_what_it_says_of_the_loss_network_and_of_the_soak(folder):
 
 def test_an_added_suite_is_everywhere(folder, monkeypatch, capsys):
     """In the command, in `all`, among the newest records and in the tables: there is one list."""
-    extra = Suite("nowhere", lambda record: f"of {record.link}: {record.rows}", share=1)
+    extra = Suite("nowhere", lambda record: f"of {record.link}: {record.rows}", seconds=1)
     monkeypatch.setitem(SUITES, "extra", extra)
     monkeypatch.setattr(sys, "argv", ["bench", "--help"])
     assert bench_main() == 0 and "soak,extra,all}" in capsys.readouterr().err
