@@ -46,7 +46,7 @@ class TrainConfig:
     balance_every: int = 100  # steps between measurements of the critic's share of the gradient; 0: never
     evaluate_every: int = 500  # steps between evaluations on held-out images; 0: only at the start and the end
     pictures_every: int = 500  # steps between image grids; 0: only at the end
-    checkpoint_minutes: float = 5.0  # minutes of training between checkpoints; 0: only at the end
+    checkpoint_minutes: float = 5.0  # save at the next log line after so many minutes of training; 0: not by time
     checkpoint_every: int = 0  # also after every so many steps; 0: never
     keep_checkpoints: int = 2  # how many of the newest checkpoints to keep, > 0
     held_out: int = 256  # held-out images per evaluation, > 0

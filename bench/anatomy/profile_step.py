@@ -3,7 +3,8 @@
 Trains a few steps of a recipe with the loader running, writes a trace of them (trace.json, for chrome://tracing or
 Perfetto), then times the parts of the step one by one and sets them beside the least that this machine could take for
 their arithmetic and their traffic (step.txt, step.json, step.png). The three largest gaps between time and floor stand
-below the table. The loss network's weights are random unless --vgg says else, which takes as long.
+below the table. A time limit (SIGTERM) or a crash leaves the trace and the complete step's time. The loss network's
+weights are random unless --vgg says else, which takes as long.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from bench.anatomy import picture, table
 from bench.anatomy.device_trace import idle_share
 from bench.anatomy.real_steps import RealSteps
 from bench.measuring import ceilings
+from bench.measuring.ceilings import Ceilings
 from bench.measuring.tiny import tiny_run
 from bench.reporting import record
 from fastvae.config import Config
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> int:
     for name in ("steps", "rounds"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more; got {getattr(options, name)}")
+    record.exit_on_sigterm()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
@@ -77,6 +80,7 @@ def _profile(config: Config, options: argparse.Namespace) -> None:
     device, out = config.train.device, options.out
     on_gpu = device == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    title = f"{config.recipe}, batch {config.train.batch_size}, {config.train.precision}, {record.machine()}"
     notes: list[str] = []
     if on_gpu:  # the profiler sees the kernels of those graphs only that are captured after its first use
         with profile(activities=activities):
@@ -87,28 +91,41 @@ def _profile(config: Config, options: argparse.Namespace) -> None:
         with profile(activities=activities) as traced:
             real.window(options.steps)
         traced.export_chrome_trace(str(out / "trace.json"))
+        idle = idle_share(out / "trace.json") if on_gpu else None
+        times = {"step_s": [w.step_s for w in windows], "wait_s": [w.waited_s / w.steps for w in windows]}
+        _write(out, title, table.without_parts(**times), idle, ["the run ended before its parts were timed"])
         dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
         limits = ceilings.measure(device, list(dict.fromkeys([dtype, torch.float32])), rounds=1 if options.tiny else 10)
         rows = table.measure(
             real.trainer.step,
             config,
-            step_s=[w.step_s for w in windows],
-            wait_s=[w.waited_s / w.steps for w in windows],
+            **times,
             ceilings=limits,
             rounds=options.rounds or (50 if on_gpu else 5),
             note=notes.append,
         )
-    idle = idle_share(out / "trace.json") if on_gpu else None
+    _write(out, title, rows, idle, notes, limits)
     if not on_gpu:
         of_device = "idle share of the device: not defined, the step runs on the CPU"
     elif idle is None:
         of_device = "idle share of the device: not known, the trace holds no kernel"
     else:
         of_device = f"the device was idle for {100 * idle:.1f} % of the traced steps"
-    title = f"{config.recipe}, batch {config.train.batch_size}, {config.train.precision}, {record.machine()}"
     text = "\n".join([title, table.text(rows), of_device, *(f"note: {note}" for note in notes)])
     print(text)
     (out / "step.txt").write_text(text + "\n")
+    picture.draw(rows, title, out / "step.png")
+    print(f"{out}: trace.json, step.txt, step.json, step.png written")
+
+
+def _write(
+    out: Path,
+    title: str,
+    rows: list[table.PartRow],
+    idle: float | None,
+    notes: list[str],
+    limits: Ceilings | None = None,
+) -> None:
     record.write(
         out / "step.json",
         what=f"the training step by part: {title}",
@@ -118,11 +135,9 @@ def _profile(config: Config, options: argparse.Namespace) -> None:
         extra={
             "command": " ".join(["python -m bench.anatomy.profile_step", *sys.argv[1:]]),
             "idle_share": idle,
-            "largest_gaps": [row.part for row in table.largest_gaps(rows)],
+            "largest_gaps": [row.part for row in table.largest_gaps(rows)] if limits else [],
         },
     )
-    picture.draw(rows, title, out / "step.png")
-    print(f"{out}: trace.json, step.txt, step.json, step.png written")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Time, arithmetic, traffic and floor of every part of a training step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -78,21 +79,7 @@ def measure(
     samples = parts.apart(samples, _pairwise)
     least = costs(config, dtype)
     median_step_s = quartiles(step_s)[1]
-
-    def row(part: str, values: Iterable[float], cost: Cost = _NOTHING, floor_s: float = 0.0) -> PartRow:
-        low, median, high = quartiles(values)
-        return PartRow(
-            part,
-            1e6 * median,
-            (1e6 * low, 1e6 * high),
-            cost.flops,
-            cost.bytes,
-            1e6 * floor_s,
-            floor_s / median if median > 0 else 0.0,
-            median / median_step_s,
-            [1e6 * s for s in values],
-        )
-
+    row = partial(_row, median_step_s)
     rows = []
     for part, values in samples.items():
         # Parameters are float32 in every precision.
@@ -103,6 +90,29 @@ def measure(
     total = Cost(sum(r.flops for r in rows), sum(r.bytes for r in rows))
     floor_s = sum(r.floor_us for r in rows) / 1e6
     return [*rows, row(GAPS, [s - explained_s for s in step_s]), row(STEP, step_s, total, floor_s)]
+
+
+def without_parts(*, step_s: Sequence[float], wait_s: Sequence[float]) -> list[PartRow]:
+    """The wait and the complete step, without a floor: what is known before the parts are timed; see `measure`."""
+    row = partial(_row, quartiles(step_s)[1])
+    return [row(WAIT, wait_s), row(STEP, step_s)]
+
+
+def _row(
+    median_step_s: float, part: str, values: Sequence[float], cost: Cost = _NOTHING, floor_s: float = 0.0
+) -> PartRow:
+    low, median, high = quartiles(values)
+    return PartRow(
+        part,
+        1e6 * median,
+        (1e6 * low, 1e6 * high),
+        cost.flops,
+        cost.bytes,
+        1e6 * floor_s,
+        floor_s / median if median > 0 else 0.0,
+        median / median_step_s,
+        [1e6 * s for s in values],
+    )
 
 
 def costs(config: Config, dtype: torch.dtype) -> dict[str, Cost]:

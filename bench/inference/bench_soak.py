@@ -31,6 +31,8 @@ CALLS, IMAGES, THREADS = 200_000, 16, 8
 ALLOWED_MIB = 4.0
 # Fewer say nothing about memory, since the first quarter warms up.
 _LEAST_READINGS = 8
+# Seconds of calls that a crash may cost.
+_KEEP_S = 5.0
 # So that a page or two more or less does not fill the picture.
 _LEAST_SPAN_MIB = 20.0
 
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
         wrong = wrong_from_threads(fast, rounds=5 if options.tiny else 200)
         of_threads = Verdict(f"wrong answers to {THREADS} threads", "<=", 0, wrong, (wrong, wrong))
         try:
-            serve(fast, calls, report.rows)
+            serve(fast, calls, report)
         finally:  # fewer calls after a time limit; the verdicts say how many
             report.verdicts = [*verdicts(report.rows), of_threads]
 
@@ -77,15 +79,17 @@ def main(arguments: list[str]) -> int:
     return status or int(not all(verdict.passes for verdict in report.verdicts))
 
 
-def serve(fast, calls: int, rows: list[Reading], samples: int = 200) -> None:
-    """Calls and compares; adds a reading to `rows` at intervals, and at the end."""
+def serve(fast, calls: int, report: suite.Report, samples: int = 200) -> None:
+    """Calls and compares; adds a reading to the report's rows at intervals, and at the end. It is kept in between."""
     images = [x[None].to(fast.device) for x in smooth_images(IMAGES)]
     first = [fast.reconstruct(x) for x in images]
     wrong, start, every = 0, time.perf_counter(), max(calls // samples, 1)
     for i in tqdm(range(calls), desc="soak", file=sys.stderr, disable=None, mininterval=2):
         wrong += not torch.equal(fast.reconstruct(images[i % IMAGES]), first[i % IMAGES])
         if (i + 1) % every == 0 or i + 1 == calls:
-            rows.append(Reading(i + 1, round(time.perf_counter() - start, 2), round(memory_mib(), 2), wrong))
+            seconds, memory = time.perf_counter() - start, memory_mib()
+            report.rows.append(Reading(i + 1, round(seconds, 2), round(memory, 2), wrong))
+            report.keep(_KEEP_S)
 
 
 def verdicts(rows: Sequence[Reading]) -> list[Verdict]:

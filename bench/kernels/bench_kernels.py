@@ -54,13 +54,15 @@ def main(arguments: list[str]) -> int:
         else:
             work = list(measurements(options.op, tuple(options.recipe), dtypes, device))
         for each in tqdm(work, desc="kernels", file=sys.stderr, disable=None):
+            failed = len(report.failures)
             try:
-                results = rows(each, measured, rounds=rounds, device=device, note=report.note)
+                results = rows(each, measured, rounds=rounds, device=device, report=report)
             except Exception as error:  # one op must not stop the others
-                report.fail(f"WRONG, not timed: {each.name}: {type(error).__name__}: {error}")
-                tqdm.write(report.failures[-1], file=sys.stdout)
-                continue
+                report.fail(f"FAILED: {each.name}: {type(error).__name__}: {error}")
+                results = []
             finally:
+                for failure in report.failures[failed:]:
+                    tqdm.write(failure, file=sys.stdout)
                 torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
             tqdm.write(table(results), file=sys.stdout)
             report.rows += results
@@ -124,12 +126,13 @@ def op_rows(request, tiny) -> list[list[Row]]:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     work = tiny_measurements(device) if tiny else measurements((request.param,), ("celeba64",), [dtype], device)
     measured = ceilings.measure(device, list(dict.fromkeys((dtype, torch.float32))))
-    results = []
+    results, report = [], suite.Report("ops")
     with torch.compiler.set_stance("force_eager" if tiny else "default"):
         for each in work:
             if each.work in WITH_BACKWARD:
-                results.append(rows(each, measured, rounds=2 if tiny else 15, device=device, note=print))
+                results.append(rows(each, measured, rounds=2 if tiny else 15, device=device, report=report))
                 torch.compiler.reset()  # a compiled peer of another shape would be counted as a recompilation
+    assert not report.failures
     return results
 
 

@@ -139,16 +139,12 @@ def dtype_for(device: str) -> torch.dtype:
 
 
 def measure(
-    weights: str, batch: int, size: int, rounds: int, measured: ceilings.Ceilings, note: Callable[[str], None]
+    weights: str, batch: int, size: int, rounds: int, measured: ceilings.Ceilings, report: suite.Report
 ) -> Iterator[list[Row]]:
-    """Checks, then times; the rows of each kind of work.
-
-    Raises:
-        AssertionError: ours is less accurate than plain torch.
-    """
+    """Checks, then times; the rows of each kind of work. The report gets what is left out; see `comparison.rows`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for each in measurements(load_loss_network(weights, taps=TAPS), batch, size, dtype_for(device), device):
-        yield rows(each, measured, rounds=rounds, device=device, note=note)
+        yield rows(each, measured, rounds=rounds, device=device, report=report)
 
 
 def main(arguments: list[str]) -> int:
@@ -172,7 +168,7 @@ def main(arguments: list[str]) -> int:
     def measure_all() -> None:
         device = "cuda" if on_gpu else "cpu"
         report.ceilings = ceilings.measure(device, [dtype_for(device)])
-        for results in measure(options.vgg, batch, size, rounds, report.ceilings, report.note):
+        for results in measure(options.vgg, batch, size, rounds, report.ceilings, report):
             report.rows += results
             report.keep()
             print(table(results))
@@ -192,7 +188,9 @@ def rows_by_contender(tiny) -> dict[str, Row]:
     """Of the larger work, in turns."""
     batch, size, rounds = (1, 16, 2) if tiny else (64, 64, 50) if torch.cuda.is_available() else (8, 64, 10)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    *_, results = measure("random", batch, size, rounds, ceilings.measure(device, [dtype_for(device)]), print)
+    report = suite.Report("the loss network")
+    *_, results = measure("random", batch, size, rounds, ceilings.measure(device, [dtype_for(device)]), report)
+    assert not report.failures
     return {row.contender: row for row in results}
 
 

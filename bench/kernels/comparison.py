@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,8 +10,9 @@ from torch import Tensor
 from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import Contenders, interleaved, quartiles
 from bench.measuring.closeness import assert_close, relative_error
-from bench.measuring.ours import OURS
+from bench.measuring.ours import OURS, is_ours
 from bench.measuring.row import Row
+from bench.reporting.suite import Report
 
 Results = Tensor | Sequence[Tensor]
 
@@ -47,9 +49,7 @@ class Measurement:
         return f"{self.op}, {self.case}, {self.work}"
 
 
-def rows(
-    measurement: Measurement, ceilings: Ceilings, *, rounds: int, device: str, note: Callable[[str], None]
-) -> list[Row]:
+def rows(measurement: Measurement, ceilings: Ceilings, *, rounds: int, device: str, report: Report) -> list[Row]:
     """Checks, then times; a row for each contender that runs on this machine and computes the right thing.
 
     Args:
@@ -57,24 +57,16 @@ def rows(
         ceilings: of this machine.
         rounds: calls of each contender.
         device: "cuda" or "cpu".
-        note: called with a message for each contender that is left out or less accurate than plain torch.
+        report: gets a failure for each of ours that does not run or is less accurate than plain torch, and a note for
+            each peer that is left out or less accurate.
 
     Returns:
         Rows with the job {op, case, work, dtype}. Their `of_floor` is the least time at the machine's ceilings as a
         share of the median: 1 is the best possible.
-
-    Raises:
-        AssertionError: ours is less accurate.
-        RuntimeError: ours cannot be timed.
     """
-
-    def note_of_this(message: str) -> None:
-        note(f"{measurement.name}: {message}")
-
-    contenders = _validated(measurement, note_of_this)
-    samples = interleaved(contenders, rounds=rounds, device=device, note=note_of_this)
-    if missing := [name for name in contenders if name.startswith(OURS) and name not in samples]:
-        raise RuntimeError(f"{measurement.name}: {', '.join(missing)} could not be captured in a CUDA graph")
+    contenders = _validated(measurement, report)
+    drop = partial(report.left_out, job=measurement.name)
+    samples = interleaved(contenders, rounds=rounds, device=device, drop=drop)
     floor_s = ceilings.floor_s(measurement.flops, measurement.bytes, measurement.dtype)
     job = {
         "op": measurement.op,
@@ -109,31 +101,28 @@ def fastest_peer(rows: Sequence[Row]) -> Row | None:
     return min((row for row in rows if not row.is_ours), key=lambda row: row.median, default=None)
 
 
-def _validated(measurement: Measurement, note: Callable[[str], None]) -> Contenders:
+def _validated(measurement: Measurement, report: Report) -> Contenders:
     """The gate before any number: ours must be as near to float64 as plain torch, peers must compute the same thing."""
     plain, exact = (_as_list(results) for results in measurement.expected())
     validated = {}
     for name, call in measurement.contenders.items():
         try:
             results = _as_list(call())
-        except Exception as error:  # a peer that cannot run here must not stop the others
-            if name.startswith(OURS):
-                raise
-            note(f"left out: {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+        except Exception as error:  # one that cannot run here must not stop the others
+            report.left_out(name, error, measurement.name)
             continue
         validated[name] = call
         for index, (result, theirs, true) in enumerate(zip(results, plain, exact, strict=True)):
             try:
                 assert_close(result.detach().to(theirs.dtype), theirs.detach(), true.detach())
             except AssertionError as error:
-                if name.startswith(OURS):
-                    raise AssertionError(f"{measurement.name}: {name}, result {index}: {error}") from error
                 # Half of the digits: beyond that it is another function, below it a matter of rounding.
-                if not relative_error(result, true) <= torch.finfo(theirs.dtype).eps ** 0.5:
-                    note(f"left out: {name} is wrong, result {index}: {error}")
+                if is_ours(name) or not relative_error(result, true) <= torch.finfo(theirs.dtype).eps ** 0.5:
+                    report.wrong(name, f"result {index}: {error}", measurement.name)
                     del validated[name]
                 else:
-                    note(f"less accurate than plain torch, timed all the same: {name}, result {index}: {error}")
+                    how = f"less accurate than plain torch, timed all the same: {name}, result {index}: {error}"
+                    report.note(f"{measurement.name}: {how}")
                 break
     return validated
 

@@ -36,6 +36,9 @@ CLAIMS = {
     f"{PREFIX}DALI on the GPU": 1.0,
 }
 
+# Seconds of samples that a crash may cost.
+_KEEP_S = 5.0
+
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status: 0, or 1 if one of our loaders returns wrong pixels."""
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> int:
     )
 
     def measure_all() -> None:
-        measure(chosen, report.note, report.rows)
+        measure(chosen, report)
         print(table(report.rows))
 
     title = f"Loaders on {record.machine()}"
@@ -87,32 +90,38 @@ def settings(
     )
 
 
-def measure(chosen: Settings, note: Callable[[str], None], rows: list[Row]) -> None:
+def measure(chosen: Settings, report: suite.Report) -> None:
     """Makes the JPEGs, checks every contender's first batch, then times.
 
     Args:
         chosen: what is loaded.
-        note: called with a message about what is left out and why.
-        rows: gets one for each contender that is right, even if the run is interrupted.
+        report: gets a row for each contender that is right, even if the run is interrupted, and a note about each that
+            is left out. It is kept in between.
 
     Raises:
         AssertionError: one of ours returns other pixels than it should.
     """
     with tempfile.TemporaryDirectory(prefix="fastvae-bench-") as folder:
         paths = write_jpegs(Path(folder) / "jpegs", chosen.images)
-        made = contenders(paths, Path(folder), chosen, note)
-        validated = _validated(made, pillows_pixels(paths, chosen), note)
+        made = contenders(paths, Path(folder), chosen, report.note)
+        validated = _validated(made, pillows_pixels(paths, chosen), report.note)
         samples = {name: [] for name in validated}
-        try:
-            for _ in tqdm(range(chosen.rounds), desc="rounds", file=sys.stderr, disable=None):
-                for name, contender in validated.items():
-                    samples[name].append(_images_per_s(contender, chosen))
-        finally:
-            rows += [
+
+        def keep(every_s: float = 0.0) -> None:
+            report.rows[:] = [
                 Row(name, "images_per_s", values, details={"what": validated[name].what})
                 for name, values in samples.items()
                 if values
             ]
+            report.keep(every_s)
+
+        try:
+            for _ in tqdm(range(chosen.rounds), desc="rounds", file=sys.stderr, disable=None):
+                for name, contender in validated.items():
+                    samples[name].append(_images_per_s(contender, chosen))
+                    keep(_KEEP_S)
+        finally:
+            keep()
             for contender in validated.values():
                 contender.close()
 
@@ -165,9 +174,9 @@ def table(rows: Sequence[Row]) -> str:
 @pytest.fixture(scope="module")
 def rows(tiny) -> dict[str, Row]:
     """All contenders' samples, taken in turns."""
-    measured: list[Row] = []
-    measure(settings(tiny=tiny), print, measured)
-    return {row.contender: row for row in measured}
+    report = suite.Report("loaders")
+    measure(settings(tiny=tiny), report)
+    return {row.contender: row for row in report.rows}
 
 
 @pytest.mark.parametrize("name", [PEER, *CLAIMS, f"{PREFIX}Pillow"])

@@ -26,6 +26,7 @@ def interleaved(
     rounds: int,
     device: str,
     note: Callable[[str], None] = print,
+    drop: Drop | None = None,
     captured: bool = True,
 ) -> Samples:
     """Seconds of `rounds` calls of each contender, taken in turns.
@@ -35,6 +36,7 @@ def interleaved(
         rounds: calls of each, after warm-up calls that compile and are not counted.
         device: "cuda" or "cpu", where the contenders work.
         note: called with a message about what was left out and why.
+        drop: called instead, with the name of what is left out and its error.
         captured: whether a GPU's contenders are captured and start with a cold cache. False for what is much longer
             than a launch or has CUDA graphs of its own: it starts on an idle device and its launches count.
 
@@ -42,9 +44,10 @@ def interleaved(
         The samples by name, in the order of the contenders.
     """
 
-    def drop(name: str, error: Exception) -> None:
+    def say(name: str, error: Exception) -> None:
         note(f"left out: {name} does not run or cannot be captured: {' '.join(str(error).strip().splitlines()[:1])}")
 
+    drop = drop or say
     ready = {}
     for name, call in contenders.items():
         try:

@@ -1,8 +1,10 @@
 """What every suite does around its measurements: flags, the record however it ends, notes, exit status."""
 
 import argparse
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from bench.measuring.ours import is_ours
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record
+from fastvae.errors import FastvaeError
+
+# In a record that was kept while its suite ran, and that its suite did not live to replace.
+UNFINISHED = "the suite did not come to its end: this is what it had measured and kept by then"
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     path: Path | None = None
+    _kept_at: float = field(default=-math.inf, init=False, repr=False)
 
     def note(self, message: str) -> None:
         """Keeps a message for the record and the end of the run."""
@@ -69,19 +76,28 @@ class Report:
         else:
             self.note(f"left out: {where}{contender} is wrong: {how}")
 
-    def keep(self) -> None:
-        """Writes what there is by now, between two measurements: a crash of the process leaves it."""
-        if self.path is not None:
-            self.write(self.path)
+    def keep(self, every_s: float = 0.0) -> None:
+        """Writes what there is by now, between two measurements: a crash of the process leaves it.
+
+        Args:
+            every_s: seconds since the last time before which nothing is done, for measurements that take less.
+        """
+        if self.path is not None and time.monotonic() - self._kept_at >= every_s:
+            with suppress(OSError, FastvaeError):  # the next time, or the end, may find room
+                self._write(self.path, [*self.notes, *self.failures, UNFINISHED])
+            self._kept_at = time.monotonic()
 
     def write(self, path: Path) -> None:
         """Writes the record."""
+        self._write(path, [*self.notes, *self.failures])
+
+    def _write(self, path: Path, notes: list[str]) -> None:
         verdicts = {"verdicts": [verdict.as_json() for verdict in self.verdicts]} if self.verdicts else {}
         record.write(
             path,
             what=self.what,
             rows=[row.as_json() if isinstance(row, Row) else asdict(row) for row in self.rows],
-            notes=[*self.notes, *self.failures],
+            notes=notes,
             ceilings=self.ceilings,
             extra=verdicts | self.extra,
         )

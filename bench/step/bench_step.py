@@ -6,7 +6,8 @@ contenders are interleaved in one run. Before anything is timed ours and the pla
 the first step of every contender the same losses, and that of every one of ours must move all networks as our eager
 float32 step does. Compile time is reported separately. A contender that fails, at whichever call, or is wrong costs the
 others nothing; if all that follow fail with it, as after an error that leaves CUDA unusable, those that ran before have
-the times of their last calls to warm up. A time limit (SIGTERM) leaves what was measured by then.
+the times of their last calls to warm up. A time limit (SIGTERM) leaves what was measured by then, and so does a crash,
+but for the last few seconds.
 """
 
 import gc
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from bench.measuring import replay
-from bench.measuring.clock import Contenders, turns
+from bench.measuring.clock import turns
 from bench.measuring.ours import OURS, is_ours
 from bench.measuring.row import Row
 from bench.reporting import record, suite
@@ -40,6 +41,8 @@ TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2}
 LEAST_COSINES = {"fp32": 0.95, "bf16": 0.5}
 # Seconds of timing after a time limit that comes before it: `bench all` kills a suite 10 s after asking it to end.
 LAST_S = 4.0
+# Seconds of rounds that a crash may cost.
+_KEEP_S = 5.0
 _WARMUPS = 3
 
 
@@ -77,7 +80,7 @@ def measure(chosen: Settings, report: suite.Report) -> None:
     Args:
         chosen: what is run.
         report: gets a row for each contender that runs on this machine, even if interrupted, and a failure for each
-            of ours that does not run or is wrong; the others are timed all the same.
+            of ours that does not run or is wrong; the others are timed all the same. It is kept in between.
 
     Raises:
         AssertionError: our gradients are not the plain step's.
@@ -91,63 +94,92 @@ def measure(chosen: Settings, report: suite.Report) -> None:
     noise = torch.empty(chosen.batch, 100, device=chosen.device).normal_(generator=generator)
     check_same_step(loss_network(chosen.layers), pixels[:4], noise[:4])
     made = contenders(chosen, report.note)
-    calls, first_steps, stopped = _first_calls(chosen, made, pixels, noise, report)
+    first_steps: dict[str, _FirstStep] = {}
+    samples: dict[str, list[float]] = {name: [] for name in made}
+
+    def keep(every_s: float = 0.0) -> None:
+        report.rows[:] = [
+            _row(chosen, name, made[name], first_step, samples[name] or first_step.warm_up_s)
+            for name, first_step in first_steps.items()
+        ]
+        report.keep(every_s)
+
+    stopped = _first_calls(chosen, made, pixels, noise, report, first_steps, keep)
     if skips := counters["inductor"]["cudagraph_skips"]:
         report.note(f"torch.compile ran {skips} of the compiled peer's graphs without a CUDA graph")
-    samples = {name: [] for name in calls}
+    calls = {name: first_step.call for name, first_step in first_steps.items()}
     limit = time.monotonic() + (LAST_S if stopped else float("inf"))
     try:
         for seconds in islice(turns(calls, chosen.device, report.left_out), chosen.rounds):
             for name, value in seconds.items():
                 samples[name].append(value)
+            keep(_KEEP_S)
             if time.monotonic() > limit:
                 break
     finally:
-        for name, taken in samples.items():
-            if not taken:
+        for name in first_steps:
+            if not samples[name]:
                 report.note(f"{name} is timed by its calls to warm up, not in turns: it had none")
-            taken = taken or first_steps[name].warm_up_s
-            report.rows.append(_row(chosen, name, made[name], first_steps[name], taken))
+        keep()
     if stopped:
         raise stopped
 
 
 def _first_calls(
-    chosen: Settings, made: dict[str, Contender], pixels: Tensor, noise: Tensor, report: suite.Report
-) -> tuple[Contenders, dict[str, "_FirstStep"], SystemExit | None]:
-    """The contenders that are ready and right, what is known of their first steps, and the time limit if it came."""
-    calls, first_steps = {}, {}
+    chosen: Settings,
+    made: dict[str, Contender],
+    pixels: Tensor,
+    noise: Tensor,
+    report: suite.Report,
+    first_steps: dict[str, "_FirstStep"],
+    keep: Callable[[], None],
+) -> SystemExit | None:
+    """Fills in what is known of the contenders that are ready and right.
+
+    Losses are compared with the base's, or with our eager float32 step's if the base does not run.
+
+    Returns:
+        The time limit, if it came.
+    """
     names = list(made)
     name = names[0]
     try:
         try:
-            right = _right_weights(chosen, pixels, noise)
+            right, losses = _right_step(chosen, pixels, noise)
         except Exception as error:
             report.left_out(f"{OURS} eager fp32, which all of ours are compared with", error)
-            names, right = [name for name in names if not is_ours(name)], {}
+            names, right, losses = [name for name in names if not is_ours(name)], {}, None
         for name in tqdm(names, desc="first calls", file=sys.stderr, disable=None):
             contender = made[name]
             try:
-                call, first_step = _ready(chosen, contender, pixels, noise)
-                wrong = _difference(first_step, first_steps.get(BASE, first_step), right, contender.precision)
+                first_step = _ready(chosen, contender, pixels, noise)
+                if name == BASE:  # its gradients are ours, and its losses need only be numbers
+                    losses = first_step.losses
+                elif losses is None:
+                    raise RuntimeError(
+                        "neither the base nor our eager step ran, so there is nothing to compare it with"
+                    )
+                wrong = _difference(first_step, losses, right, contender.precision)
             except Exception as error:  # one that cannot run here must not stop the others
                 report.left_out(name, error)
                 continue
             if wrong:
                 report.wrong(name, wrong)
                 continue
-            calls[name], first_steps[name] = call, first_step
+            first_steps[name] = first_step
+            keep()
     except SystemExit as error:
-        left_out = ", ".join(names[names.index(name) :])
+        left_out = ", ".join(other for other in names[names.index(name) :] if other not in first_steps)
         report.note(f"left out, since the time was over before they were ready: {left_out}")
-        return calls, first_steps, error
-    return calls, first_steps, None
+        return error
+    return None
 
 
-def _right_weights(chosen: Settings, pixels: Tensor, noise: Tensor) -> Weights:
+def _right_step(chosen: Settings, pixels: Tensor, noise: Tensor) -> tuple[Weights, dict[str, float]]:
+    """The weights after our eager float32 step, and its losses."""
     built = reference(chosen).build(pixels, noise)
     built.call()
-    return weights(built.networks)
+    return weights(built.networks), built.losses()
 
 
 def _row(chosen: Settings, name: str, contender: Contender, first_step: "_FirstStep", taken_s: Sequence[float]) -> Row:
@@ -162,16 +194,18 @@ def _row(chosen: Settings, name: str, contender: Contender, first_step: "_FirstS
 
 
 class _FirstStep(NamedTuple):
-    """What is known of a contender's first step.
+    """What is known of a contender after its first step.
 
     Attributes:
-        seconds: with compiling and capturing.
+        call: it takes `steps_per_sample` steps.
+        seconds: of the first step, with compiling and capturing.
         losses: by name.
         moved: our networks' weights before and after it; None for a peer.
         memory_mib: what torch's allocator holds for the contender on a GPU; None on a CPU.
         warm_up_s: seconds of each sample that it takes to warm up, after the first step.
     """
 
+    call: Callable[[], None]
     seconds: float
     losses: dict[str, float]
     moved: tuple[Weights, Weights] | None
@@ -179,10 +213,8 @@ class _FirstStep(NamedTuple):
     warm_up_s: list[float]
 
 
-def _ready(
-    chosen: Settings, contender: Contender, pixels: Tensor, noise: Tensor
-) -> tuple[Callable[[], None], _FirstStep]:
-    """The contender compiled and captured: a call of `steps_per_sample` steps, and what is known of its first step."""
+def _ready(chosen: Settings, contender: Contender, pixels: Tensor, noise: Tensor) -> _FirstStep:
+    """The contender compiled and captured."""
     on_gpu = chosen.device == "cuda"
 
     def reserved_mib() -> float:
@@ -217,14 +249,14 @@ def _ready(
         raise error
 
     warm_up_s = [seconds[""] for seconds in islice(turns({"": sample}, chosen.device, fail), _WARMUPS)]
-    return sample, _FirstStep(first_call_s, first_losses, moved, memory, warm_up_s)
+    return _FirstStep(sample, first_call_s, first_losses, moved, memory, warm_up_s)
 
 
-def _difference(first_step: _FirstStep, base: _FirstStep, right: Weights, precision: str) -> str | None:
+def _difference(first_step: _FirstStep, right_losses: dict[str, float], right: Weights, precision: str) -> str | None:
     """What is wrong with a first step; None if nothing. The critic's loss is a difference that may cancel."""
     tolerance = TOLERANCES[precision]
     for name in ("kl", "rec"):
-        loss, expected = first_step.losses[name], base.losses[name]
+        loss, expected = first_step.losses[name], right_losses[name]
         if not abs(loss - expected) / abs(expected) <= tolerance:
             return f"{name} of the first step is {loss:.6g}, expected {expected:.6g} to {tolerance:g}"
     return update_mismatch(*first_step.moved, right, LEAST_COSINES[precision]) if first_step.moved else None

@@ -274,8 +274,10 @@ class Trainer:
         tasks = [(train.evaluate_every, self._evaluate), (train.pictures_every, self._pictures)]
         # `_fit` does these two at the end in any case.
         due = [task for every, task in tasks if self._is_due(every)] if self.done < self.total else []
-        # Only where a window ends: where a line of stats.jsonl begins must not depend on time.
-        in_time = not self.meter.steps and self.seconds - self._saved_at >= 60 * train.checkpoint_minutes > 0
+        # Only where a window ends, as it does before what is due: where a line of stats.jsonl begins must not depend on
+        # time.
+        ends = bool(due) or not self.meter.steps
+        in_time = ends and self.seconds - self._saved_at >= 60 * train.checkpoint_minutes > 0
         return due, in_time or self._is_due(train.checkpoint_every)
 
     def _is_due(self, every: int) -> bool:

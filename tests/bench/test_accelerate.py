@@ -17,6 +17,8 @@ from bench.measuring.row import Row
 from bench.reporting.suite import Report
 from fastvae.machine import host_compiler
 
+LAYER = LayerRow("a", us=10.0, mflop=1.0, filter_kb=2.0, map_kb=3.0, flops_us=4.0, bytes_us=5.0)
+
 needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
 
 
@@ -54,6 +56,8 @@ def test_a_contender_that_cannot_run_is_left_out_and_ended(monkeypatch):
 
 
 def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
+    dying = "plain compiled", "fastvae accelerate"
+
     class Fragile:
         def __init__(self, name, *_, **__):
             self.name, self.turns = name, 0
@@ -63,7 +67,7 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
 
         def turn(self, calls, untimed):
             self.turns += 1
-            if self.name == "plain compiled" and self.turns == 2:
+            if self.name in dying and self.turns == 2:
                 raise RuntimeError("its process ended with status -9")
             return [0.001] * calls
 
@@ -72,11 +76,39 @@ def test_a_contender_that_dies_costs_its_own_calls_alone(monkeypatch):
 
     monkeypatch.setattr(bench_accelerate, "Contender", Fragile)
     report = Report("a trial")
-    bench_accelerate.measure(("plain eager", "plain compiled"), 1, 2, report, tiny=True)
-    rows, notes = report.rows, report.notes
-    assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 4), ("plain compiled", 2)]
-    assert notes == ["batch 1: plain compiled has only 2 calls: its process ended with status -9"]
+    bench_accelerate.measure(("plain eager", *dying), 1, 2, report, tiny=True)
+    rows = report.rows
+    assert [(row.contender, len(row.samples)) for row in rows] == [("plain eager", 4), (dying[0], 2), (dying[1], 2)]
+    died = "RuntimeError: its process ended with status -9"
+    assert report.notes == [f"left out: batch 1, after 2 calls: plain compiled: {died}"]
+    assert report.failures == [f"FAILED: batch 1, after 2 calls: fastvae accelerate: {died}"]
     assert rows[0].details["p99_ms"] is None and "4 calls" in bench_accelerate.table(rows)
+
+
+def test_ours_that_fails_at_one_batch_fails_the_run(tmp_path, monkeypatch):
+    class Failing:
+        def __init__(self, name, batch, *_, **__):
+            self.name, self.batch = name, batch
+
+        def prepare(self):
+            if self.batch == 2 and self.name == "fastvae accelerate":
+                raise RuntimeError("accelerate fell back to eager")
+            return {"first_call_s": 0.0, "error": 0.0}
+
+        def turn(self, calls, untimed):
+            return [0.001] * calls
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(bench_accelerate, "Contender", Failing)
+    monkeypatch.setattr(bench_accelerate, "measure_ceilings", lambda *_, **__: Ceilings(10.0, {"float32": 0.1}))
+    monkeypatch.setattr(bench_accelerate, "measure_layers", lambda *_, **__: [LAYER])
+    flags = ["--tiny", "--batch", "1", "2", "--contenders", "plain eager", "fastvae accelerate"]
+    assert main([*flags, "--out", str(tmp_path / "accelerate.json")]) == 1
+    record = json.loads((tmp_path / "accelerate.json").read_text())
+    assert len(record["rows"]) == 3
+    assert "FAILED: batch 2: fastvae accelerate: RuntimeError: accelerate fell back to eager" in record["notes"]
 
 
 def test_a_time_limit_while_a_contender_is_built_leaves_the_calls_of_those_that_are_ready(monkeypatch):
@@ -130,9 +162,8 @@ def test_verdicts_are_held_against_the_best_peer():
 
 
 def test_layers_are_held_to_the_larger_floor():
-    layer = LayerRow("a", us=10.0, mflop=1.0, filter_kb=2.0, map_kb=3.0, flops_us=4.0, bytes_us=5.0)
-    assert layer.floor_us == 5.0
-    assert "50 %" in layer_table([layer])
+    assert LAYER.floor_us == 5.0
+    assert "50 %" in layer_table([LAYER])
 
 
 @pytest.mark.parametrize("flags", [["--batch", "0"], ["--width", "0"], ["--contenders", "nobody"]])

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -236,17 +237,28 @@ def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
 
 
 def test_what_was_kept_outlives_a_crash(tmp_path):
-    report = suite.Report("a trial")
-    report.keep()  # nowhere
+    out = tmp_path / "trial.json"
+    code = (
+        "import os, signal; from pathlib import Path\n"
+        "from bench.measuring.row import Row; from bench.reporting import suite\n"
+        "report = suite.Report('a trial')\n"
+        "report.keep()  # nowhere\n"
+        "def measure():\n"
+        "    report.rows.append(Row('fastvae', 'ms', [1.0]))\n"
+        "    report.keep()\n"
+        "    report.rows.append(Row('too late', 'ms', [1.0]))\n"
+        "    report.keep(every_s=100.0)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"suite.run(report, Path({str(out)!r}), measure)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGKILL
+    kept = json.loads(out.read_text())
+    assert [row["contender"] for row in kept["rows"]] == ["fastvae"] and kept["notes"] == [suite.UNFINISHED]
 
-    def measure():
-        report.rows.append(Row("fastvae", "ms", [1.0]))
-        report.keep()
-        kept.append(json.loads((tmp_path / "trial.json").read_text()))
 
-    kept = []
-    assert suite.run(report, tmp_path / "trial.json", measure) == 0
-    assert [row["contender"] for row in kept[0]["rows"]] == ["fastvae"]
+def test_a_record_that_cannot_be_kept_costs_no_measurement(tmp_path):
+    (tmp_path / "file").write_text("")
+    suite.Report("a trial", path=tmp_path / "file" / "trial.json").keep()
 
 
 def test_suites_need_no_more_than_a_bare_machine_has():

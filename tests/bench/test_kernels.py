@@ -1,5 +1,6 @@
 """The benchmark of the ops: runs, checks before it times, and leaves a record and a picture."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from bench.measuring.ceilings import Ceilings
 from bench.measuring.clock import interleaved, quartiles
 from bench.measuring.ours import OURS
 from bench.measuring.row import Row
+from bench.reporting.suite import Report
 
 CEILINGS = Ceilings(copy_gb_per_s=10.0, product_tflop_per_s={"float32": 0.1})
 
@@ -39,20 +41,43 @@ def measurement(monkeypatch, **changed):
 
 
 def test_ours_is_not_timed_when_wrong(monkeypatch):
+    report = Report("a trial")
     wrong = measurement(monkeypatch, **{OURS: lambda: torch.tensor(1.0)})
-    with pytest.raises(AssertionError, match=r"feature_loss, .*fastvae, result 0: relative error"):
-        rows(wrong, CEILINGS, rounds=1, device="cpu", note=print)
+    results = rows(wrong, CEILINGS, rounds=1, device="cpu", report=report)
+    assert [row.contender for row in results] == ["loop"] and not report.notes
+    (failure,) = report.failures
+    assert failure.startswith("WRONG, not timed: feature_loss") and "fastvae: result 0: relative error" in failure
+
+
+@pytest.mark.parametrize("number", [1, 2, 6], ids=["checked", "warmed up", "timed"])
+def test_ours_that_fails_costs_the_others_nothing_and_says_why(monkeypatch, number):
+    calls, report = itertools.count(1), Report("a trial")
+    mixed = measurement(monkeypatch)
+    right = mixed.contenders[OURS]
+
+    def fails():
+        if next(calls) == number:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return right()
+
+    results = rows(
+        replace(mixed, contenders={**mixed.contenders, OURS: fails}), CEILINGS, rounds=3, device="cpu", report=report
+    )
+    assert [(row.contender, len(row.samples)) for row in results] == [("loop", 3)] and not report.notes
+    assert report.failures == [f"FAILED: {mixed.name}: {OURS}: OutOfMemoryError: CUDA out of memory"]
 
 
 def test_peers_that_fail_or_are_wrong_are_left_out_and_noted(monkeypatch):
     def fails():
         raise RuntimeError("no such thing here")
 
-    notes = []
+    report = Report("a trial")
     mixed = measurement(monkeypatch, broken=fails, wrong=lambda: torch.tensor(1.0))
-    results = rows(mixed, CEILINGS, rounds=1, device="cpu", note=notes.append)
+    results = rows(mixed, CEILINGS, rounds=1, device="cpu", report=report)
     assert [row.contender for row in results] == ["loop", OURS]
-    assert "left out: broken: RuntimeError" in notes[0] and "left out: wrong is wrong" in notes[1]
+    (broken, wrong) = report.notes
+    assert "broken: RuntimeError: no such thing here" in broken and "wrong is wrong: result 0" in wrong
+    assert not report.failures
 
 
 def test_the_form_in_aten_is_neither_ours_nor_a_peer():

@@ -72,6 +72,22 @@ def test_what_was_timed_before_the_end_stays(error, tmp_path, monkeypatch):
     assert closed == [PEER, f"{PREFIX}packed"]
 
 
+def test_a_crash_leaves_the_samples_until_then(tmp_path, monkeypatch):
+    pixels, kept = np.zeros((8, 64, 64, 3), np.uint8), []
+    out = tmp_path / "loader.json"
+
+    def sample(contender, chosen) -> float:
+        kept.append(len(json.loads(out.read_text())["rows"][0]["samples_images_per_s"]) if out.exists() else 0)
+        return 1.0
+
+    monkeypatch.setattr(bench_loader, "contenders", lambda *_: {PEER: contender(pixels)})
+    monkeypatch.setattr(bench_loader, "pillows_pixels", lambda paths, chosen: pixels)
+    monkeypatch.setattr(bench_loader, "_images_per_s", sample)
+    monkeypatch.setattr(bench_loader, "_KEEP_S", 0.0)
+    assert bench_loader.main(["--tiny", "--rounds", "3", "--out", str(out)]) == 0
+    assert kept == [0, 1, 2]
+
+
 def test_the_gates_tell_wrong_pixels_from_rounding():
     pillow = np.full((2, 8, 8, 3), 100, np.uint8)
     ring, inside, dull = pillow.copy(), pillow.copy(), pillow + 3

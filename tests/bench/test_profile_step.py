@@ -1,6 +1,7 @@
 """bench.anatomy.profile_step: a run leaves trace and table."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,26 @@ def test_it_leaves_a_trace_and_a_table(tmp_path, capsys, monkeypatch, processor)
     assert (out / "step.png").read_bytes().startswith(b"\x89PNG")
     if record["machine"]["gpu"] is None:
         assert record["idle_share"] is None and "not defined" in table
+
+
+def test_a_time_limit_leaves_the_trace_and_the_complete_step(tmp_path, monkeypatch, processor):
+    processor()
+    limits = Ceilings(10.0, {"float32": 0.1, "bfloat16": 0.1})
+    monkeypatch.setattr(profile_step.ceilings, "measure", lambda *_, **__: limits)
+    monkeypatch.setattr(profile_step.table, "measure", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(profile_step.tempfile, "tempdir", str(tmp_path))
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nothing was done against SIGTERM"))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            profile_step.main(["--tiny", "--steps", "2", "--out", str(tmp_path / "profile")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert {path.name for path in (tmp_path / "profile").iterdir()} == {"trace.json", "step.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["profile"]
+    record = json.loads((tmp_path / "profile" / "step.json").read_text())
+    assert [row["part"] for row in record["rows"]] == ["loader wait", STEP]
+    assert record["rows"][1]["median_us"] > 0 and record["rows"][1]["share"] == 1
+    assert record["notes"] == ["the run ended before its parts were timed"]
 
 
 def test_it_starts_as_contributing_says():

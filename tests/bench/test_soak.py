@@ -12,6 +12,7 @@ import torch
 from bench.inference import bench_soak
 from bench.inference.bench_soak import Reading, main, verdicts, wrong_from_threads
 from bench.measuring.verdicts import Verdict
+from bench.reporting import suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,9 +65,23 @@ def test_a_result_that_changes_at_the_last_call_is_seen():
         def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
             return x + (next(self.calls) == bench_soak.IMAGES + 102)  # the last of 103
 
-    rows: list[Reading] = []
-    bench_soak.serve(Late(), 103, rows, samples=10)
-    assert [row.calls for row in rows[-2:]] == [100, 103] and [row.wrong for row in rows[-2:]] == [0, 1]
+    report = suite.Report("a soak")
+    bench_soak.serve(Late(), 103, report, samples=10)
+    assert [(row.calls, row.wrong) for row in report.rows[-2:]] == [(100, 0), (103, 1)]
+
+
+def test_a_crash_leaves_the_readings_until_then(tmp_path, monkeypatch):
+    report, kept = suite.Report("a soak", path=tmp_path / "soak.json"), []
+
+    class Seen(Confused):
+        def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
+            if report.path.exists():
+                kept.append(len(json.loads(report.path.read_text())["rows"]))
+            return x
+
+    monkeypatch.setattr(bench_soak, "_KEEP_S", 0.0)
+    bench_soak.serve(Seen(), 10, report, samples=5)
+    assert kept == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_memory_is_what_the_process_holds():
@@ -88,8 +103,8 @@ def test_a_soak_that_fails_is_recorded_and_ends_with_1(tmp_path, monkeypatch, ca
 
 
 def test_a_time_limit_leaves_verdicts_on_the_calls_until_then(tmp_path, monkeypatch):
-    def until(fast, calls, rows):
-        rows += [Reading(i, float(i), 300.0, 0) for i in range(1, 11)]
+    def until(fast, calls, report):
+        report.rows += [Reading(i, float(i), 300.0, 0) for i in range(1, 11)]
         raise SystemExit(143)
 
     monkeypatch.setattr(bench_soak, "serve", until)

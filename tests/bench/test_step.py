@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from bench.reporting.suite import UNFINISHED
 from bench.step import bench_step
 from bench.step.contenders import BASE, Built, Contender, loss_network, reference
 from bench.step.gate import check_same_step
@@ -224,7 +225,7 @@ def only(monkeypatch, contenders: dict[str, Contender]) -> None:
     """These are all contenders, and nothing else is computed."""
     monkeypatch.setattr(bench_step, "contenders", lambda *_: contenders)
     monkeypatch.setattr(bench_step, "check_same_step", lambda *_: None)
-    monkeypatch.setattr(bench_step, "_right_weights", lambda *_: {})
+    monkeypatch.setattr(bench_step, "_right_step", lambda *_: ({}, {"kl": 1.0, "rec": 1.0}))
 
 
 def failing_at(number: int, error: Exception) -> Contender:
@@ -296,10 +297,51 @@ def test_without_the_step_that_ours_are_compared_with_the_peers_are_timed(tmp_pa
         raise RuntimeError("no such thing here")
 
     only(monkeypatch, {BASE: fake(), "fastvae": fake()})
-    monkeypatch.setattr(bench_step, "_right_weights", fails)
+    monkeypatch.setattr(bench_step, "_right_step", fails)
     status, record = run(tmp_path)
     assert status == 1 and timed(record) == {BASE}
     assert any("which all of ours are compared with: RuntimeError: no such thing here" in n for n in record["notes"])
+
+
+def of_losses(kl: float) -> Contender:
+    return Contender("a fake", "fp32", losses_of(kl))
+
+
+@pytest.mark.parametrize("reference_runs", [True, False])
+def test_without_the_base_the_losses_are_compared_with_our_eager_step_s(tmp_path, monkeypatch, reference_runs):
+    def fails(*_):
+        raise RuntimeError("no such thing here")
+
+    peers = {"plain right": of_losses(1.0), "plain wrong": of_losses(7.0)}
+    only(monkeypatch, {BASE: failing_at(1, RuntimeError("no room")), **peers, "fastvae wrong": of_losses(7.0)})
+    if not reference_runs:
+        monkeypatch.setattr(bench_step, "_right_step", fails)
+    status, record = run(tmp_path)
+    notes = "\n".join(record["notes"])
+    assert status == 1 and f"left out: {BASE}: RuntimeError: no room" in notes
+    if reference_runs:
+        assert timed(record) == {"plain right"} and "left out: plain wrong is wrong: kl" in notes
+        assert "WRONG, not timed: fastvae wrong: kl" in notes
+    else:
+        assert timed(record) == set() and "left out: plain right: RuntimeError: neither" in notes
+
+
+def test_a_crash_leaves_what_was_kept_between_rounds(tmp_path, monkeypatch):
+    """What lies on the disk at each call is what a crash in it leaves."""
+    seen = []
+
+    def call() -> None:
+        if (path := tmp_path / "step.json").exists():
+            kept = json.loads(path.read_text())
+            assert UNFINISHED in kept["notes"]
+            seen.append({row["contender"]: len(row["samples_s"]) for row in kept["rows"]})
+
+    only(monkeypatch, {BASE: fake(), "fastvae": fake(call)})
+    monkeypatch.setattr(bench_step, "_KEEP_S", 0.0)
+    status, record = run(tmp_path, "--rounds", "4")
+    assert status == 0 and UNFINISHED not in record["notes"] and len(record["rows"][0]["samples_s"]) == 4
+    assert seen[0] == {BASE: 3}  # the base's calls to warm up, while another compiles
+    assert seen[-4:] == [{BASE: n, "fastvae": n} for n in (3, 1, 2, 3)]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--batch", "1"), ("--rounds", "0"), ("--width", "-3")])

@@ -1,6 +1,7 @@
 """The tuner, on the CPU: kernels interpreted, times invented."""
 
 import json
+import signal
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -282,9 +283,34 @@ def test_the_gain_is_of_the_calls_whose_entry_differs(monkeypatch):
         used.clear()
         (row,) = gain.gains(problems, FOREIGN, FOREIGN | {LOSS_KEY: tile}, "cpu", clock)
         assert used[-1] == tile != used[0]
-        assert gain.gains(problems, FOREIGN, FOREIGN, "cpu", clock) == []
-        assert gain.gains(problems, FOREIGN, {LOSS_KEY: tile}, "cpu", lambda calls: {"after": [1.0]}) == []
+        assert not list(gain.gains(problems, FOREIGN, FOREIGN, "cpu", clock))
+        assert not list(gain.gains(problems, FOREIGN, {LOSS_KEY: tile}, "cpu", lambda calls: {"after": [1.0]}))
     assert row["problem"].startswith(LOSS_KEY) and (row["before_us"], row["after_us"], row["faster"]) == (2e6, 1e6, 2.0)
+
+
+def test_a_time_limit_leaves_the_gains_until_then(monkeypatch, tmp_path):
+    def stopped(*_):
+        yield {"problem": "a call", "before_us": 3.0, "after_us": 2.0, "faster": 1.5}
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: H100)
+    monkeypatch.setattr(gain.record, "machine", lambda: "a machine")
+    monkeypatch.setattr(gain, "gather", lambda *_: [])
+    monkeypatch.setattr(gain, "gains", stopped)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    paths = {name: tmp_path / name for name in ("before", "after", "out")}
+    for name in ("before", "after"):
+        paths[name].write_text("{}")
+    default = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nothing was done against SIGTERM"))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            gain.main([f"--{name}={path}" for name, path in paths.items()])
+    finally:
+        signal.signal(signal.SIGTERM, default)
+    left = json.loads(paths["out"].read_text())
+    assert [row["problem"] for row in left["rows"]] == ["a call"] and not left["complete"]
+    assert left["total_us"] == {"before": 3.0, "after": 2.0}
 
 
 def test_the_gain_needs_a_gpu(monkeypatch, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from fastvae.config import TrainConfig
 from fastvae.errors import FastvaeError
+from fastvae.recipes import RECIPES
 from fastvae.train import checkpoint, trainer
 from fastvae.train.checkpoint_files import checkpoints, step_of
 from fastvae.train.checkpoint_writer import CheckpointWriter
@@ -76,7 +77,17 @@ def test_a_checkpoint_every_so_many_minutes_of_training_where_a_line_ends(train,
     assert saved == [8, 16, 20]
 
 
+def test_a_line_also_ends_where_held_out_images_are_evaluated(train, monkeypatch, saved):
+    now = iter(range(0, 10**9, 30))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    flags = ("--log-every", "1000", "--balance-every", "0", "--evaluate-every", "5", "--checkpoint-minutes", "3")
+    assert train("--steps", "12", *flags) == 0
+    assert saved == [10, 12]
+
+
 def test_no_checkpoint_in_between_by_default_for_a_short_run(train, saved):
+    assert TrainConfig().checkpoint_every == 0
+    assert {recipe().train.checkpoint_every for recipe in RECIPES.values()} == {0}
     assert train("--steps", "3") == 0
     assert saved == [3]
 
