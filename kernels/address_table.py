@@ -60,7 +60,7 @@ def address_table(columns: Sequence[Sequence[Tensor]], block: int) -> tuple[Tens
     if _is_capturing(device):
         reserve = _reserve.get()
         if reserve is not None and (table := reserve.take(length, device)) is not None:
-            reserve.copies.append((table, filled(torch.empty(length, dtype=torch.int64))))
+            reserve.copies.append((table, filled(torch.empty(length, dtype=torch.int64, device="cpu"))))
             return table, count
         host = _taken_aside(length, device)
         _read_by_graphs.append(host)
@@ -90,6 +90,8 @@ def tables_copied_once() -> Iterator[None]:
     capture: their tables' sizes say how much memory is reserved. An update that needs more than that copies at every
     replay, as without this block.
     """
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("tables_copied_once expects to be entered before the capture; got one that has begun")
     reserve = _Reserve()
     token = _reserve.set(reserve)
     try:
@@ -139,9 +141,10 @@ def _filled(
 ) -> Tensor:
     firsts = list(accumulate(programs, initial=0))
     count = firsts.pop()
-    table[:count] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs))
+    numbers, repeats = torch.arange(len(sizes), device="cpu"), torch.tensor(programs, device="cpu")
+    table[:count] = torch.repeat_interleave(numbers, repeats)
     rows = zip(firsts, sizes, *addresses, strict=True)
-    table[count:] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
+    table[count:] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64, device="cpu")
     return table
 
 
@@ -150,7 +153,7 @@ def _is_capturing(device: torch.device) -> bool:
 
 
 def _host_memory(length: int, device: torch.device) -> Tensor:
-    return torch.empty(length, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return torch.empty(length, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
 
 
 def _put_memory_aside(length: int, device: torch.device) -> None:

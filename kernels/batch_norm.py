@@ -49,8 +49,13 @@ def batch_norm_ref(
     return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
-# Running statistics change in the op, so it is not differentiable by itself: `_Normalise` is.
-@torch.library.custom_op("fastvae::batch_norm_statistics", mutates_args=("running_mean", "running_var"))
+# Running statistics change in the op, so it is not differentiable by itself: `_Normalise` is. Inductor must not capture
+# either op in its own graphs: memory that outlives the call, the tickets, would be in the graph's pool.
+@torch.library.custom_op(
+    "fastvae::batch_norm_statistics",
+    mutates_args=("running_mean", "running_var"),
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
 def _statistics(
     x: Tensor, running_mean: Tensor, running_var: Tensor, batches: int, momentum: float, eps: float
 ) -> Tensor:
@@ -84,7 +89,7 @@ def _statistics_aten(
     return torch.stack((mean, torch.rsqrt(variance + eps)))
 
 
-@torch.library.custom_op("fastvae::batch_norm_sums", mutates_args=())
+@torch.library.custom_op("fastvae::batch_norm_sums", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _sums(
     grad: Tensor,
     x: Tensor,
@@ -165,7 +170,7 @@ class _Normalise(torch.autograd.Function):
         if residual is not None:
             y = y + residual.to(y.dtype)
         if negative_slope is not None:
-            y = torch.where(y > 0, y, y * negative_slope)
+            y = F.leaky_relu(y, negative_slope)
         # torch 2.11 compiles a cast that changes nothing to one whose gradient is zero.
         y = y if y.dtype == x.dtype else y.to(x.dtype)
         keep_y = negative_slope is not None and residual is not None

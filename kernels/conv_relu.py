@@ -33,7 +33,8 @@ def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tens
     return y.clamp_min(0)
 
 
-@torch.library.custom_op("fastvae::conv_relu", mutates_args=())
+# Inductor must not capture it in its own graphs: what a form keeps between calls would be in the graph's pool.
+@torch.library.custom_op("fastvae::conv_relu", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """The op, opaque to compilers, which would split the fused kernel."""
     runs = provider("conv_relu", x)

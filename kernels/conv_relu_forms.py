@@ -88,12 +88,21 @@ _choices: dict[tuple, Choice] = {}
 
 def choose(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Form:
     """The form for calls like this one; the first of each kind, outside captures, makes the trial."""
-    key = (x.device, x.dtype, x.shape, x.stride(), weight.shape, padding)
+    cudnn = torch.backends.cudnn
+    engines = (cudnn.deterministic, cudnn.conv.fp32_precision)  # with other flags cuDNN chooses among others
+    key = (x.device, x.dtype, x.shape, x.stride(), weight.shape, padding, *engines)
     if key not in _choices:
+        always_right = one_more_pass if has_triton() else aten
         if torch.cuda.is_current_stream_capturing():
-            return one_more_pass if has_triton() else aten  # right everywhere; a capture can neither check nor time
-        with torch.cuda.device_of(x):
-            _choices[key] = _trial(x, weight, bias, padding)
+            return always_right  # a capture can neither check nor time
+        try:
+            with torch.cuda.device_of(x):
+                choice = _trial(x, weight, bias, padding)
+        except torch.OutOfMemoryError:  # a trial holds several maps; the call may fit
+            choice = None
+        if choice is None:
+            return always_right
+        _choices[key] = choice
     return _choices[key].form
 
 
@@ -110,13 +119,16 @@ def choices() -> list[dict[str, Any]]:
             "milliseconds": choice.milliseconds,
             "refused": choice.refused,
         }
-        for (device, dtype, shape, _, weight, padding), choice in _choices.items()
+        for (device, dtype, shape, _, weight, padding, *_), choice in _choices.items()
     ]
 
 
-def _trial(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Choice:
+def _trial(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Choice | None:
+    """The choice, or None if nothing can be learned from these operands."""
     operands = (x, weight, bias, padding)
     expected = aten(*operands)
+    if not expected.isfinite().all():
+        return None
     zeros = _zeros_like(expected)
     forms: dict[str, Form] = {FUSED: fused, WITH_ZEROS: partial(fused_with, zeros)}
     if has_triton():

@@ -99,6 +99,13 @@ def _gradient(feature: Tensor, target: Tensor, factor: Tensor, through_relu: boo
 _forward.register_autograd(_backward, setup_context=_save)
 
 
+def _constant(target: Tensor) -> Tensor:
+    # What was computed in inference mode cannot be saved for a backward pass.
+    if not torch.compiler.is_compiling() and target.is_inference() and not torch.is_inference_mode_enabled():
+        return target.clone()
+    return target.detach()
+
+
 def feature_loss(
     features: Sequence[Tensor], targets: Sequence[Tensor], weights: Sequence[float], *, through_relu: bool = False
 ) -> Tensor:
@@ -125,7 +132,7 @@ def feature_loss(
     """
     features, targets = list(features), list(targets)
     _check(features, targets, weights)
-    constants = [target.detach() for target in targets]
+    constants = [_constant(target) for target in targets]
     numbers = [float(weight) for weight in weights]
     if is_taken_apart():
         if through_relu:

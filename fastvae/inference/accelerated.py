@@ -43,7 +43,7 @@ class AcceleratedVAE:
     feature maps take no more memory than a small batch's.
 
     On a GPU the first call of each method compiles and captures it, for its batch size and for floats or 8-bit pixels;
-    that takes seconds. `warm_up` does so ahead of time.
+    that takes seconds. `warm_up` does so ahead of time. It cannot be called while a CUDA graph is being captured.
 
     Calls from several threads take turns. It can be copied and pickled: it keeps its weights on the host, and a copy is
     made from them as by `VAE.accelerate`, which raises if the machine does not have the GPU that it was made for.

@@ -86,6 +86,11 @@ class CapturedVAE:
         return self._run("reconstruct", images)[0]
 
     def _run(self, verb: str, x: Tensor) -> list[Tensor]:
+        if torch.cuda.is_current_stream_capturing():
+            raise FastvaeError(
+                "an accelerated VAE replays CUDA graphs of its own, which cannot be part of another capture; "
+                "expected a call outside of it, or a call of the VAE that it was made from"
+            )
         with self._lock, torch.cuda.device(self._device), torch.no_grad():
             stream = torch.cuda.current_stream()
             stream.wait_event(self._free)

@@ -14,6 +14,6 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, I] -> [B, O]."""
-        if not torch.compiler.is_compiling():
+        if self.bias is None or not torch.compiler.is_compiling():
             return super().forward(x)
         return F.linear(x, self.weight) + self.bias

@@ -26,8 +26,8 @@ class CheckpointWriter:
 
     def check(self) -> None:
         """Raises what a write has raised, without waiting for one that is running."""
-        error, self._error = self._error, None
-        if error is not None:
+        if self._error is not None:  # then the thread is done, and stores no other
+            error, self._error = self._error, None
             raise error
 
     def wait(self) -> None:

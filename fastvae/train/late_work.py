@@ -27,8 +27,14 @@ class LateWork:
 
     def add_window(self, job: Callable[[], None]) -> None:
         """Does all jobs of earlier windows, and adds the first one of the next."""
-        self.flush()
-        self.add(job)
+        earlier, self._jobs = self._jobs, deque([job])
+        try:
+            while earlier:
+                earlier.popleft()()
+        finally:  # if one fails, those after it remain, and so does the new one
+            self._jobs.extendleft(reversed(earlier))
+        if not self._late:
+            self.flush()
 
     def flush(self) -> None:
         """Does all jobs now. If one fails, those after it remain."""

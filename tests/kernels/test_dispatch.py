@@ -70,3 +70,10 @@ def test_only_old_gpus_are_contiguous():
         with dispatch.force("aten", capability=capability):
             assert dispatch.map_format(gpu) == layout
             assert dispatch.map_format(torch.device("cpu")) == torch.channels_last
+
+
+def test_what_outlives_a_call_is_not_in_the_compilers_own_graphs():
+    """torch.compile's CUDA graphs take all memory of a call back."""
+    ops = ("adam_clip_", "rmsprop_clip_", "batch_norm_statistics", "batch_norm_sums", "conv_relu")
+    for op in ops:
+        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.fastvae, op).default.tags, op

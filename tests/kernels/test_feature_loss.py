@@ -167,6 +167,16 @@ def test_compiled_it_saves_no_differences(dtype, through_relu):
     assert len([node for node in backward.graph.nodes if node.target == torch.ops.aten.sub.Tensor]) == 2
 
 
+def test_targets_may_come_from_inference_mode():
+    feature = maps(torch.float32)[0].requires_grad_()
+    with torch.inference_mode():
+        target = maps(torch.float32, 1)[0] * 1
+        feature_loss([feature], [target], (1.0,))
+    (found,) = torch.autograd.grad(feature_loss([feature], [target], (1.0,)), feature)
+    (expected,) = torch.autograd.grad(feature_loss([feature], [target.clone()], (1.0,)), feature)
+    assert torch.equal(found, expected)
+
+
 def test_an_empty_batch_gives_nan_as_torch_does():
     x = torch.empty(0, 3, 4, 4, requires_grad=True)
     loss = feature_loss([x], [x.detach()], (1.0,))

@@ -46,6 +46,16 @@ def test_a_job_that_fails_leaves_those_after_it():
     assert done == ["after it"]
 
 
+def test_a_window_is_kept_when_one_before_it_fails():
+    done, work = [], LateWork(late=True)
+    work.add_window(lambda: 1 / 0)
+    work.add(lambda: done.append("after it"))
+    with pytest.raises(ZeroDivisionError):
+        work.add_window(lambda: done.append("the next window"))
+    work.flush()
+    assert done == ["after it", "the next window"]
+
+
 def test_without_a_delay_a_job_is_done_at_once():
     done, work = [], LateWork(late=False)
     work.add_window(lambda: done.append(1))
