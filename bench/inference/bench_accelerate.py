@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
             tqdm.write(layer_table(layers), file=sys.stdout)
 
     return suite.run(
-        report, options.out, measure_all, lambda path: accelerate_bars.draw(report.rows, record.machine(), path)
+        report, options, measure_all, lambda path: accelerate_bars.draw(report.rows, record.machine(), path)
     )
 
 

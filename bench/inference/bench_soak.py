@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         limit = warm_mib(report.rows) + ALLOWED_MIB if len(report.rows) >= _LEAST_READINGS else None
         draw(report.rows, limit, record.machine(), path)
 
-    status = suite.run(report, options.out, measure_all, draw_memory)
+    status = suite.run(report, options, measure_all, draw_memory)
     return status or int(not all(verdict.passes for verdict in report.verdicts))
 
 

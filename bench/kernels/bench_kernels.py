@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
     return suite.run(
         report,
-        options.out,
+        options,
         measure_all,
         lambda path: roofline.draw(report.rows, report.ceilings, record.machine(), path),
     )

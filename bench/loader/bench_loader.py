@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         print(table(report.rows))
 
     title = f"Loaders on {record.machine()}"
-    return suite.run(report, options.out, measure_all, lambda path: picture.draw(report.rows, title, path))
+    return suite.run(report, options, measure_all, lambda path: picture.draw(report.rows, title, path))
 
 
 def settings(

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
             title = f"{record.machine()}, batch {report.extra['batch']}, {report.extra['here']}"
             picture.draw(parts, title, path)
 
-    status = suite.run(report, options.out, measure_all, draw_parts)
+    status = suite.run(report, options, measure_all, draw_parts)
     return status or int(on_gpu and not all(verdict.passes for verdict in report.verdicts))
 
 

@@ -22,7 +22,8 @@ from fastvae.config import Config
 from fastvae.inference.accelerated import BOUNDS, AcceleratedVAE
 
 INFERENCE = "reconstruction of one image"
-PLAIN = "fp32, eager"
+# As torch's users get it.
+PLAIN = "fp32 by torch's defaults (on a GPU TF32 convolutions), eager"
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # Calls that come before those that are timed in a process of its own.
 _UNTIMED = 10

@@ -1,6 +1,7 @@
 """JSON files that are read by people, too."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,17 @@ from fastvae.files import atomic_write
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Writes it so that a reader never finds half of it."""
-    atomic_write.write_atomically(path, _samples_in_one_line(json.dumps(record, indent=1)) + "\n")
+    """Writes it so that a reader never finds half of it; numbers that are not finite become null, as JSON has none."""
+    text = json.dumps(_finite(record), indent=1, allow_nan=False)
+    atomic_write.write_atomically(path, _samples_in_one_line(text) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _samples_in_one_line(text: str) -> str:

@@ -42,7 +42,8 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
 
     Args:
         folder: of the records, DATE-MACHINE-SUITE.json and, of runs of all, DATE-MACHINE-all/all.json. Passed over are
-            other files, records without rows, and suites that need an op of which a test failed in that run.
+            other files, records without rows, those of tiny runs, and suites that need an op of which a test failed in
+            that run.
         suites: the names of all suites.
     """
     suites = tuple(suites)
@@ -55,7 +56,8 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
         date, machine, suite = name.groups()
         content = json.loads((folder / link).read_text())
         for each, of_suite in (content["suites"] if suite == "all" else {suite: content}).items():
-            if each in suites and of_suite.get("rows") and not of_suite.get("failed_gate"):
+            counts = of_suite.get("rows") and not of_suite.get("failed_gate") and not of_suite.get("tiny")
+            if each in suites and counts:
                 records.setdefault(machine, {})[each] = SuiteRecord(date, link, of_suite)
     gpus_first = sorted(records.items(), key=lambda item: (not any(r.on_gpu for r in item[1].values()), item[0]))
     return dict(gpus_first)

@@ -151,12 +151,14 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str], **at_least: int
     return options
 
 
-def run(report: Report, out: Path, measure: Callable[[], None], draw: Callable[[Path], None] | None = None) -> int:
+def run(
+    report: Report, options: argparse.Namespace, measure: Callable[[], None], draw: Callable[[Path], None] | None = None
+) -> int:
     """Measures, then writes the record and its picture, also after an error or a time limit (SIGTERM).
 
     Args:
         report: filled in by `measure`.
-        out: of the record; the picture lies beside it.
+        options: by `parse`: the record's place, beside which the picture lies, and whether it is a tiny run's.
         measure: an AssertionError that it raises says that something of ours computes the wrong thing.
         draw: given a path, writes the picture; called only if there are rows.
 
@@ -168,8 +170,11 @@ def run(report: Report, out: Path, measure: Callable[[], None], draw: Callable[[
     """
     record.exit_on_sigterm()
     start = time.perf_counter()
+    out = options.out
     picture = out.with_suffix(".png")
     report.path = out
+    if options.tiny:
+        report.extra["tiny"] = True  # its figures mean nothing: `newest` passes it over
     try:
         measure()
     except AssertionError as error:

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         measure(chosen, report)
         print(table(report.rows))
 
-    return suite.run(report, options.out, measure_all)
+    return suite.run(report, options, measure_all)
 
 
 def measure(chosen: Settings, report: suite.Report) -> None:

@@ -19,10 +19,10 @@ try:
 except ModuleNotFoundError:  # a bare machine on which `python -m bench all` measures, and reads and saves no weights
     SafetensorError = FastvaeError
 
-    def safe_open(*arguments, **options):
+    def _missing(*arguments, **options):
         raise FastvaeError("weights are read and saved by safetensors, which is not installed: pip install safetensors")
 
-    to_bytes = safe_open
+    safe_open = to_bytes = _missing
 
 # A complete VGG-19 has 575 MB in float32.
 _LARGEST_BYTES = 4 << 30

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -213,7 +214,8 @@ def measured(tmp_path: Path, error: BaseException | None) -> int:
         if error:
             raise error
 
-    return suite.run(report, tmp_path / "trial.json", measure, lambda path: path.write_bytes(b"picture"))
+    options = argparse.Namespace(out=tmp_path / "trial.json", tiny=False)
+    return suite.run(report, options, measure, lambda path: path.write_bytes(b"picture"))
 
 
 def test_a_suite_prints_what_it_measured(tmp_path, capsys):
@@ -239,7 +241,7 @@ def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
 def test_what_was_kept_outlives_a_crash(tmp_path):
     out = tmp_path / "trial.json"
     code = (
-        "import os, signal; from pathlib import Path\n"
+        "import argparse, os, signal; from pathlib import Path\n"
         "from bench.measuring.row import Row; from bench.reporting import suite\n"
         "report = suite.Report('a trial')\n"
         "report.keep()  # nowhere\n"
@@ -249,7 +251,7 @@ def test_what_was_kept_outlives_a_crash(tmp_path):
         "    report.rows.append(Row('too late', 'ms', [1.0]))\n"
         "    report.keep(every_s=100.0)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"suite.run(report, Path({str(out)!r}), measure)"
+        f"suite.run(report, argparse.Namespace(out=Path({str(out)!r}), tiny=False), measure)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGKILL
     kept = json.loads(out.read_text())
@@ -259,6 +261,13 @@ def test_what_was_kept_outlives_a_crash(tmp_path):
 def test_a_record_that_cannot_be_kept_costs_no_measurement(tmp_path):
     (tmp_path / "file").write_text("")
     suite.Report("a trial", path=tmp_path / "file" / "trial.json").keep()
+
+
+def test_a_record_is_json_whatever_was_measured(tmp_path):
+    path = tmp_path / "record.json"
+    record.write(path, what="a trial", rows=[{"a": math.inf, "b": (1.0, math.nan)}], notes=[])
+    read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["rows"] == [{"a": None, "b": [1.0, None]}]
 
 
 def test_suites_need_no_more_than_a_bare_machine_has():

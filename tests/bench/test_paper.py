@@ -196,7 +196,7 @@ def test_a_run_leaves_verdicts_a_record_and_a_picture(quick, tmp_path, capsys):
     assert here["contender"] == "fp32" and aten["contender"] == "fp32 on ATen" and len(here["samples_us"]) == 2
     # What a user would call is judged; the plain module's row has no verdict.
     of_one = {r["contender"]: r for r in record["rows"] if r["work"] == "reconstruction of one image"}
-    assert list(of_one) == ["native fp32", "fp32, eager", "fp32 on ATen"]
+    assert list(of_one) == ["native fp32", one_image.PLAIN, "fp32 on ATen"]
     here, there = (v for v in record["verdicts"] if v["name"] == "inference")
     assert here["value"] == pytest.approx(0.004) and here["where"].endswith("VAE.accelerate() in native fp32")
     assert "native fp32" in printed and here["passes"]
@@ -221,7 +221,7 @@ def test_what_accelerate_falls_back_to_is_judged_under_its_name(monkeypatch, tmp
         one_image.as_it_runs_here(bench_paper.config_of(None, tmp_path, tiny=True), 3, report)
     finally:
         library._loaded.cache_clear()
-    assert [(row.contender, len(row.samples)) for row in report.rows] == [("eager fp32", 3), ("fp32, eager", 3)]
+    assert [(row.contender, len(row.samples)) for row in report.rows] == [("eager fp32", 3), (one_image.PLAIN, 3)]
     assert report.verdicts[0].where.endswith("VAE.accelerate() in eager fp32")
 
 

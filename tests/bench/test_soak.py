@@ -23,7 +23,7 @@ def test_a_short_soak_passes_and_is_recorded(tmp_path, capsys):
     record = json.loads(out.read_text())
     assert [row["calls"] for row in record["rows"]] == list(range(2, 401, 2))
     assert all(row["wrong"] == 0 and row["memory_mib"] > 50 for row in record["rows"])
-    assert len(record["verdicts"]) == 3 and out.with_suffix(".png").exists()
+    assert record["tiny"] and len(record["verdicts"]) == 3 and out.with_suffix(".png").exists()
     assert "results that changed in 400 calls <= 0: PASS, 0" in capsys.readouterr().out
 
 

@@ -182,6 +182,24 @@ def test_records_without_rows_are_passed_over(folder):
     assert newest(where, SUITES)["cpu"]["step"].date == "2026-01-01"
 
 
+def test_records_of_tiny_runs_are_passed_over(folder):
+    tiny = step(CPU, 0.1) | {"tiny": True}
+    where = folder(
+        **{named(1, "cpu_step"): step(CPU, 1.5), named(2, "cpu_step"): tiny},
+        **{named(3, "cpu_all"): {"suites": {"step": tiny}}},
+    )
+    assert newest(where, SUITES)["cpu"]["step"].date == "2026-01-01"
+
+
+def test_records_without_the_base_or_verdicts_make_pages(folder):
+    """As a run leaves them whose plain step failed, and one that was stopped before a verdict."""
+    where = folder(
+        **{named(1, "h200_step"): ONLY_OURS, named(1, "h200_paper"): {"machine": GPU, "rows": [{}]}},
+        **{named(1, "cpu_paper"): {"machine": CPU, "rows": [{}]}},
+    )
+    assert "| **fastvae bf16** | 128 |  |" in speed_table.page(where)
+
+
 def test_what_it_says_of_a_gpu(folder):
     where = folder(
         **{named(1, "h200_all"): {"suites": {"step": step(GPU, 0.5), "inference": INFERENCE, "loader": LOADER}}},

@@ -68,6 +68,7 @@ def no_gpu(monkeypatch):
         "current_stream": lambda: stream,
         "device": lambda device: nullcontext(),
         "graph_pool_handle": lambda: (0, next(handles)),
+        "is_current_stream_capturing": lambda: False,
         "get_device_name": lambda device: "a GPU",
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -223,3 +224,10 @@ def test_after_warming_up_no_call_captures(vae, methods, graphs):
     assert len(Replayed.made) == graphs
     with pytest.raises(FastvaeError, match="methods out of encode, decode, reconstruct; got 'sample'"):
         fast.warm_up("decode", "sample")
+
+
+def test_inside_another_capture_it_says_what_to_do(vae, monkeypatch):
+    fast = captured.CapturedVAE(vae, torch.float32, (1,), torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(FastvaeError, match="cannot be part of another capture"):
+        fast.decode(torch.zeros(1, LATENT))
