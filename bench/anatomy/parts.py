@@ -79,9 +79,7 @@ def passes(
 
         wanted = [t for t in inputs if t.requires_grad] + [p for n in networks for p in n.parameters()]
         if not (backward and wanted):
-            # A captured call keeps its results; with their autograd graph they would keep the nodes of leaves alive
-            # that other parts share. Those belong to this capture's stream, and another may not wait for them.
-            return lambda: [out.detach() for out in run()]
+            return run
         seeds = [torch.randn_like(out) for out in run()]
         return lambda: torch.autograd.grad(run(), wanted, seeds)
 

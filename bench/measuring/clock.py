@@ -135,13 +135,22 @@ def captured_call(call: Callable[[], object]) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     # A capture that fails leaves its own stream current: the outer block puts this one back.
     with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
-        results = call()
+        # With their autograd graph the kept results would keep the nodes of leaves alive that other calls share; those
+        # belong to this capture's stream, and another stream may not wait for them.
+        results = detached(call())
 
     def replay() -> object:
         graph.replay()
         return results
 
     return replay
+
+
+def detached(results: object) -> object:
+    """Tensors, also those in lists and tuples, without their autograd graph; anything else as it is."""
+    if isinstance(results, torch.Tensor):
+        return results.detach()
+    return [detached(each) for each in results] if isinstance(results, list | tuple) else results
 
 
 def _collected(calls: Contenders, rounds: int, device: str, drop: Drop) -> Samples:

@@ -18,7 +18,7 @@ import torch
 from bench import __main__
 from bench.measuring import replay
 from bench.measuring.ceilings import Ceilings
-from bench.measuring.clock import interleaved, latencies, turns
+from bench.measuring.clock import detached, interleaved, latencies, turns
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
@@ -292,3 +292,12 @@ def test_every_suite_has_a_command(name, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         __main__.main()
     assert "--tiny" in capsys.readouterr().out
+
+
+def test_what_a_capture_keeps_has_no_graph_of_autograd():
+    """It would keep the nodes of leaves alive that belong to the capture's stream and that later calls share."""
+    x = torch.ones(2, requires_grad=True)
+    loss = (x * 2).sum()
+    kept = detached([loss, (x * 3, "name", None)])
+    assert kept[0].grad_fn is None and torch.equal(kept[0], loss.detach())
+    assert kept[1][0].grad_fn is None and kept[1][1:] == ["name", None]
