@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import numpy as np
@@ -52,6 +53,17 @@ def pytest_xdist_auto_num_workers(config):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shows_output = config.getoption("capture") == "no"  # workers have no terminal
     return 0 if shows_output or cores == 1 else min(cores, MAX_WORKERS)
+
+
+@pytest.fixture
+def signals_of_a_terminal():
+    """No signal is ignored, as some are in what nohup or a shell in the background starts, and in its children."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL, "SIGTERM": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in usual.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,6 +24,8 @@ from fastvae.errors import FastvaeError
 from fastvae.kernels import dispatch
 from tests import conftest
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 ROOT = Path(__file__).parents[2]
 # What a busy machine may add between two looks at the clock.
 LATE_S = 3.0

@@ -11,6 +11,8 @@ import pytest
 from fastvae.cli import generate, main
 from fastvae.cli.process import LastingStream, Terminated, lasting_output, signals_unwind
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 
 class Broken(io.StringIO):
     def __init__(self, error: Exception):

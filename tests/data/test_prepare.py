@@ -17,6 +17,8 @@ from fastvae.errors import FastvaeError, UsageError
 from tests.data.layouts import CIFAR_PIXELS, names_in, write_celeba_lists, write_cifar_binary, write_cifar_folders
 from tests.data.pictures import photo, save_photos, spoil
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 
 def run(source, out, **options):
     return prepare(source, out, **{"decoder": "pillow", "progress": False, "workers": 2, **options})

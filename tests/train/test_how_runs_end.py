@@ -18,6 +18,8 @@ from fastvae.train import checkpoint_files
 from fastvae.train.trainer import Trainer
 from tests.train.conftest import SMALL
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 
 def newest_step(run: Path) -> int:
     return checkpoint_files.step_of(checkpoint_files.latest(run))
