@@ -24,6 +24,7 @@ class Suite:
             bench all` times the suite all the same and says so in its record, which then makes no table. It makes one
             if tests were not done in time: the suite has its own checks, too.
         flags: in a run of all suites.
+        tiny_flags: in a tiny one.
         headline: ours against the best peer; None for a suite that has no peers.
     """
 
@@ -32,6 +33,7 @@ class Suite:
     seconds: float
     needs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    tiny_flags: tuple[str, ...] = ("--tiny",)
     headline: Callable[[SuiteRecord], tables.Headline | None] | None = None
 
     def main(self, arguments: list[str]) -> int:
@@ -44,7 +46,12 @@ _STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu", "b
 SUITES = {
     "step": Suite("bench.step.bench_step", tables.step, seconds=130, needs=_STEPS_OPS, headline=tables.step_headline),
     "accelerate": Suite(
-        "bench.inference.bench_accelerate", tables.accelerate, seconds=25, headline=tables.accelerate_headline
+        "bench.inference.bench_accelerate",
+        tables.accelerate,
+        seconds=25,
+        # The others are compiled or packaged, which takes a minute each however small they are.
+        tiny_flags=("--tiny", "--contenders", "plain eager", "fastvae accelerate"),
+        headline=tables.accelerate_headline,
     ),
     # It compiles for one batch only, which takes as long as measuring it: so its seconds are enough.
     "inference": Suite(

@@ -96,7 +96,7 @@ def commands(stage: str, setting: Setting, limit_s: float) -> dict[str, list[str
 
 def suite_flags(suite: str, tiny: bool) -> tuple[str, ...]:
     """The flags of a suite in a run of all."""
-    return ("--tiny",) if tiny else SUITES[suite].flags
+    return SUITES[suite].tiny_flags if tiny else SUITES[suite].flags
 
 
 def _module(name: str, *arguments: str | Path) -> list[str]:

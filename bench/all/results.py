@@ -47,7 +47,7 @@ def _without_places(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_without_places(each, folder) for each in value]
     if isinstance(value, str):
-        for place, name in ((folder, "FOLDER"), (ROOT, "."), (Path(sys.prefix), "PYTHON"), (Path.home(), "~")):
+        for place, name in ((folder, "FOLDER"), (Path(sys.prefix), "PYTHON"), (ROOT, "."), (Path.home(), "~")):
             if len(place.parts) > 2:  # "/" and "/root" may be parts of other words
                 value = value.replace(str(place), name)
     return value

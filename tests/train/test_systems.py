@@ -1,6 +1,8 @@
 """Every system that the paper compares with trains by the same trainer, on drawn faces, without diverging."""
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from fastvae.cli import main
 from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.data.faces import faces
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.objectives import OBJECTIVES
+from fastvae.objectives import OBJECTIVES, Pass
+from fastvae.pictures import to_images
 from fastvae.recipes import RECIPES
 from fastvae.runs.sampler import load_sampler
 from fastvae.train.build import Training, build
@@ -100,35 +103,42 @@ def test_its_passes_are_one_graph_each(name, precision):
     of = training(name, precision)
     for part in of.objective.passes(0):
         # Traced whole, forward and backward, and then run operation by operation: all but the code generation.
-        loss = of.step._loss(part)
-        assert_same_results(of, precision, loss, torch.compile(loss, fullgraph=True, backend="aot_eager"))
+        compiled = torch.compile(of.step._loss(part), fullgraph=True, backend="aot_eager")
+        assert_same_results(of, precision, part, compiled)
 
 
 @pytest.mark.slow
 def test_a_generators_pass_compiles():
     of = training("dcgan", "bf16")
-    loss = of.step._loss(of.objective.passes(0)[-1])
-    assert_same_results(of, "bf16", loss, torch.compile(loss, fullgraph=True, dynamic=False))
+    part = of.objective.passes(0)[-1]
+    assert_same_results(of, "bf16", part, torch.compile(of.step._loss(part), fullgraph=True, dynamic=False))
 
 
-def assert_same_results(of: Training, precision: str, *losses) -> None:
-    """Of both losses the value, the terms and each network's gradient are the same, from the same state and batch."""
+def assert_same_results(of: Training, precision: str, part: Pass, compiled: Callable) -> None:
+    """Value, terms and each network's gradient are those of the eager pass, from the same state and batch.
+
+    In bfloat16 no farther from float32's than twice the eager pass's: half of VAE/GAN's gradients is rounding errors.
+    """
     networks = of.objective.networks
     state = {n: {k: v.clone() for k, v in net.state_dict().items()} for n, net in networks.items()}
     given, found = batch(of, 32), []
-    for loss in losses:
+    for loss, context in (
+        (of.step._loss(part), of.step.precision()),
+        (compiled, of.step.precision()),
+        (lambda pixels, noise: part.loss(to_images(pixels), noise), nullcontext()),
+    ):
         for n, network in networks.items():
             network.load_state_dict(state[n])
             network.zero_grad(set_to_none=True)
-        with of.step.precision():
+        with context:
             total, terms = loss(*given)
         total.backward()
         grads = [[p.grad.flatten() for p in net.parameters() if p.grad is not None] for net in networks.values()]
         found.append([total.detach(), *terms.values(), *(torch.cat(g) for g in grads if g)])
     # Rounding to bfloat16 happens at other places where operations are fused.
     tolerance = 1e-4 if precision == "fp32" else 5e-2
-    for eager, compiled in zip(*found, strict=True):
-        assert (eager - compiled).norm() <= tolerance * eager.norm() + 1e-5
+    for eager, ours, exact in zip(*found, strict=True):
+        assert (ours - exact).norm() <= 2 * (eager - exact).norm() + tolerance * exact.norm() + 1e-5
 
 
 @pytest.mark.gpu
