@@ -13,9 +13,8 @@ from torch import Tensor
 
 from . import tiles
 from .dispatch import capability, launch
+from .layout import channels_last
 
-# Two programs for each multiprocessor of today's largest GPUs.
-_ENOUGH_PROGRAMS = 264
 # Elements of a program's tile: two float32 sums of each in 64 registers of 128 threads.
 _TILE = 4096
 # Partial sums that the last program loads at once.
@@ -165,7 +164,7 @@ def _grid(x: Tensor, batches: int, tile: tiles.Tile) -> tuple[tuple[int, int, in
     channels = x.shape[1]
     count = x.numel() // (channels * batches)
     blocks = triton.cdiv(channels, tile["BLOCK_C"])
-    splits = min(triton.cdiv(_ENOUGH_PROGRAMS, blocks * batches), triton.cdiv(count, tile["BLOCK_M"]))
+    splits = min(triton.cdiv(tiles.ENOUGH_PROGRAMS, blocks * batches), triton.cdiv(count, tile["BLOCK_M"]))
     rows = tile["BLOCK_M"] * triton.cdiv(count, tile["BLOCK_M"] * splits)
     return (triton.cdiv(count, rows), blocks, batches), count, rows
 
@@ -185,10 +184,6 @@ def _tickets_of(owner: Tensor, count: int) -> Tensor:
     return _tickets[key]
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def statistics(
     x: Tensor,
     running_mean: Tensor,
@@ -198,7 +193,7 @@ def statistics(
     eps: float,
 ) -> Tensor:
     """The op: float32 [2, batches, C], each batch's mean and 1 / sqrt(variance + eps)."""
-    x, tile, channels = _channels_last(x), choose_tile(x, batches), x.shape[1]
+    x, tile, channels = channels_last(x), choose_tile(x, batches), x.shape[1]
     grid, count, rows = _grid(x, batches, tile)
     partials = torch.empty((batches, grid[0], 2, channels), dtype=torch.float32, device=x.device)
     found = torch.empty((2, batches, channels), dtype=torch.float32, device=x.device)
@@ -224,7 +219,7 @@ def sums(
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op: float32 [2, batches, C], each batch's sum of g and of g x'; dL/dweight and dL/dbias [C]."""
-    grad, x, y = _channels_last(grad), _channels_last(x), None if y is None else _channels_last(y)
+    grad, x, y = channels_last(grad), channels_last(x), None if y is None else channels_last(y)
     batches, channels = statistics.shape[1:]
     tile = choose_tile(x, batches)
     grid, count, rows = _grid(x, batches, tile)

@@ -1,6 +1,11 @@
-"""Memory layouts, for kernels that read several tensors in the order of memory."""
+"""Memory layouts: the order of a tensor's elements in memory, and channels for tensor cores."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# Tensor cores read 16 bytes at a time: eight numbers of half precision.
+ALIGNED_CHANNELS = 8
 
 
 def is_dense(x: Tensor) -> bool:
@@ -11,3 +16,16 @@ def is_dense(x: Tensor) -> bool:
             return False
         side_by_side *= size
     return True
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, itself where it is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def with_channels(x: Tensor, channels: int) -> Tensor:
+    """x [B, C, H, W] with zeros as further channels, [B, channels, H, W]; in a compiled graph no kernel of its own.
+
+    A convolution whose weight has as many more input channels, all zero or not, gives the same result.
+    """
+    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])) if channels > x.shape[1] else x

@@ -7,10 +7,8 @@ from torch import Tensor
 from . import replicate_conv_triton as kernels
 from . import tiles
 from .dispatch import capability, launch
+from .layout import channels_last
 from .packed_weight import WEIGHT_TILE, Form, pack_by_triton
-
-# Two programs for each multiprocessor of today's largest GPUs.
-_ENOUGH_PROGRAMS = 264
 
 
 def choose_tile(direction: str, x_shape: torch.Size, weight: Tensor, upsample: int, like: Tensor) -> tiles.Tile | None:
@@ -46,7 +44,9 @@ def _default_tile(
     programs = triton.cdiv(batch * h * w, 128) * triton.cdiv(columns, block_n) * phases
     # In the packed form the data gradient has a short product and long addresses; with 128 rows these take all
     # registers.
-    wide = tensor_cores and programs >= _ENOUGH_PROGRAMS // 2 and not (form.packed and direction == "data_gradient")
+    wide = (
+        tensor_cores and programs >= tiles.ENOUGH_PROGRAMS // 2 and not (form.packed and direction == "data_gradient")
+    )
     return {"BLOCK_M": 128 if wide else 64, "BLOCK_N": block_n, "BLOCK_K": _block(inner, depth), **common}
 
 
@@ -74,10 +74,6 @@ def _empty(batch: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
     return torch.empty((batch, h, w, c), dtype=like.dtype, device=like.device).permute(0, 3, 1, 2)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def forward(
     x: Tensor,
     weight: Tensor,
@@ -95,7 +91,7 @@ def forward(
     Packs the weight unless `packed` is it.
     """
     form, sm = Form.of(weight, upsample), capability(x)
-    x, residual = _channels_last(x), None if residual is None else _channels_last(residual)
+    x, residual = channels_last(x), None if residual is None else channels_last(residual)
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     y = _empty(batch, o, upsample * h, upsample * w, x)
@@ -129,7 +125,7 @@ def data_gradient(
 ) -> Tensor:
     """dL/dx from dL/dy; y is needed for its sign if there is a LeakyReLU. Packs the weight unless `packed` is it."""
     form, sm = Form.of(weight, upsample), capability(grad)
-    grad, y = _channels_last(grad), None if y is None else _channels_last(y)
+    grad, y = channels_last(grad), None if y is None else channels_last(y)
     batch, o, h, w = grad.shape
     h, w = h // upsample, w // upsample
     c, n = weight.shape[1], form.columns
@@ -164,13 +160,13 @@ def weight_gradient(
 ) -> tuple[Tensor, Tensor]:
     """dL/dweight in the weight's layout and dtype, and dL/dbias in that dtype, empty unless `with_bias`."""
     form, sm = Form.of(weight, upsample), capability(grad)
-    grad, x, y = _channels_last(grad), _channels_last(x), None if y is None else _channels_last(y)
+    grad, x, y = channels_last(grad), channels_last(x), None if y is None else channels_last(y)
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     m = _pixels(batch, h, w)
     blocks = triton.cdiv(n, tile["BLOCK_M"]) * triton.cdiv(c, tile["BLOCK_N"])
     # Depends only on shape and tile, so that the order of the sums, and so each bit, is the same in every run.
-    splits = min(triton.cdiv(_ENOUGH_PROGRAMS, form.steps * blocks), triton.cdiv(m, 2 * tile["BLOCK_K"]))
+    splits = min(triton.cdiv(tiles.ENOUGH_PROGRAMS, form.steps * blocks), triton.cdiv(m, 2 * tile["BLOCK_K"]))
     split_size = tile["BLOCK_K"] * triton.cdiv(m, tile["BLOCK_K"] * max(splits, 1))
     splits = triton.cdiv(m, split_size) if m else 0
     parts = torch.empty((splits, form.steps, n, c), dtype=torch.float32, device=x.device)

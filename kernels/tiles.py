@@ -15,6 +15,8 @@ import torch
 
 Tile = dict[str, int]  # the kernel's constexprs and launch options: BLOCK_M, num_warps, ...
 
+# Two for each multiprocessor of today's largest GPUs.
+ENOUGH_PROGRAMS = 264
 PATH = Path(os.environ.get("FASTVAE_TILES") or Path(__file__).with_name("tiles.json"))
 
 

@@ -15,13 +15,11 @@ from fastvae.exact_float32 import exact_float32
 from fastvae.inference.eager import scaled
 from fastvae.inference.fold import FoldedDecoder, FoldedEncoder, FoldedReconstruction, pack
 from fastvae.kernels.dispatch import map_format, provider
+from fastvae.kernels.layout import ALIGNED_CHANNELS, with_channels
 from fastvae.machine import compile_obstacle, unlimited_compilations
 from fastvae.models import VAE
 
 _WARMUPS = 3
-# Channels of the first convolution's input in half precision, three of them colours: tensor cores read 16 bytes at a
-# time. float32 is computed without them.
-_ALIGNED = 8
 _logger = logging.getLogger("fastvae")
 # Only one capture may be underway in a process, and the compiler's settings are the process's.
 _capturing = threading.Lock()
@@ -161,8 +159,8 @@ _LINEAR = ("weight", "bias")
 
 def _aligned(x: Tensor) -> Tensor:
     """[N, 3, H, W] in the device's layout, in half precision with zeros up to eight channels."""
-    missing = 0 if x.dtype == torch.float32 else _ALIGNED - x.shape[1]
-    return F.pad(x, (0, 0, 0, 0, 0, missing)).contiguous(memory_format=map_format(x.device))
+    x = x if x.dtype == torch.float32 else with_channels(x, ALIGNED_CHANNELS)
+    return x.contiguous(memory_format=map_format(x.device))
 
 
 @contextmanager

@@ -8,17 +8,14 @@ from torch import Tensor, nn
 
 from fastvae.errors import UsageError
 from fastvae.kernels import provider
-from fastvae.lossnet.pair import forward_pair, with_channels
+from fastvae.kernels.layout import ALIGNED_CHANNELS, with_channels
+from fastvae.lossnet.pair import forward_pair
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 # Output channels of the convolutions between two poolings. VGG-19 has three more convolutions of 512 channels and a
 # classifier, which no tap needs.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
-
-# Input channels of conv1_1 on GPUs with tensor cores, which read 16 bytes at a time: eight numbers of 16 bits. Given
-# the three colours alone, cuDNN copies the map, or does without them.
-ALIGNED_CHANNELS = 8
 
 # On the 0..255 scale, RGB. The original subtracts (103.939, 116.779, 123.68) from BGR.
 CAFFE_MEAN_RGB = (123.68, 116.779, 103.939)
@@ -212,6 +209,7 @@ def _align(network: LossNetwork, *_) -> None:
     if provider("conv_relu", weight) == "aten":
         network.aligned_weight = None
     else:
+        # Given the three colours alone, cuDNN copies the map, or does without tensor cores.
         padded = with_channels(weight, ALIGNED_CHANNELS)
         network.aligned_weight = padded.contiguous(memory_format=torch.channels_last)
 

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from fastvae.kernels import conv_relu
 from fastvae.kernels.dispatch import map_format
+from fastvae.kernels.layout import with_channels
 
 # A layer: a 3x3 convolution with its ReLU, the same with a tap at its output, or a 2x2 max pooling.
 Layer = Literal["conv", "tap", "pool"]
@@ -83,14 +84,6 @@ class _Pair(torch.autograd.Function):
             g = torch.where(y <= 0, 0, g)  # not y > 0, to propagate NaN
             g = conv2d_backward(g, maps[-1], weights.pop())
         return None, None, g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
-
-
-def with_channels(x: Tensor, channels: int) -> Tensor:
-    """x [B, C, H, W] with zeros as further channels, [B, channels, H, W]; in a compiled graph no kernel of its own.
-
-    A convolution whose weight has as many more input channels, all zero or not, gives the same result.
-    """
-    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])) if channels > x.shape[1] else x
 
 
 def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:

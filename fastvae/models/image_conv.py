@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Tensor cores read 16 bytes at a time: eight numbers of half precision.
-_ALIGNED = 8
+from fastvae.kernels.layout import ALIGNED_CHANNELS
 
 
 class ImageConv2d(nn.Conv2d):
@@ -25,7 +24,7 @@ class ImageConv2d(nn.Conv2d):
 
 def _aligned(x: Tensor) -> Tensor:
     # In the order of memory, or Inductor pads in the other order and transposes the result.
-    return F.pad(x.permute(0, 2, 3, 1), (0, -x.shape[1] % _ALIGNED)).permute(0, 3, 1, 2)
+    return F.pad(x.permute(0, 2, 3, 1), (0, -x.shape[1] % ALIGNED_CHANNELS)).permute(0, 3, 1, 2)
 
 
 def _in_half_precision(x: Tensor) -> bool:
