@@ -99,7 +99,13 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     return provider_on(op, x.device, dtype or x.dtype)
 
 
-@torch.compiler.assume_constant_result  # or the compiler would trace the query of the GPU's properties
+def _constant_when_compiled(function: Callable) -> Callable:
+    """`torch.compiler.assume_constant_result`, without importing the compiler, which takes longer than torch itself."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant_when_compiled  # or the compiler would trace the query of the GPU's properties
 def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
     """`provider` without a tensor, and ignoring `force`."""
     if device.type != "cuda" or not supports(op, dtype, _capability_of(device.index or 0)):
@@ -122,7 +128,7 @@ def map_format(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if _is_too_old(device, _forced.capability) else torch.channels_last
 
 
-@torch.compiler.assume_constant_result
+@_constant_when_compiled
 def _is_too_old(device: torch.device, forced: tuple[int, int] | None) -> bool:
     return device.type == "cuda" and (forced or _capability_of(device.index or 0)) < (7, 0)
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .cost import Cost
 from .dispatch import SOURCES, is_taken_apart, provider
+from .traceable_op import traceable_op
 
 
 def paper_weights(channels: Sequence[int]) -> tuple[float, ...]:
@@ -58,7 +59,7 @@ def _accumulated_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@torch.library.triton_op("fastvae::feature_loss", mutates_args=())
+@traceable_op("fastvae::feature_loss")
 def _forward(
     features: list[Tensor], targets: list[Tensor], weights: list[float], through_relu: bool, sources: str
 ) -> Tensor:

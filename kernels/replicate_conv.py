@@ -26,6 +26,7 @@ from . import replicate_conv_aten as aten
 from .cost import Cost
 from .dispatch import SOURCES, is_taken_apart, provider
 from .packed_weight import pack_weights, packed_shape
+from .traceable_op import traceable_op
 
 
 def replicate_conv2d_ref(
@@ -48,7 +49,7 @@ def replicate_conv2d_ref(
 # Registered with torch, so that autograd and torch.compile treat each as one operation.
 
 
-@torch.library.triton_op("fastvae::replicate_conv2d", mutates_args=())
+@traceable_op("fastvae::replicate_conv2d")
 def _forward(
     x: Tensor,
     weight: Tensor,
@@ -67,7 +68,7 @@ def _forward(
     return aten.forward(x, weight, bias, residual, upsample, negative_slope)
 
 
-@torch.library.triton_op("fastvae::replicate_conv2d_with_sums", mutates_args=())
+@traceable_op("fastvae::replicate_conv2d_with_sums")
 def _forward_with_sums(
     x: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None, upsample: int, sources: str
 ) -> tuple[Tensor, Tensor]:
@@ -85,8 +86,8 @@ def _sums(y: Tensor) -> Tensor:
     return torch.stack((seen.sum((0, 2, 3)), seen.square().sum((0, 2, 3))))
 
 
-# One opaque operation for the complete backward pass: in a triton_op Inductor sees each kernel, and writes the incoming
-# gradient to memory again for each of them.
+# One opaque operation for the complete backward pass: if Inductor saw each kernel, it would write the incoming gradient
+# to memory again for each of them.
 @torch.library.custom_op("fastvae::replicate_conv2d_backward", mutates_args=())
 def _gradients(
     grad: Tensor,

@@ -100,6 +100,20 @@ def test_importing_it_is_instant():
     assert python("-c", code, PYTHONPATH=str(ROOT)).split() == [__version__]
 
 
+def test_loading_a_model_does_not_wait_for_the_compiler(tmp_path):
+    """torch._dynamo and torch._inductor take longer to import than all of torch."""
+    code = f"""
+        import sys
+
+        import fastvae
+
+        fastvae.VAE(16, width=2, latent=2).eval().save_pretrained({str(tmp_path / "saved")!r})
+        fastvae.load({str(tmp_path / "saved")!r})
+        print(*sorted({{"torch._dynamo", "torch._inductor", "sympy", "triton", "tyro"}} & sys.modules.keys()))
+    """
+    assert python("-c", textwrap.dedent(code), PYTHONPATH=str(ROOT)).split() == []
+
+
 def test_training_from_python_needs_no_tyro(packed, tmp_path):
     code = f"""
         import sys

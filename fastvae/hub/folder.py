@@ -10,7 +10,6 @@ from fastvae.files.atomic_write import write_atomically
 from fastvae.files.places import resolved
 from fastvae.files.reading import open_regular, read_json
 from fastvae.files.tensor_file import SafetensorError, not_finite, to_bytes
-from fastvae.hub.model_card import model_card
 from fastvae.models import VAE
 from fastvae.train.checkpoint_files import FORMAT, MODEL, OPTIMIZER, STATE, read_metadata
 from fastvae.train.run_summary import RunSummary
@@ -56,6 +55,8 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
     if picture is not None and not _same(run.picture, folder / PICTURE):
         write_atomically(folder / PICTURE, picture, advice=_ADVICE)
     if not os.path.lexists(folder / _CARD):
+        from fastvae.hub.model_card import model_card  # it needs all objectives: loading should not wait for them
+
         card = model_card(vae, run, picture=None if picture is None else PICTURE, license=license)
         write_atomically(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
 
