@@ -75,6 +75,11 @@ def to_images(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def flipped(pixels: Tensor, flips: Tensor) -> Tensor:
+    """Pixels [B, H, W, 3], those whose entry of `flips`, [B], is not zero mirrored left to right."""
+    return torch.where(flips.bool()[:, None, None, None], pixels.flip(2), pixels)
+
+
 def to_pixels(images: Tensor) -> np.ndarray:
     """Images [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; values outside are clipped."""
     scaled = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
