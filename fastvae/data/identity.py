@@ -50,9 +50,10 @@ def of_faces(version: int, count: int, image_size: int, train: int) -> Identity:
 
 
 def of_pictures(source: Source, crop: Crop) -> Identity:
-    """The identity of picture files that are decoded during training."""
-    sizes = [_size(path) for path in source.images]
-    digest = _digest("pictures", *source.names, source.splits.tobytes(), sizes, crop)
+    """The identity of images that are decoded on the way."""
+    is_array = isinstance(source.images, np.ndarray)
+    contents = np.ascontiguousarray(source.images) if is_array else [_size(path) for path in source.images]
+    digest = _digest("pictures", *source.names, source.splits.tobytes(), contents, crop)
     return Identity(digest, "pictures", int(np.count_nonzero(source.splits == 0)))
 
 
