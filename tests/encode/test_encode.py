@@ -24,6 +24,7 @@ from fastvae.files import locks
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.pictures import to_images
 from tests.conftest import blobs
+from tests.pages import ROOT, python_blocks
 
 COUNT = 40
 
@@ -128,6 +129,16 @@ def test_decoded_means_are_the_reconstructions(vae, model, folder, tmp_path, cap
     about = metadata(out)
     assert json.loads(about["skipped"])["count"] == 1 and about["data"] == folder.name and about["model"] == "model"
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_the_file_is_read_as_shown(vae, model, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(model, folder) == 0
+    (shown,) = (block for block in python_blocks(ROOT / "docs" / "usage.md") if "latents.safetensors" in block)
+    values = {"vae": vae}
+    exec(shown, values)
+    assert values["names"][0] == "class 0/00.png" and len(values["names"]) == COUNT - 1
+    assert values["pictures"].shape == (16, 3, 16, 16)
 
 
 def test_a_packed_file_and_one_of_its_splits(vae, model, tmp_path):
