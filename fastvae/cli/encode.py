@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +17,7 @@ from fastvae.files.places import is_file, resolved, shown
 
 if TYPE_CHECKING:
     from fastvae.encode.images import Images
+    from fastvae.encode.parts import Parts
     from fastvae.encode.request import Request
 
 _Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
@@ -68,28 +71,23 @@ def run(argv: list[str]) -> int:
     weights = digest_of(vae.encoder.state_dict())
     request = Request(weights, images.digest, command.split, command.log_variances)
     if os.path.lexists(command.out) and _is_done(command, request):
+        with suppress(FastvaeError), Parts(command.out, request, overwrite=False) as parts:
+            parts.remove()  # which a process left that was killed at the very end
         print(f"{command.out} is complete: {len(indices)} images were asked for, and nothing has changed")
         return 0
     fast = vae.accelerate(torch.float32, batch_sizes=(batch_size(vae.image_size),), device=device)
     with Parts(command.out, request, overwrite=command.overwrite) as parts:
-        try:
+        with _goes_on(parts, len(indices)):
             encode(fast, images, indices, parts, log_variances=command.log_variances)
             skipped = _skipped(images, parts.skipped())
-            if len(skipped) == len(indices):
-                parts.remove()
-                raise UsageError(f"none of the {len(indices)} images of {images.place} can be read: {skipped[0]}")
-            metadata = request.as_metadata() | _origin(command, vae.image_size, skipped)
-            latents_file.write(
-                command.out, parts, latent=vae.latent, names=images.names, splits=images.splits, metadata=metadata
-            )
-        except UsageError:
-            raise
-        except FastvaeError as error:
-            raise FastvaeError(f"{error}. {_kept(parts.done, len(indices))}") from error
-        except BaseException:
-            print(_kept(parts.done, len(indices)), file=sys.stderr)
-            raise
+            if len(skipped) < len(indices):
+                metadata = request.as_metadata() | _origin(command, vae.image_size, skipped)
+                latents_file.write(
+                    command.out, parts, latent=vae.latent, names=images.names, splits=images.splits, metadata=metadata
+                )
         parts.remove()
+    if len(skipped) == len(indices):
+        raise FastvaeError(f"none of the {len(indices)} images of {images.place} can be read: {skipped[0]}")
     _report(command, len(indices), vae.latent, skipped)
     return 0
 
@@ -112,10 +110,20 @@ def _is_done(command: _Command, request: "Request") -> bool:
     return False
 
 
-def _kept(done: int, total: int) -> str:
-    if not done:
-        return "No image is encoded yet"
-    return f"{done} of {total} images are done and kept; the same command goes on from there"
+@contextmanager
+def _goes_on(parts: "Parts", total: int) -> Iterator[None]:
+    """Whatever ends the block before its end, says what is kept."""
+
+    def kept() -> str:
+        return f"{parts.done} of {total} images are done and kept; the same command goes on from there"
+
+    try:
+        yield
+    except FastvaeError as error:
+        raise FastvaeError(f"{error}. {kept()}") from error
+    except BaseException:
+        print(kept(), file=sys.stderr)
+        raise
 
 
 def _skipped(images: "Images", reasons: dict[int, str]) -> list[str]:

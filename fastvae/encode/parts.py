@@ -64,10 +64,13 @@ class Parts:
             if self._lock is not None and not locks.try_lock(self._lock):
                 raise FastvaeError(f"another process is writing {self._out}: wait until it ends, or stop it")
             self._tidy()
+            self.done = self._next = sum(stop - start for start, stop, _ in self._chain())
+        except OSError as error:
+            self._unlock()
+            raise FastvaeError(f"{self.folder} cannot be read ({error.strerror}): choose another --out") from error
         except BaseException:
             self._unlock()
             raise
-        self.done = self._next = sum(stop - start for start, stop, _ in self._chain())
         return self
 
     def __exit__(

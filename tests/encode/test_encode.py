@@ -19,7 +19,8 @@ from fastvae.cli import main
 from fastvae.cli.process import Terminated
 from fastvae.data.decoders.pillow import decode_file
 from fastvae.data.packed import PackedWriter
-from fastvae.encode import encode, parts
+from fastvae.encode import encode, latents_file, parts
+from fastvae.encode.parts import Parts
 from fastvae.files import locks
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.pictures import to_images
@@ -204,6 +205,24 @@ def test_a_killed_process_loses_the_last_part_alone(model, folder, tmp_path, sma
     assert sum(encoded) == COUNT - 16 - 1 and len(load_file(out)["means"]) == COUNT - 1
 
 
+def test_only_the_last_step_is_left(model, folder, tmp_path, small_pieces, encoded, monkeypatch):
+    """Stopped before all parts are put together, and before they are removed."""
+    out, write, remove = tmp_path / "latents.safetensors", latents_file.write, Parts.remove
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latents_file, "write", stop)
+    assert run(model, folder, "--out", out) == 130 and not out.exists()
+    encoded.clear()
+    monkeypatch.setattr(latents_file, "write", write)
+    monkeypatch.setattr(Parts, "remove", stop)
+    assert run(model, folder, "--out", out) == 130 and len(load_file(out)["means"]) == COUNT - 1
+    monkeypatch.setattr(Parts, "remove", remove)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert run(model, folder, "--out", out) == 0 and not encoded and list(tmp_path.iterdir()) == [out]
+
+
 def test_a_damaged_part_is_made_again(model, folder, tmp_path, small_pieces, encoded):
     out = tmp_path / "latents.safetensors"
     encoded.at = {4: KeyboardInterrupt()}
@@ -304,7 +323,7 @@ def places(tmp_path, packed, folder) -> dict[str, Path]:
     [
         ("empty", [], 1, "no pictures"),
         ("texts", [], 1, "no pictures"),
-        ("broken", [], 2, "none of the 3 images of"),
+        ("broken", [], 1, "none of the 3 images of"),
         ("pipe", [], 1, "is a file; give the folder"),
         ("nowhere", [], 1, "does not exist"),
         ("size", [], 2, "takes images of 16x16 pixels and"),
