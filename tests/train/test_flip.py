@@ -41,14 +41,14 @@ def seen(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [None, "eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_step_mirrors_exactly_what_it_is_told(compiled, monkeypatch):
-    found, compile_ = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend="eager", **options))
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=compiled, **options))
     weight = torch.ones((), requires_grad=True)
     part = Pass("only", lambda images, noise: (images.mean() * weight, {"images": images}), ())
     objective = SimpleNamespace(passes=lambda step: (part,), networks={})
-    step = Step(objective, {}, device=torch.device("cpu"), compile_passes=compiled)
+    step = Step(objective, {}, device=torch.device("cpu"), compile_passes=compiled is not None)
     pixels = torch.randint(256, (4, 6, 5, 3), dtype=torch.uint8)
     for told in (torch.tensor([True, False, False, True]), torch.tensor([2, 0, 0, -1])):
         expected = to_images(torch.stack([pixels[0].flip(1), pixels[1], pixels[2], pixels[3].flip(1)]))
