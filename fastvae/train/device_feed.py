@@ -82,6 +82,16 @@ class _DeviceFeed:
             yield
         torch.cuda.current_stream(self.device).wait_stream(self._copying)
 
+    def _receive(self, target: Tensor, after: torch.cuda.Event | None = None) -> None:
+        """Copies the loader's next batch as `_copies` does.
+
+        Args:
+            target: a slice of `rows`.
+            after: as for `_copies`.
+        """
+        with self._copies(after):
+            target.copy_(next(self._batches), non_blocking=True)
+
     def _pinned(self, array: np.ndarray) -> Tensor:
         """On a GPU in pinned memory, so that a non-blocking copy does not wait for steps that are in the queue."""
         tensor = torch.from_numpy(array)
@@ -136,15 +146,14 @@ class ResidentFeed(_DeviceFeed):
     def _fill(self, until: int) -> None:
         while self._filled < until:
             stop = min(self._filled + self.order.batch_size, len(self.rows))
-            with self._copies():
-                self.rows[self._filled : stop].copy_(next(self._batches), non_blocking=True)
+            self._receive(self.rows[self._filled : stop])
             self._filled = stop
             if stop == len(self.rows):
                 self._batches.close()
 
     def _make_plan(self, epoch: int) -> None:
         positions = self.order.epoch(epoch)[: self._plan[:, 0].numel()].reshape(self._plan[:, 0].shape)
-        flips = self.order.flips(positions, epoch)
+        flips = self.order.flips_in(epoch, positions)
         rows = self._row_of[positions]
         self._plan.copy_(self._pinned(np.stack([rows] if flips is None else [rows, flips], 1)), non_blocking=True)
         self._epoch = epoch
@@ -178,8 +187,7 @@ class StreamFeed(_DeviceFeed):
             self._read[self._last % _RING].record()
         self._point_to(slot, step)
         after = self._read[slot] if self._read else None
-        flips = self.order.flips(self.order[step], step // self.order.steps_per_epoch)
-        with self._copies(after):
-            self.rows[slot * size : (slot + 1) * size].copy_(next(self._batches), non_blocking=True)
-            if flips is not None:
+        self._receive(self.rows[slot * size : (slot + 1) * size], after)
+        if (flips := self.order.flips(step)) is not None:
+            with self._copies(after):
                 self._plan[slot, 1].copy_(self._pinned(flips.astype(np.int64)), non_blocking=True)

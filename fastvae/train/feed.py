@@ -48,7 +48,7 @@ class HostFeed:
             self.close()
             self._batches = self._loader.batches(self._train[positions] for positions in self.order.since(step))
         self._pixels = next(self._batches)
-        flips = self.order.flips(self.order[step], step // self.order.steps_per_epoch)
+        flips = self.order.flips(step)
         self._flips = None if flips is None else torch.from_numpy(flips)
         self._last = step
 

@@ -49,7 +49,11 @@ class BatchOrder:
         epoch, index = divmod(step, self.steps_per_epoch)
         return self.epoch(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def flips(self, positions: np.ndarray, epoch: int) -> np.ndarray | None:
+    def flips(self, step: int) -> np.ndarray | None:
+        """bool [batch_size]: whether each image of step number `step` is flipped; None if none ever is."""
+        return self.flips_in(step // self.steps_per_epoch, self[step]) if self.flip else None
+
+    def flips_in(self, epoch: int, positions: np.ndarray) -> np.ndarray | None:
         """bool, of the shape of `positions`: whether each image is flipped in that epoch; None if none ever is."""
         return flips(positions, seed=self.seed, epoch=epoch) if self.flip else None
 
