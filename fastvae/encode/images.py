@@ -70,7 +70,7 @@ def open_all(data: str, size: int) -> Images:
         place=shown(path),
         names=source.names,
         splits=source.splits,
-        digest=identity.of_pictures(source, _CROP).digest,
+        digest=identity.digest_of_source(source, _CROP),
         decode=lambda indices: decoded(source, indices, crop=_CROP, size=size)[0],
     )
 

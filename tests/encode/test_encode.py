@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import fastvae
 from fastvae.cli import main
 from fastvae.cli.process import Terminated
-from fastvae.data.decoders.pillow import decode_file
+from fastvae.data.decoders.pillow import crop_and_resize, decode_file
 from fastvae.data.packed import PackedWriter
 from fastvae.encode import encode, latents_file, parts
 from fastvae.encode.parts import Parts
@@ -25,6 +25,7 @@ from fastvae.files import locks
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.pictures import to_images
 from tests.conftest import blobs
+from tests.data.layouts import CIFAR_PIXELS, write_cifar_binary
 from tests.pages import ROOT, python_blocks
 
 COUNT = 40
@@ -277,6 +278,34 @@ def test_what_was_made_otherwise_is_kept(model, other_model, folder, tmp_path, e
     assert run(model, folder, "--out", out) == 2 and "holds the beginning of" in capsys.readouterr().err
     assert stale.exists()
     assert run(model, folder, "--out", out, "--overwrite") == 0 and out.read_bytes() == before
+
+
+def test_an_edited_picture_is_another_and_a_moved_folder_is_not(model, tmp_path, capsys):
+    folder, moved, out = tmp_path / "a", tmp_path / "b", tmp_path / "latents.safetensors"
+    folder.mkdir()
+    for index, image in enumerate(blobs(3, 16)):
+        Image.fromarray(image).save(folder / f"{index}.bmp")
+    assert run(model, folder, "--out", out) == 0
+    folder.rename(moved)
+    assert run(model, moved, "--out", out) == 0 and "is complete" in capsys.readouterr().out
+    size = (moved / "1.bmp").stat().st_size
+    Image.new("RGB", (16, 16)).save(moved / "1.bmp")
+    assert (moved / "1.bmp").stat().st_size == size
+    assert run(model, moved, "--out", out) == 2 and "latents of other images" in capsys.readouterr().err
+
+
+def test_images_in_arrays(vae, model, tmp_path):
+    """CIFAR-10's binary files: pixels that no decoder sees, resized to what the model takes."""
+    write_cifar_binary(tmp_path / "cifar")
+    assert run(model, tmp_path / "cifar", "--out", tmp_path / "latents.safetensors", "--split", "test") == 0
+    tensors = load_file(tmp_path / "latents.safetensors")
+    small = [crop_and_resize(Image.fromarray(image), crop="auto", size=16) for image in CIFAR_PIXELS[5]]
+    with torch.inference_mode():
+        expected = vae.encode(to_images(torch.from_numpy(np.stack(small))))[0]
+    assert torch.allclose(tensors["means"], expected, rtol=1e-4, atol=1e-5)
+    assert (
+        names_in(tensors) == ["test_batch/0", "test_batch/1", "test_batch/2"] and tensors["splits"].tolist() == [2] * 3
+    )
 
 
 def test_names_that_are_not_utf8_and_names_that_repeat(model, tmp_path):
