@@ -33,7 +33,8 @@ class TrainConfig:
     batch_size: int = 64  # images per step, >= 2 because of batch normalisation
     lr: float = 5e-4  # Adam's initial learning rate, > 0
     lr_decay: float = 0.5  # factor on every learning rate after each epoch, in (0, 1]
-    seed: int = 0  # of initial weights, image order and noise, >= 0
+    seed: int = 0  # of initial weights, image order, flips and noise, >= 0
+    flip: bool = False  # flip each training image left to right with probability 1/2, decided anew in every epoch
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of convolutions and linear layers; auto: see `fastvae info`
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the step; auto: see `fastvae info`

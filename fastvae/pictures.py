@@ -1,6 +1,6 @@
 """Conversions between images and pixels, grids of images, and writing them as picture files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError
@@ -73,6 +74,11 @@ def _check_sides(path: Path, height: int, width: int, advice: str) -> None:
 def to_images(pixels: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] in 0..255 -> float32 [B, 3, H, W] in [-1, 1], channels_last in memory."""
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def flipped(pixels: Tensor, flips: Tensor) -> Tensor:
+    """Pixels [B, H, W, 3], those whose entry of `flips`, [B], is not zero mirrored left to right."""
+    return torch.where(flips.bool()[:, None, None, None], pixels.flip(2), pixels)
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -182,12 +188,14 @@ def beside(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8)
     return sheet.pixels
 
 
-def save_picture(sheet: np.ndarray, path: Path) -> None:
+def save_picture(sheet: np.ndarray, path: Path, *, text: Mapping[str, str] | None = None, durable: bool = True) -> None:
     """Writes a uint8 [H, W, 3] array in the format of the path's suffix; creates the folder if needed.
 
     Args:
         sheet: the pixels.
         path: one that `check_picture` accepts. JPEG and WebP are written at quality 95.
+        text: kept in a PNG's text chunks, by keyword.
+        durable: see `atomic_file`.
 
     Raises:
         UsageError: the format cannot hold so many pixels.
@@ -195,9 +203,14 @@ def save_picture(sheet: np.ndarray, path: Path) -> None:
     """
     _check_sides(path, *sheet.shape[:2], "make fewer images, or use an --out that ends in .png")
     kind = _FORMATS[path.suffix.lower()]
+    options = dict(kind.options)
+    if text is not None:
+        options["pnginfo"] = PngInfo()
+        for keyword, value in text.items():
+            options["pnginfo"].add_text(keyword, value)
     advice = "free some space, check the permissions, or choose another path"
     try:
-        with atomic_file(path, advice=advice) as temporary:
-            Image.fromarray(sheet).save(temporary, format=kind.name, **kind.options)
+        with atomic_file(path, advice=advice, durable=durable) as temporary:
+            Image.fromarray(sheet).save(temporary, format=kind.name, **options)
     except MemoryError as error:
         raise FastvaeError(f"not enough memory to write {path}: make fewer images") from error

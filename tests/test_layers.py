@@ -28,7 +28,8 @@ LAYERS = (
     "fastvae.vae",
     "fastvae",
     "fastvae.runs",
-    "fastvae.figures  fastvae.evaluate  fastvae.attributes  fastvae.explore  fastvae.latency  fastvae.export",
+    "fastvae.encode  fastvae.figures  fastvae.evaluate  fastvae.attributes  fastvae.explore  fastvae.latency  "
+    "fastvae.export",
     "fastvae.cli",
     "fastvae.__main__",
     "bench.measuring",

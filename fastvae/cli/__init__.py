@@ -12,8 +12,9 @@ from fastvae.version import __version__
 COMMANDS = {
     "train": "train a recipe: fastvae train demo",
     "prepare": "decode a folder of images once: fastvae prepare FOLDER OUT.fvae",
-    "generate": "draw images from the prior: fastvae generate RUN",
+    "generate": "draw images from the prior, as one picture or one file each: fastvae generate RUN",
     "reconstruct": "encode and decode images: fastvae reconstruct RUN IMAGE...",
+    "encode": "latent vectors of many images: fastvae encode RUN FOLDER --out latents.safetensors",
     "figures": "the paper's figures from your runs: fastvae figures samples RUN...",
     "evaluate": "FID, Inception Score, PSNR, SSIM, feature distance: fastvae evaluate RUN... --data celeba64.fvae",
     "attributes": "the paper's Table 1, attributes from latent vectors: fastvae attributes RUN... --data celeba64.fvae",

@@ -56,6 +56,19 @@ def of_pictures(source: Source, crop: Crop) -> Identity:
     return Identity(digest, "pictures", int(np.count_nonzero(source.splits == 0)))
 
 
+def digest_of_source(source: Source, crop: Crop) -> str:
+    """A digest of what results of the images depend on, 64 hexadecimal digits: names, splits, contents and crop.
+
+    In place of a file's contents its size and time of modification, which a picture that is edited changes, and moving
+    the folder, or a copy that keeps times, does not.
+    """
+    if isinstance(source.images, np.ndarray):
+        contents = [source.images.shape, np.ascontiguousarray(source.images)]
+    else:
+        contents = [_size_and_time(path) for path in source.images]
+    return _digest("source", *source.names, source.splits.tobytes(), *contents, crop)
+
+
 def cache_key(source: Source, *, image_size: int, crop: Crop) -> str:
     """A digest of everything that determines the packed file of `source`, 64 hexadecimal digits.
 
@@ -96,6 +109,14 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _code() -> str:

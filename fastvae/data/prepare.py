@@ -95,17 +95,12 @@ def prepare_source(
     overwrite: bool = False,
 ) -> PackedImages:
     """`prepare` for a data set that has already been listed."""
-    decoder_module = _choose_decoder(decoder)
     check_destination(out_path, overwrite=overwrite)
     _check_not_an_input(source, out_path)
     size = image_size or source.native_size or DEFAULT_IMAGE_SIZE
     _check_space(out_path, len(source.names) * size * size * 3)
 
-    if isinstance(source.images, np.ndarray):
-        decoder_module = decode_pillow
-        images = _resized(source.images, crop=crop, size=size)
-    else:
-        images = decoder_module.decode(source.images, crop=crop, size=size, workers=decoding_threads(workers))
+    images, decoder_module = decoded(source, crop=crop, size=size, decoder=decoder, workers=workers)
     with (
         contextlib.closing(images),  # always ends the decoding threads
         progress_bar(images, what="prepare", total=len(source.names), unit=" images", show=progress) as bar,
@@ -128,6 +123,40 @@ def prepare_source(
     counts = ", ".join(f"{len(packed.indices(name))} {name}" for name in ("train", "validation", "test"))
     _logger.info("%s: %d images (%s), %d skipped", shown(out_path), len(packed), counts, len(broken))
     return packed
+
+
+def decoded(
+    source: Source,
+    indices: np.ndarray | None = None,
+    *,
+    crop: Crop,
+    size: int,
+    decoder: str = "auto",
+    workers: int | None = None,
+) -> tuple[Generator[np.ndarray | BrokenImage, None, None], ModuleType]:
+    """Decodes, crops and resizes the images of a data set, in threads that work ahead of the reader.
+
+    Args:
+        source: the data set.
+        indices: int64 [n], ascending: which of its images; None for all.
+        crop: see `decoders.crop.check_crop`.
+        size: pixels a side.
+        decoder: as for `prepare`.
+        workers: decoding threads; by default one for each core available to this process.
+
+    Returns:
+        For each image uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; closing it ends the threads. And the
+        module that decodes.
+
+    Raises:
+        UsageError, FastvaeError: as `prepare` for `decoder`.
+    """
+    module = _choose_decoder(decoder)
+    if isinstance(source.images, np.ndarray):
+        pixels = source.images if indices is None else source.images[indices]
+        return _resized(pixels, crop=crop, size=size), decode_pillow
+    files = source.images if indices is None else [source.images[index] for index in indices]
+    return module.decode(files, crop=crop, size=size, workers=decoding_threads(workers)), module
 
 
 def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: PackedWriter) -> list[str]:

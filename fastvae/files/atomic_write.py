@@ -24,7 +24,7 @@ _TEMPORARY = re.compile(r"\.fastvae-[0-9a-f]{16}\.part(\.\w*)?")
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, advice: str = _ADVICE) -> Iterator[Path]:
+def atomic_file(path: Path, *, advice: str = _ADVICE, durable: bool = True) -> Iterator[Path]:
     """A temporary path to write to, renamed to `path` when the block succeeds and removed when it raises.
 
     Creates the folder if needed, follows links, and flushes the data to the disk before renaming, so that a power
@@ -33,23 +33,32 @@ def atomic_file(path: Path, *, advice: str = _ADVICE) -> Iterator[Path]:
     Args:
         path: the file.
         advice: what to do if it cannot be written, for the error.
+        durable: False for one of many small files, for which flushing, and looking through the folder for what killed
+            processes left, would take longer than all else: call `remove_abandoned` once, and check them after a power
+            failure.
 
     Raises:
         FastvaeError: it cannot be written.
     """
     try:
-        with temporary_beside(path) as (temporary, target):
+        with temporary_beside(path, tidy=durable) as (temporary, target):
             yield temporary
-            flush(temporary)
+            if durable:
+                flush(temporary)
             temporary.replace(target)
-            flush(target.parent)
+            if durable:
+                flush(target.parent)
     except OSError as error:
         raise FastvaeError(f"{path} could not be written ({error.strerror or error}): {advice}") from error
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
+def temporary_beside(path: Path, *, tidy: bool = True) -> Iterator[tuple[Path, Path]]:
     """An empty temporary file beside the target, removed at the end, and the target with links followed.
+
+    Args:
+        path: the target.
+        tidy: whether to call `remove_abandoned` first.
 
     Raises:
         OSError: the folder cannot be created or written.
@@ -59,7 +68,8 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, Path]]:
         target.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a folder") from None
-    remove_abandoned(target.parent)
+    if tidy:
+        remove_abandoned(target.parent)
     descriptor = None
     while descriptor is None:
         temporary = target.with_name(f".fastvae-{secrets.token_hex(8)}.part{target.suffix}")

@@ -1,6 +1,7 @@
 """Reading tensor files from untrusted sources: runs no code and does not block on a pipe."""
 
 import contextlib
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,15 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that contains NaN or infinity, or None."""
     return next((k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the tensors' names, shapes and values, independent of the file format; 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f"{key} {list(tensors[key].shape)} ".encode())
+        digest.update(tensors[key].contiguous().numpy())
+    return digest.hexdigest()
 
 
 def check_size(size: int) -> None:

@@ -86,6 +86,8 @@ def _training(run: RunSummary) -> list[str]:
         rows["schedule"] += f" of {batch_size:g} images ({run.step * batch_size:,.0f} images{epochs})"
     if lr is not None:
         rows["learning rate"] = f"{lr:g}" + ("" if decay in (None, 1) else f", times {decay:g} after every epoch")
+    if train.get("flip") is True:
+        rows["augmentation"] = "horizontal flips"
     if seconds is not None:
         rows["time"] = f"{seconds / 60:.1f} minutes"
     options = {_text(k): _shown(v) for k, v in objective.items() if k != "name" and v is not None}

@@ -8,8 +8,8 @@ from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import atomic_file, temporary_beside
 from fastvae.files.cache import ADVICE, cache_folder, kept_file
 from fastvae.files.downloads import PublicFile
-from fastvae.files.tensor_file import to_bytes
-from fastvae.lossnet.formats import digest_of, read_weights
+from fastvae.files.tensor_file import digest_of, to_bytes
+from fastvae.lossnet.formats import read_weights
 from fastvae.lossnet.network import conv_layers
 
 _logger = logging.getLogger("fastvae")

@@ -1,6 +1,5 @@
 """Reads VGG-19's convolutions from the common formats of its weights. No pickle is run."""
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -210,12 +209,3 @@ def _keras_layer(name: str, shape: tuple[int, ...], read: Callable[[], np.ndarra
         return torch.from_numpy(np.ascontiguousarray(read().transpose(*axes), dtype=np.float32))
 
     return Stored(f"features.{_keras_index(name)}.{kind}", tuple(shape[axis] for axis in axes), transposed)
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors' names, shapes and values, independent of the file format; 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(f"{key} {list(tensors[key].shape)} ".encode())
-        digest.update(tensors[key].contiguous().numpy())
-    return digest.hexdigest()

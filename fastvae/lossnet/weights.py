@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved
+from fastvae.files.tensor_file import digest_of
 from fastvae.lossnet.calibrate import balance_taps, calibration_images, tap_rms
 from fastvae.lossnet.convention import BY_NAME, CAFFE, CAFFE_RGB, Convention, recognise
 from fastvae.lossnet.download import SOURCES, fetch
-from fastvae.lossnet.formats import digest_of, read_weights
+from fastvae.lossnet.formats import read_weights
 from fastvae.lossnet.network import TAPS, LossNetwork, conv_layers, tap_indices
 from fastvae.lossnet.standin import stand_in
 

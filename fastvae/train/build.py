@@ -83,7 +83,7 @@ def open_data(config: Config) -> tuple[Config, TrainingSet, BatchOrder]:
         batch_size=train.batch_size,
     )
     config = replace(config, train=replace(train, loader=images.kind))
-    return config, images, BatchOrder(len(images.train), train.batch_size, train.seed)
+    return config, images, BatchOrder(len(images.train), train.batch_size, train.seed, flip=train.flip)
 
 
 def build(config: Config) -> Training:

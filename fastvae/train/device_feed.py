@@ -1,10 +1,12 @@
 """Feeds on a device: an array of images that a loader fills and that a captured step reads without the host.
 
 A step gathers `rows[plan[cursor]]` and advances the cursor, so that each replay of the same CUDA graph takes the next
-batch and the host sends nothing.
+batch and the host sends nothing. Where images are flipped, the plan says so beside each row, so that one launch reads
+both.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from fastvae.data.loaders.loader import Loader
 from fastvae.train.order import BatchOrder
 
+# uint8 [B, H, W, 3], and which of them to flip: [B], not zero for those, or None for none.
+Batch = tuple[Tensor, Tensor | None]
 # Batches: one is read while up to three are being copied.
 _RING = 4
 
@@ -41,7 +45,8 @@ class _DeviceFeed:
         self._batches: Iterator[Tensor] | None = None
         size = loader.image_size
         self.rows = torch.zeros(rows, size, size, 3, dtype=torch.uint8, device=device)
-        self._plan = torch.zeros(plan, order.batch_size, dtype=torch.int64, device=device)
+        # [batches, rows, and flips if there are any, B]
+        self._plan = torch.zeros(plan, 1 + order.flip, order.batch_size, dtype=torch.int64, device=device)
         self._cursor = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.state = (self._cursor,)
         self._last: int | None = None
@@ -49,11 +54,11 @@ class _DeviceFeed:
         if self._copying is not None:
             self._copying.wait_stream(torch.cuda.current_stream(self.device))  # which is still zeroing `rows`
 
-    def batch(self) -> Tensor:
-        """uint8 [B, H, W, 3], a copy."""
-        indices = self._plan.index_select(0, self._cursor).flatten()
+    def batch(self) -> Batch:
+        """The batch at the cursor, a copy."""
+        rows, *flips = self._plan.index_select(0, self._cursor)[0]
         self._cursor.add_(1).remainder_(len(self._plan))
-        return self.rows.index_select(0, indices)
+        return self.rows.index_select(0, rows), flips[0] if flips else None
 
     def _point_to(self, index: int, step: int) -> None:
         """Sets the cursor to a batch of the plan, unless the last step left it there."""
@@ -61,21 +66,36 @@ class _DeviceFeed:
             self._cursor.fill_(index)
         self._last = step
 
-    def _receive(self, target: Tensor, after: torch.cuda.Event | None = None) -> None:
-        """Copies the loader's next batch without blocking the host; work enqueued later on the stream waits for it.
+    @contextmanager
+    def _copies(self, after: torch.cuda.Event | None = None) -> Iterator[None]:
+        """On a GPU, copies in its block overlap with earlier work, and work enqueued after the block waits for them.
 
         Args:
-            target: a slice of `rows`.
-            after: on a GPU, the event after which `target` may be overwritten.
+            after: on a GPU, the event after which what they write to may be overwritten.
         """
         if self._copying is None:
-            target.copy_(next(self._batches))
+            yield
             return
         with torch.cuda.stream(self._copying):
             if after is not None:
                 self._copying.wait_event(after)
-            target.copy_(next(self._batches), non_blocking=True)
+            yield
         torch.cuda.current_stream(self.device).wait_stream(self._copying)
+
+    def _receive(self, target: Tensor, after: torch.cuda.Event | None = None) -> None:
+        """Copies the loader's next batch as `_copies` does.
+
+        Args:
+            target: a slice of `rows`.
+            after: as for `_copies`.
+        """
+        with self._copies(after):
+            target.copy_(next(self._batches), non_blocking=True)
+
+    def _pinned(self, array: np.ndarray) -> Tensor:
+        """On a GPU in pinned memory, so that a non-blocking copy does not wait for steps that are in the queue."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def close(self) -> None:
         """Stops the loader's threads."""
@@ -132,10 +152,10 @@ class ResidentFeed(_DeviceFeed):
                 self._batches.close()
 
     def _make_plan(self, epoch: int) -> None:
-        plan = torch.from_numpy(self._row_of[self.order.epoch(epoch)][: self._plan.numel()]).view_as(self._plan)
-        # Pinned, so that the copy does not wait for steps that are still in the queue.
-        plan = plan.pin_memory() if self.device.type == "cuda" else plan
-        self._plan.copy_(plan, non_blocking=True)
+        positions = self.order.epoch(epoch)[: self._plan[:, 0].numel()].reshape(self._plan[:, 0].shape)
+        flips = self.order.flips_in(epoch, positions)
+        rows = self._row_of[positions]
+        self._plan.copy_(self._pinned(np.stack([rows] if flips is None else [rows, flips], 1)), non_blocking=True)
         self._epoch = epoch
 
 
@@ -151,7 +171,7 @@ class StreamFeed(_DeviceFeed):
 
     def __init__(self, loader: Loader, train: np.ndarray, order: BatchOrder, device: torch.device):
         super().__init__(loader, train, order, device, rows=_RING * order.batch_size, plan=_RING)
-        self._plan.copy_(torch.arange(len(self.rows), device=device).view_as(self._plan))
+        self._plan[:, 0] = torch.arange(len(self.rows), device=device).view(_RING, -1)
         self._read = [torch.cuda.Event() for _ in range(_RING)] if self._copying else None
 
     def ready(self, step: int) -> None:
@@ -168,3 +188,6 @@ class StreamFeed(_DeviceFeed):
         self._point_to(slot, step)
         after = self._read[slot] if self._read else None
         self._receive(self.rows[slot * size : (slot + 1) * size], after)
+        if (flips := self.order.flips(step)) is not None:
+            with self._copies(after):
+                self._plan[slot, 1].copy_(self._pinned(flips.astype(np.int64)), non_blocking=True)

@@ -5,7 +5,8 @@
     StreamFeed     a ring of batches on the device, if the images do not fit
 
 `ready(step)` runs on the host and is called for each step in order. `batch()` runs on the device and may be captured in
-a CUDA graph; `state` are the tensors that it changes.
+a CUDA graph; `state` are the tensors that it changes. It gives the pixels as they are in the data set, beside which of
+them the step flips: there that costs no launch of its own.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastvae.data.loaders.loader import Loader
-from fastvae.train.device_feed import ResidentFeed, StreamFeed
+from fastvae.train.device_feed import Batch, ResidentFeed, StreamFeed
 from fastvae.train.order import BatchOrder
 
 # Share of the GPU's free memory that resident images may take; the step needs the rest.
@@ -47,11 +48,13 @@ class HostFeed:
             self.close()
             self._batches = self._loader.batches(self._train[positions] for positions in self.order.since(step))
         self._pixels = next(self._batches)
+        flips = self.order.flips(step)
+        self._flips = None if flips is None else torch.from_numpy(flips)
         self._last = step
 
-    def batch(self) -> Tensor:
-        """uint8 [B, H, W, 3], valid until the next call of `ready`."""
-        return self._pixels
+    def batch(self) -> Batch:
+        """The batch of the step; valid until the next call of `ready`."""
+        return self._pixels, self._flips
 
     def close(self) -> None:
         """Stops the loader's threads."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.optim import tables_copied_once
+from fastvae.train.device_feed import Batch
 from fastvae.train.feed import Feed
 from fastvae.train.meter import Meter
 from fastvae.train.step import Step
@@ -32,6 +33,7 @@ class Runner:
         capture: replay CUDA graphs, one for each sequence of passes that the objective uses.
 
     Attributes:
+        batch: what the feed gave the last step, pixels and flips, on the device; valid until the next step.
         noise: float32 [B, noise_size], the noise of the last step.
     """
 
@@ -39,14 +41,8 @@ class Runner:
         self.step, self.feed, self.meter, self.capture = step, feed, meter, capture
         self._generator = noise
         self.noise = torch.zeros(feed.order.batch_size, step.objective.noise_size, device=step.device)
-        self._graphs: dict[tuple[str, ...], tuple[torch.cuda.CUDAGraph, tuple[str, ...], Tensor]] = {}
+        self._graphs: dict[tuple[str, ...], tuple[torch.cuda.CUDAGraph, tuple[str, ...], Batch]] = {}
         self._warm: set[tuple[str, ...]] = set()
-        self._pixels: Tensor | None = None
-
-    @property
-    def pixels(self) -> Tensor:
-        """uint8 [B, H, W, 3], the batch of the last step on the device; valid until the next step."""
-        return self._pixels
 
     def __call__(self, number: int) -> None:
         """Runs step number `number`, from 0. On a GPU it does not wait for the result.
@@ -61,10 +57,10 @@ class Runner:
         with self._explained(f"step {number + 1} failed"):
             self.noise.normal_(generator=self._generator)
             if self.capture:
-                graph, names, self._pixels = self._graphs[phase]
+                graph, names, self.batch = self._graphs[phase]
                 graph.replay()
             else:
-                names, self._pixels = self._body(number)
+                names, self.batch = self._body(number)
         self.meter.count(names)
 
     def warm_up(self, number: int) -> float:
@@ -116,11 +112,11 @@ class Runner:
         finally:
             before.restore()
 
-    def _body(self, number: int) -> tuple[tuple[str, ...], Tensor]:
-        pixels = self.feed.batch()
-        terms = self.step(pixels, self.noise, number)
+    def _body(self, number: int) -> tuple[tuple[str, ...], Batch]:
+        pixels, flips = self.feed.batch()
+        terms = self.step(pixels, self.noise, number, flips)
         self.meter.record(terms)
-        return tuple(terms), pixels
+        return tuple(terms), (pixels, flips)
 
     def _capture(self, number: int, before: "_State") -> None:
         # The feed need not be ready: its array may hold anything, since the state is restored.
@@ -138,8 +134,8 @@ class Runner:
             tables_copied_once(),
             torch.cuda.graph(graph, capture_error_mode="thread_local"),
         ):
-            names, pixels = self._body(number)
-        self._graphs[self._phase(number)] = graph, names, pixels
+            names, batch = self._body(number)
+        self._graphs[self._phase(number)] = graph, names, batch
 
     def _phase(self, number: int) -> tuple[str, ...]:
         return tuple(pass_.name for pass_ in self.step.objective.passes(number))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fastvae.kernels.dispatch import map_format
 from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Objective, Pass, Update
-from fastvae.pictures import to_images
+from fastvae.pictures import flipped, to_images
 from fastvae.train.rounded_weights import RoundedWeights
 
 
@@ -36,13 +36,14 @@ class Step:
         self.device, self.bf16, self.compile_passes = device, bf16, compile_passes
         self._losses = {}
 
-    def __call__(self, pixels: Tensor, noise: Tensor, step: int) -> dict[str, Tensor]:
+    def __call__(self, pixels: Tensor, noise: Tensor, step: int, flips: Tensor | None = None) -> dict[str, Tensor]:
         """Runs one step on a batch.
 
         Args:
             pixels: uint8 [B, H, W, 3], RGB.
             noise: float32 [B, noise_size], standard normal.
             step: the step's number, from 0.
+            flips: [B], not zero for images to flip left to right; None for none.
 
         Returns:
             The loss terms of the step, detached scalars on the device.
@@ -50,16 +51,25 @@ class Step:
         terms = {}
         for pass_ in self.objective.passes(step):
             with self.precision(), unlimited_compilations() if self.compile_passes else nullcontext():
-                total, reported = self._loss(pass_)(pixels, noise)
+                total, reported = self._loss(pass_)(pixels, noise, flips)
             total.backward()
             for name in pass_.updates:
                 self.updates[name].apply(reported)
             terms |= reported
         return terms
 
-    def images(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1] on the step's device, in the layout of its networks."""
-        return to_images(pixels.to(self.device)).contiguous(memory_format=map_format(self.device))
+    def images(self, pixels: Tensor, flips: Tensor | None = None) -> Tensor:
+        """What the objective sees of a batch.
+
+        Args:
+            pixels: uint8 [B, H, W, 3], RGB.
+            flips: as for a step.
+
+        Returns:
+            float32 [B, 3, H, W] in [-1, 1] on the step's device, in the layout of its networks.
+        """
+        flips = None if flips is None else flips.to(self.device)
+        return _images(pixels.to(self.device), flips, map_format(self.device))
 
     def precision(self) -> AbstractContextManager:
         """The autocast context for every forward pass of this run."""
@@ -69,8 +79,8 @@ class Step:
         if pass_.name not in self._losses:
             layout = map_format(self.device)
 
-            def loss(pixels: Tensor, noise: Tensor):
-                return pass_.loss(to_images(pixels).contiguous(memory_format=layout), noise)
+            def loss(pixels: Tensor, noise: Tensor, flips: Tensor | None = None):
+                return pass_.loss(_images(pixels, flips, layout), noise)
 
             if self.bf16:
                 loss = RoundedWeights(self._updated_by(pass_), loss).rounded
@@ -84,3 +94,8 @@ class Step:
         groups = (group for name in pass_.updates for group in self.updates[name].optimizer.param_groups)
         updated = {id(p) for group in groups for p in group["params"]}
         return [n for n in self.objective.networks.values() if any(id(p) in updated for p in n.parameters())]
+
+
+def _images(pixels: Tensor, flips: Tensor | None, layout: torch.memory_format) -> Tensor:
+    pixels = pixels if flips is None else flipped(pixels, flips)
+    return to_images(pixels).contiguous(memory_format=layout)

@@ -285,7 +285,7 @@ class Trainer:
 
     def _balance(self) -> dict[str, Tensor]:
         # The running statistics that its forward passes change are restored.
-        images = self.step.images(self.runner.pixels)
+        images = self.step.images(*self.runner.batch)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
         with self.step.precision():
             ratios = self.objective.balance(images, self.runner.noise)

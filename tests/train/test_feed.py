@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastvae.data.flips import flips
 from fastvae.data.loaders.packed import PackedLoader
 from fastvae.train.device_feed import ResidentFeed, StreamFeed
 from fastvae.train.feed import HostFeed, choose_feed
@@ -37,9 +38,9 @@ class CountingLoader(PackedLoader):
             self.open -= 1
 
 
-def feed(packed, kind: str, batch_size: int = 12, device: str = "cpu"):
+def feed(packed, kind: str, batch_size: int = 12, device: str = "cpu", *, flip: bool = False):
     train = packed.indices("train")
-    order = BatchOrder(len(train), batch_size, seed=3)
+    order = BatchOrder(len(train), batch_size, seed=3, flip=flip)
     return KINDS[kind](CountingLoader(packed), train, order, torch.device(device))
 
 
@@ -55,9 +56,34 @@ def test_the_batches_are_those_of_the_order(packed, kind, first, device):
     made = feed(packed, kind, device=device)
     for step in range(first, first + 9):
         made.ready(step)
-        assert torch.equal(made.batch().cpu(), expected(packed, made.order, step)), step
+        pixels, flips = made.batch()
+        assert torch.equal(pixels.cpu(), expected(packed, made.order, step)) and flips is None, step
     made.close()
     assert made._loader.open == 0
+
+
+def flipped_in(packed, kind: str, device: str, batch_size: int, first: int, steps: int) -> dict[tuple[int, int], bool]:
+    """Whether each image, by (epoch, index in the packed file), is flipped in some steps of a run."""
+    made = feed(packed, kind, batch_size, device, flip=True)
+    seen = {}
+    for step in range(first, first + steps):
+        made.ready(step)
+        pixels, flips = made.batch()
+        assert torch.equal(pixels.cpu(), expected(packed, made.order, step)), "the step flips them, not the feed"
+        images = packed.indices("train")[made.order[step]]
+        seen |= {(step // made.order.steps_per_epoch, i): bool(f) for i, f in zip(images.tolist(), flips, strict=True)}
+    made.close()
+    return seen
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_flipped_is_a_function_of_image_and_epoch(packed, kind, device):
+    """For every feed, from wherever it begins, for any size of a batch."""
+    coins = {(e, i): f for e in range(4) for i, f in enumerate(flips(np.arange(40), seed=3, epoch=e).tolist())}
+    for batch_size, first, steps in [(12, 0, 9), (12, 5, 6), (10, 2, 9)]:
+        seen = flipped_in(packed, kind, device, batch_size, first, steps)
+        assert seen.items() <= coins.items() and len(seen) == batch_size * steps
 
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
@@ -70,7 +96,7 @@ def test_a_step_that_is_undone_can_be_made_ready_again(packed, kind):
         for tensor, copy in zip(made.state, before, strict=True):
             tensor.copy_(copy)
         made.ready(step)
-        assert torch.equal(made.batch(), expected(packed, made.order, step)), step
+        assert torch.equal(made.batch()[0], expected(packed, made.order, step)), step
     made.close()
 
 
