@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, parse
+from fastvae.cli.parsing import LARGEST_SEED, RunName, Weights, parse
 from fastvae.ranges import between, require
 
 _NUMBERS = between(1, 2**31)
@@ -16,6 +16,7 @@ class _Command:
     """Turns draws of N(0, I) into images by a run's decoder or generator, and writes them as one picture."""
 
     run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
     count: int = 64  # images, > 0; as many as fit into one picture
     columns: int = 8  # images a row, > 0
@@ -38,7 +39,7 @@ def run(argv: list[str]) -> int:
 
     pictures.check_picture(command.out)
     check_not_read(command.out, [])
-    sampler = load_sampler(command.run)
+    sampler = load_sampler(command.run, weights=command.weights)
     size = (sampler.image_size, sampler.image_size)
     advice = f"{command.count:,} images are too many for it in {command.columns:,} columns"
     pictures.check_size(command.out, *pictures.sheet_size(command.count, command.columns, size), advice)

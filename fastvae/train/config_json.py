@@ -21,6 +21,11 @@ def to_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(values))  # JSON has no tuples
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """An objective's options by default, as `to_json` has them; `name` is its key in `OBJECTIVES`."""
+    return json.loads(json.dumps(dataclasses.asdict(OBJECTIVES[name][0]())))
+
+
 def from_json(values: Any) -> Config:
     """The inverse of `to_json`. Old names of renamed options are accepted.
 

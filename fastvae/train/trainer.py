@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from fastvae.train.checkpoint_writer import CheckpointWriter
 from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
+from fastvae.train.kl_warmup import KlWarmup
 from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
 from fastvae.train.log import Line, Log
@@ -91,9 +93,11 @@ class Trainer:
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
+        self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         self.picture: Path | None = None
+        self.kl_warmup = self._kl_warmup_of(None)
         if resume:
             self._restore(named, allow_other_data)
         else:
@@ -120,16 +124,27 @@ class Trainer:
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         if newest := named or (saved[-1] if saved else None):
             state = checkpoint.restore(
-                newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
+                newest,
+                config=to_json(self.config),
+                objective=self.objective,
+                updates=self.updates,
+                noise=self.noise,
+                average=self.average,
             )
             self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
             self.done, self.seconds = state.step, state.seconds
+            self.kl_warmup = self._kl_warmup_of(state.kl_warmup_steps)
             self._evaluates_first = self.run.forget_after(self.done)
         else:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
+
+    def _kl_warmup_of(self, steps: int | None) -> KlWarmup:
+        share = getattr(self.config.objective, "kl_warmup", 0.0)
+        # A resumed run that is longer now keeps its steps, so that a weight that has risen does not fall.
+        return KlWarmup(self.objective, math.ceil(share * self.total) if steps is None else steps)
 
     def _check_data(self, newest: Path, before: Identity | None, allow_other_data: bool) -> None:
         if before is None or before == self.data:
@@ -236,6 +251,7 @@ class Trainer:
                 break
             start = time.perf_counter()
             self.rates.set_epoch(self.done // self.order.steps_per_epoch)
+            self.kl_warmup.set_step(self.done)
             self._read_images()
             self._between_steps = False
             self.runner(self.done)
@@ -296,7 +312,7 @@ class Trainer:
     def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:
         """Logs the means over the steps since the last call, on a GPU later; all terms must be finite."""
         if self.meter.steps:
-            line = Line(self.done, self.seconds, self.rates.first, self.meter.close(extra))
+            line = Line(self.done, self.seconds, self.rates.first, self.kl_warmup.weight, self.meter.close(extra))
             self.late.add_window(lambda: self._write(line))
 
     def _write(self, line: Line) -> None:
@@ -322,8 +338,10 @@ class Trainer:
         if self._snapshot_waits:
             self.late.flush()
         self.writer.wait()
-        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise))
-        state = checkpoint.State(checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network)
+        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise, self.average))
+        state = checkpoint.State(
+            checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network, self.kl_warmup.steps
+        )
         self._saved_at, self._snapshot_waits = self.seconds, True
 
         def start() -> None:
@@ -338,9 +356,14 @@ class Trainer:
         )
         self._saved = state.step
 
+    def _averaged(self) -> AbstractContextManager:
+        """Inside, the networks hold the average of their weights, if the run has one."""
+        return nullcontext() if self.average is None else self.average.in_use()
+
     def _evaluate(self) -> None:
         for name, system in self.objective.systems().items():
-            metrics = evaluate(system, self.step, self.held_out)
+            with self._averaged():
+                metrics = evaluate(system, self.step, self.held_out)
             if not metrics:
                 continue
             if bad := next((k for k, v in metrics.items() if not math.isfinite(v)), None):
@@ -358,7 +381,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.train.seed)
             noise = torch.randn(_PICTURED * 2, system.noise_size, generator=generator).to(self.step.device)
             system.train(False)
-            with self.step.precision():
+            with self._averaged(), self.step.precision():
                 samples = system.sample(noise)
                 fakes = system.reconstruct(self.step.images(torch.from_numpy(originals)))
             system.train(True)
