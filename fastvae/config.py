@@ -79,6 +79,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """The weights that a run started from (`--init`); a record only, since its checkpoints hold what it took."""
+
+    source: str  # as given; the path of a file or folder is absolute
+    sha256: str  # of the model.safetensors, 64 hexadecimal digits
+
+
+@dataclass(frozen=True)
 class Config(Generic[Options]):
     """A complete run."""
 
@@ -87,3 +95,4 @@ class Config(Generic[Options]):
     data: str = "faces"  # "faces", the embedded data set; or the path of a packed file or a folder of images
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    initial_weights: InitialWeights | None = None  # None: drawn from the seed

@@ -23,7 +23,8 @@ class RunSummary:
     Attributes:
         step: steps done.
         config: the run's config.json, with file names in place of paths. "recipe" and "data" are strings; "objective"
-            is an object with a string "name"; missing strings are "unknown". "model" and "train" are objects. Their
+            is an object with a string "name"; missing strings are "unknown". "model" and "train" are objects, and so
+            is "initial_weights" of a run with `--init`. Their
             values are numbers, strings, booleans, nulls and lists of these.
         version: of the fastvae that trained it, None if unknown.
         losses: the last line logged up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
@@ -104,12 +105,16 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     if "vgg" in objective:
         objective["vgg"] = _name(objective["vgg"])
     objective["name"] = _text(objective.get("name")) or _UNKNOWN
+    initial = _values(config.get("initial_weights"))
+    if "source" in initial:
+        initial["source"] = _name(initial["source"])
     return {
         "recipe": _text(config.get("recipe")) or _UNKNOWN,
         "data": _name(_text(config.get("data"))) or _UNKNOWN,
         "objective": objective,
         "model": _values(config.get("model")),
         "train": _values(config.get("train")),
+        **({"initial_weights": initial} if initial else {}),
     }
 
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from fastvae.train.checkpoint_writer import CheckpointWriter
 from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
+from fastvae.train.initial_weights import Source, initialise
 from fastvae.train.kl_warmup import KlWarmup
 from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
@@ -48,6 +50,7 @@ class Trainer:
         resume: continue from the newest checkpoint in `folder`, or start again if it has none.
         checkpoint: continue from this one in `folder` instead; later ones are kept under other names.
         allow_other_data: continue even if the checkpoint was trained on other images.
+        init: weights that a new run starts from; None for those drawn from the seed.
 
     Attributes:
         done: steps done.
@@ -56,7 +59,7 @@ class Trainer:
 
     Raises:
         FastvaeError: the data, the loss network's weights or the checkpoint cannot be loaded, the checkpoint was made
-            with other images, or another process is training this run.
+            with other images, nothing of `init` fits, or another process is training this run.
         UsageError: the folder exists already, or a flag contradicts the data.
     """
 
@@ -68,17 +71,20 @@ class Trainer:
         resume: bool = False,
         checkpoint: Path | None = None,
         allow_other_data: bool = False,
+        init: Source | None = None,
     ):
         self.run = RunFolder(folder)
         if resume:
             self.run.hold()
         try:
-            self._open(config, resume, checkpoint, allow_other_data)
+            self._open(config, resume, checkpoint, allow_other_data, init)
         except BaseException:
             self.run.close()
             raise
 
-    def _open(self, config: Config, resume: bool, named: Path | None, allow_other_data: bool) -> None:
+    def _open(
+        self, config: Config, resume: bool, named: Path | None, allow_other_data: bool, init: Source | None
+    ) -> None:
         device = torch.device(config.train.device)
         try:
             config, images, self.order = open_data(config)
@@ -97,11 +103,12 @@ class Trainer:
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         self.picture: Path | None = None
+        self._saved: int | None = None
         self.kl_warmup = self._kl_warmup_of(None)
         if resume:
             self._restore(named, allow_other_data)
         else:
-            self.run.create(to_json(config))
+            self._start(init)
         self.progress = Progress(self.total)
         self.log = Log(self.run, self.progress, self.train, self.order.steps_per_epoch)
         self.meter = Meter(min(self.train.log_every, self.total), device)
@@ -112,11 +119,18 @@ class Trainer:
         self.progress.note(f"{images.reason}; {where}")
         self.late = LateWork(late=device.type == "cuda")
         self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
-        self._saved = self.done if self.done else None
         self._saved_at = self.seconds
         self._snapshot_waits = False
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
+
+    def _start(self, init: Source | None) -> None:
+        if init is not None:
+            initialise(self.objective, init)
+            self.config = replace(self.config, initial_weights=init.record)
+            if self.average is not None:
+                self.average.restart()
+        self.run.create(to_json(self.config))
 
     def _restore(self, named: Path | None, allow_other_data: bool) -> None:
         """Loads the given or the newest checkpoint, if there is one."""
@@ -134,9 +148,14 @@ class Trainer:
             self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
-            self.done, self.seconds = state.step, state.seconds
+            self.done, self.seconds, self._saved = state.step, state.seconds, state.step
             self.kl_warmup = self._kl_warmup_of(state.kl_warmup_steps)
             self._evaluates_first = self.run.forget_after(self.done)
+        elif (start := self.config.initial_weights) is not None:
+            raise FastvaeError(
+                f"{self.run.path} was stopped before its first checkpoint, which would hold the weights of "
+                f"{start.source} that it started from: start a new run with --init {start.source}"
+            )
         else:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
@@ -195,6 +214,9 @@ class Trainer:
                 self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
+        if self.config.initial_weights is not None and self._saved is None:
+            self._save()  # so that resuming it never needs what it started from
+            self._finish_writing()
         if self.done == 0 or (self._evaluates_first and self.done < self.total):
             self._evaluate()
         if self.done < self.total:
