@@ -33,6 +33,9 @@ class TrainConfig:
     batch_size: int = 64  # images per step, >= 2 because of batch normalisation
     lr: float = 5e-4  # Adam's initial learning rate, > 0
     lr_decay: float = 0.5  # factor on every learning rate after each epoch, in (0, 1]
+    # decay of an exponential moving average of the weights, from 0 to below 1, e.g. 0.999; 0: none. Evaluations,
+    # pictures and whatever loads the run use the average, which is saved beside the weights
+    ema: float = 0.0
     seed: int = 0  # of initial weights, image order, flips and noise, >= 0
     flip: bool = False  # flip each training image left to right with probability 1/2, decided anew in every epoch
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
@@ -72,6 +75,16 @@ class TrainConfig:
         )
         if not 0 < self.lr_decay <= 1:
             raise UsageError(f"lr-decay must be above 0 and at most 1; got {self.lr_decay}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema must be 0 (no average) or more, and below 1, e.g. 0.999; got {self.ema}")
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights that a run started from (`--init`); a record only, since its checkpoints hold what it took."""
+
+    source: str  # as given; the path of a file or folder is absolute
+    sha256: str  # of the model.safetensors, 64 hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -83,3 +96,4 @@ class Config(Generic[Options]):
     data: str = "faces"  # "faces", the embedded data set; or the path of a packed file or a folder of images
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    initial_weights: InitialWeights | None = None  # None: drawn from the seed

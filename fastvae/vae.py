@@ -11,7 +11,7 @@ from fastvae import models
 from fastvae.errors import FastvaeError
 from fastvae.files.places import resolved
 from fastvae.hub import folder as saved_folder
-from fastvae.hub.locate import GENERATOR, filled, read_model, views_of, which_view
+from fastvae.hub.locate import GENERATOR, Weights, chosen_weights, filled, read_model, views_of, which_view
 from fastvae.machine import usable_device
 from fastvae.train import checkpoint_files
 from fastvae.train.config_json import model_from_json
@@ -108,12 +108,11 @@ class VAE(models.VAE):
         return upload(self, repo_id, run=self.run, license=license, **options)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", **options) -> "VAE":
+    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", weights: Weights = "auto", **options) -> "VAE":
         """Loads a VAE in eval mode, as `fastvae.load` does, with options for a repository on the Hub.
 
         Args:
-            path: as for `fastvae.load`.
-            device: a torch device.
+            path, device, weights: as for `fastvae.load`.
             options: for a repository, of `huggingface_hub.snapshot_download`, such as revision, token, cache_dir,
                 local_files_only.
 
@@ -124,10 +123,10 @@ class VAE(models.VAE):
             from fastvae.hub.download import fetch
 
             path = fetch(str(path), **options)
-        return load(path, device=device)
+        return load(path, device=device, weights=weights)
 
 
-def load(path: str | Path, *, device: str = "cpu") -> VAE:
+def load(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> VAE:
     """Loads a trained VAE, in eval mode, float32.
 
     Args:
@@ -135,18 +134,20 @@ def load(path: str | Path, *, device: str = "cpu") -> VAE:
             wrote, or a model.safetensors. If there is no such path and it has the form "user/name": that repository on
             the Hugging Face Hub. A view of a multi-view run is RUN/relu1_1 and so on.
         device: a torch device.
+        weights: of a run with `--ema`: "ema", the moving average of its weights; "raw", those of the last step; "auto",
+            the average if there is one, which is logged to "fastvae".
 
     Returns:
         A `VAE`, whose `run` describes its training. Nothing is unpickled.
 
     Raises:
-        FastvaeError: there is no checkpoint, it is damaged or of another version, it holds no VAE or several, or the
-            repository cannot be downloaded.
+        FastvaeError: there is no checkpoint, it is damaged or of another version, it holds no VAE or several, it does
+            not hold these weights, or the repository cannot be downloaded.
     """
-    return read_model(path, lambda file, view: load_file(file, device=device, view=view))
+    return read_model(path, lambda file, view: load_file(file, device=device, view=view, weights=weights))
 
 
-def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VAE:
+def load_file(file: Path, *, device: str = "cpu", view: str | None = None, weights: Weights = "auto") -> VAE:
     """`load` for a model.safetensors of fastvae; `view` names one of several."""
     metadata = checkpoint_files.read_metadata(file)
     model = model_from_json(metadata["config"])
@@ -163,6 +164,7 @@ def load_file(file: Path, *, device: str = "cpu", view: str | None = None) -> VA
     prefixes = f"{prefix}encoder.", f"{prefix}decoder."
     if not any(name.startswith(prefixes) for name in names):
         raise FastvaeError(f"{file} holds no VAE: did that run train another kind of network?")
-    vae = filled(VAE, model, file, prefix, prefixes)
-    vae.run = of_checkpoint(metadata, file, view)
+    stored, which = chosen_weights(file, metadata, names, prefixes[1], weights)
+    vae = filled(VAE, model, file, f"{stored}{prefix}", tuple(f"{stored}{name}" for name in prefixes))
+    vae.run = of_checkpoint(metadata, file, view, which)
     return vae.to(usable_device(device)).eval()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastvae.errors import UsageError
+from fastvae.hub.locate import Weights
 from fastvae.inference.encode_images import encode_images
 from fastvae.runs.sampler import load_views
 
@@ -31,14 +32,14 @@ class FeatureSource:
     encode: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 
 
-def latent_sources(run: str | Path, device: torch.device) -> list[FeatureSource]:
+def latent_sources(run: str | Path, device: torch.device, weights: Weights = "auto") -> list[FeatureSource]:
     """The means of q(z|x) by the VAE of a run, or by each view of a multi-view run; accelerated, in float32.
 
     Raises:
         FastvaeError: the run cannot be read.
     """
     sources = []
-    for name, vae in load_views(run, device=device.type).items():
+    for name, vae in load_views(run, device=device.type, weights=weights).items():
         fast = vae.accelerate(torch.float32, batch_sizes=(_BATCH,), device=device)
         sources.append(
             FeatureSource(

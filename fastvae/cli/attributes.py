@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.atomic_write import check_writable, write_atomically
 from fastvae.files.places import resolved, shown
@@ -34,6 +34,7 @@ class _Command:
     runs: tyro.conf.Positional[RunNames] = ()  # run folders, checkpoints, saved folders, or user/name
     data: str  # a .fvae file with attributes, a folder of CelebA, or faces
     out: Path = Path("attributes")  # folder to write into
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     vgg_fc: Path | None = None  # complete VGG-19 (.pth, .safetensors; torchvision's keys): its fc7 joins the features
     image_size: int = 64  # pixels per side, 8 to 1024, for --vgg-fc without runs on a folder or faces
     max_train: int | None = None  # a random subset of this many training images, for a quick look; 2 or more
@@ -85,7 +86,7 @@ def run(argv: list[str]) -> int:
     from fastvae.progress_bar import progress_bar
 
     device = choose_device(command.device)
-    sources = [source for run in command.runs for source in latent_sources(run, device)]
+    sources = [source for run in command.runs for source in latent_sources(run, device, command.weights)]
     if command.vgg_fc is not None:
         sources.append(vgg_fc_source(command.vgg_fc, device))
     packed = open_images(command.data, common_size(sources) or _own_size(command.data) or command.image_size)
@@ -97,6 +98,7 @@ def run(argv: list[str]) -> int:
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
     metadata = {
         "runs": [name_of(run) for run in command.runs],
+        "weights": command.weights,
         "vgg_fc": command.vgg_fc and command.vgg_fc.name,
         "data": packed.path.name,
         "kind": packed.header.get("kind"),

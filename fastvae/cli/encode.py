@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from fastvae.cli.parsing import RunName, parse
+from fastvae.cli.parsing import RunName, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import is_file, resolved, shown
 
@@ -36,6 +36,7 @@ class _Command:
     # a folder of pictures, cropped and resized as in `prepare`; a file of `fastvae prepare`; or faces
     data: tyro.conf.Positional[_Data]
     out: Path = Path("latents.safetensors")  # file to write
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     split: Literal["all", "train", "validation", "test"] = "all"  # which images
     log_variances: bool = False  # also write the log-variances of q(z|x)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
@@ -65,7 +66,7 @@ def run(argv: list[str]) -> int:
     if command.out.suffix.lower() != _ENDING:
         raise UsageError(f"--out must end in {_ENDING}; got {command.out}")
     device = choose_device(command.device)
-    vae = load(command.run)
+    vae = load(command.run, weights=command.weights)
     images = open_all(command.data, vae.image_size)
     indices = images.of_split(command.split)
     weights = digest_of(vae.encoder.state_dict())

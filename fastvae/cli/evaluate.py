@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunNames, parse
+from fastvae.cli.parsing import LARGEST_SEED, RunNames, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import resolved
 from fastvae.ranges import between, require
@@ -41,6 +41,7 @@ class _Command:
     reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
     seed: int = 0  # of the draws from the prior and of the choice of real images, 0 to 2^63 - 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("evaluation.json")  # JSON to write
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ def run(argv: list[str]) -> int:
     check_json(command.out)
     check_not_read(command.out, places(command.data))
     device = choose_device(command.device)
-    runs = open_for_table(command.runs, device.type)
+    runs = open_for_table(command.runs, device.type, command.weights)
     packed = _images(command.data, runs[0].name, runs[0].model.image_size)
     plan = protocol.plan(packed, command.protocol, command.count, command.seed)
     if any(run.vae for run in runs):
@@ -78,6 +79,7 @@ def run(argv: list[str]) -> int:
         "data": packed.path.name,
         "protocol": plan.summary,
         "seed": command.seed,
+        "weights": [getattr(run.model.run, "weights", None) for run in runs],
         "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
         "loss_network": None if loss_network is None else loss_network.source,
         "layers": None if loss_network is None else loss_network.taps,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from fastvae.cli.parsing import RunName, parse
+from fastvae.cli.parsing import RunName, Weights, parse
 from fastvae.ranges import between, require
 
 
@@ -28,6 +28,7 @@ class _Command:
     # given, that of the run
     data: str | None = None
     attributes: tuple[str, ...] = ()  # sliders; if not given, six that vary, the paper's first
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     host: str = "127.0.0.1"  # address to listen on; the usual one is reached from this machine alone
     port: int = 8000  # 0 to 65535; 0: any that is free
     open: bool = field(default_factory=_has_display)  # open a browser; if not given, where there is a display
@@ -54,7 +55,7 @@ def run(argv: list[str]) -> int:
 
     places(command.data)  # refuses what leads nowhere
     with Server(command.host, command.port) as server:  # before the work, which would be lost if the port is taken
-        vae = load(command.run)
+        vae = load(command.run, weights=command.weights)
         fast, sliders, why = vae.accelerate(), [], ""
         try:
             known = trained_on(command.run, vae.run)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from fastvae.cli.parsing import RunName, parse
+from fastvae.cli.parsing import RunName, Weights, parse
 from fastvae.errors import UsageError
 from fastvae.files.atomic_write import check_writable
 from fastvae.files.places import is_file
@@ -24,6 +24,7 @@ class _Command:
 
     run: tyro.conf.Positional[RunName]  # a run folder, a checkpoint, a saved folder, a model.safetensors, or user/name
     format: Literal["onnx", "aoti"] = "onnx"  # of the files
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("exported")  # folder to write into
     parts: tuple[Literal["encoder", "decoder", "reconstruct"], ...] = ("encoder", "decoder", "reconstruct")  # which
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where an AOTInductor package runs; auto: CUDA where there is one
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> int:
         aoti_package.check_possible(device)
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else "processors like this one, CPU only"
         print(f"AOTInductor packages of torch {torch.__version__} for {what}, batches of any size")
-    vae = load(command.run)
+    vae = load(command.run, weights=command.weights)
     for part in parts_of(vae, tuple(name for name in PARTS if name in command.parts), device):
         path = command.out / f"{part.name}{suffix}"
         start = time.perf_counter()

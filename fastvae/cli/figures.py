@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, parse
+from fastvae.cli.parsing import LARGEST_SEED, RunName, RunNames, Weights, parse
 from fastvae.errors import UsageError, suggest
 from fastvae.ranges import at_least, between, require, up_to
 
@@ -28,6 +28,7 @@ class _Samples:
     columns: int = 6  # images from left to right of a run's panel, > 0
     across: int = 4  # panels side by side, > 0
     seed: int = 0  # of the draws, 0 to 2^63 - 1
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class _Samples:
         from fastvae.figures import samples
         from fastvae.runs import open as runs
 
-        return samples.figure(runs.open_runs(self.runs, self.labels), self.rows, self.columns, self.seed, self.across)
+        opened = runs.open_runs(self.runs, self.labels, self.weights)
+        return samples.figure(opened, self.rows, self.columns, self.seed, self.across)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Reconstructions:
     count: int = 8  # held-out images, > 0
     labels: tuple[str, ...] = ()  # what to call the runs; if not given the system, the recipe or the folder
     seed: int = 0  # of the choice of images, 0 to 2^63 - 1
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class _Reconstructions:
         from fastvae.figures import originals, reconstructions
         from fastvae.runs import open as runs
 
-        vaes = runs.open_vaes(self.runs, self.labels)
+        vaes = runs.open_vaes(self.runs, self.labels, self.weights)
         chosen = originals.given_or_held_out(vaes[0], self.images, self.data, self.count, self.seed)
         return reconstructions.figure(vaes, *chosen)
 
@@ -77,6 +80,7 @@ class _Interpolation:
     images: tuple[Path, ...] = ()  # picture files to take instead, two for each row: left right left right ...
     pairs: int = 6  # rows of held-out images, > 0
     seed: int = 0  # of the choice of images, 0 to 2^63 - 1
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("interpolation.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
@@ -90,7 +94,7 @@ class _Interpolation:
         from fastvae.figures import interpolation, originals
         from fastvae.runs import open as runs
 
-        vae = runs.open_vae(self.run)
+        vae = runs.open_vae(self.run, self.weights)
         chosen, source = originals.given_or_held_out(vae, self.images, self.data, 2 * self.pairs, self.seed)
         return interpolation.figure(vae, chosen[::2], chosen[1::2], source)
 
@@ -106,6 +110,7 @@ class _Attributes:
     strength: float = 1.0  # how often the attribute's vector is added at a = 1, > 0, at most 1000
     limit: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
     seed: int = 0  # of the choices of images, 0 to 2^63 - 1
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("attributes.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
@@ -118,7 +123,7 @@ class _Attributes:
         from fastvae.inference.attribute_vectors import choose_attributes
         from fastvae.runs import open as runs
 
-        vae = runs.open_vae(self.run)
+        vae = runs.open_vae(self.run, self.weights)
         images = originals.data_of(vae, self.data)
         names = choose_attributes(images, self.names)
         given = originals.read_files(self.images, vae.model.image_size) if self.images else None
@@ -133,6 +138,7 @@ class _Map:
     data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
     side: int = 25  # images a side, 2 to 64
     seed: int = 0  # of the choice of images and of t-SNE, 0 to 2^63 - 1
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("map.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
@@ -146,7 +152,7 @@ class _Map:
         from fastvae.runs import open as runs
 
         latent_map.check_installed()
-        vae = runs.open_vae(self.run)
+        vae = runs.open_vae(self.run, self.weights)
         images = originals.data_of(vae, self.data)
         chosen, kind = latent_map.choose(images, self.side**2, self.seed)
         return latent_map.figure(vae, images, chosen, kind, self.side, self.seed)

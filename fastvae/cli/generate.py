@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from fastvae.cli.parsing import LARGEST_SEED, RunName, parse
+from fastvae.cli.parsing import LARGEST_SEED, RunName, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import resolved
 from fastvae.ranges import between, require
@@ -27,6 +27,7 @@ class _Command:
     """
 
     run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path | None = None  # picture to write: .png, .jpg, .jpeg or .webp; default: samples.png
     folder: Path | None = None  # write a PNG for each image into this folder instead, such as seed0-000123.png
     count: int = 64  # images, > 0; without --folder as many as fit into one picture
@@ -67,7 +68,7 @@ def run(argv: list[str]) -> int:
         check_not_read(out, [])
     else:
         check_writable(command.folder / "image.png", "--folder")
-    sampler = load_sampler(command.run, device=choose_device(command.device).type)
+    sampler = load_sampler(command.run, weights=command.weights, device=choose_device(command.device).type)
     if command.folder is None:
         _one_picture(command, out, sampler)
     else:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -16,6 +16,8 @@ Command = TypeVar("Command")
 # What `fastvae.load` takes. Not a Path: "user/name" may be a repository on the Hub, which only `load` can tell.
 RunName = Annotated[str, tyro.conf.arg(metavar="RUN")]
 RunNames = Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
+# As in `fastvae.load`, without PyTorch, for which --help should not wait.
+Weights = Literal["auto", "ema", "raw"]
 
 # PyTorch takes seeds up to 2^64 - 1, NumPy any, JSON readers and databases these.
 LARGEST_SEED = 2**63 - 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from fastvae.cli.parsing import RunName, parse
+from fastvae.cli.parsing import RunName, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 
 _COLUMNS = 8
@@ -21,6 +21,7 @@ class _Command:
 
     run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
     images: tyro.conf.Positional[tuple[Path, ...]]  # picture files; cropped to a square and resized as in `prepare`
+    weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
     out: Path = Path("reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
 
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
 
     pictures.check_picture(command.out)
     check_not_read(command.out, command.images)
-    vae = load(command.run)
+    vae = load(command.run, weights=command.weights)
     size = (vae.image_size, vae.image_size)
     cells = pictures.pair_cells(len(command.images), _COLUMNS)
     columns = min(_COLUMNS, len(command.images))

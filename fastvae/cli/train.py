@@ -5,20 +5,21 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import tyro
 
-from fastvae.cli.parsing import parse
-from fastvae.config import Config, Options
+from fastvae.cli.parsing import RunName, parse
+from fastvae.config import Config, InitialWeights, Options
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved
 from fastvae.recipes import RECIPES
 from fastvae.train.config_json import from_json, to_json
 
 if TYPE_CHECKING:
+    from fastvae.train.initial_weights import Source
     from fastvae.train.trainer import Trainer
 
 # Options that may change when a run is resumed: schedule, hardware, logging, and the learning rate, which may have been
@@ -30,6 +31,7 @@ _RESUMABLE = {
     "cuda_graph",
     "resident",
     "lr",
+    "ema",
     "epochs",
     "steps",
     "minutes",
@@ -49,6 +51,7 @@ class _Flags(Config[Options], Generic[Options]):
     """A complete run."""
 
     recipe: tyro.conf.Suppress[str]  # the positional argument, not a flag
+    initial_weights: InitialWeights | None = field(init=False, default=None)  # a record, of which --init is the flag
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class _Command(Generic[Options]):
     out: Path | None = None  # folder of the run; default: runs/RECIPE-TIME
     # continue the run in this folder from its newest checkpoint, or from this checkpoint of a run
     resume: Path | None = None
+    # start a new run from the weights of a run, a checkpoint, a saved folder, a model.safetensors, or user/name: from
+    # every tensor of the same name and shape; the moving average, if there is one
+    init: RunName | None = None
     allow_other_data: bool = False  # with --resume: continue even if --data holds other images than before
     dry_run: bool = False  # print the resolved config and exit
 
@@ -74,25 +80,35 @@ def run(argv: list[str]) -> int:
     named = bool(argv) and not argv[0].startswith("-")
     default = _default(argv[0] if named else None, folder, wants_help="-h" in argv or "--help" in argv)
     command = _parse(default, argv[1:] if named else argv)
-    config = Config(**_fields(command.config))
+    config = replace(Config(**_fields(command.config)), initial_weights=default.initial_weights)
     from fastvae.train.build import resolve
 
     if folder:
         if command.out:
             raise UsageError("--out cannot be combined with --resume: a resumed run stays in its folder")
+        if command.init is not None:
+            raise UsageError("--init cannot be combined with --resume: a resumed run goes on with its own weights")
         _check_resumable(default, config)
         config = _without_overridden_steps(default, config, argv)
     else:
         if command.allow_other_data:
             raise UsageError("--allow-other-data needs --resume")
         folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
+    init = None if command.init is None else _initial_weights(command.init)
     config, reasons = resolve(config)
+    if init is not None:
+        config = replace(config, initial_weights=init.record)
     if command.dry_run:
         return _print_plan(config, folder, reasons)
     from fastvae.train.trainer import Trainer
 
     trainer = Trainer(
-        config, folder, resume=given is not None, checkpoint=checkpoint, allow_other_data=command.allow_other_data
+        config,
+        folder,
+        resume=given is not None,
+        checkpoint=checkpoint,
+        allow_other_data=command.allow_other_data,
+        init=init,
     )
     how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
     print(f"{how} {config.recipe} in {folder}", file=sys.stderr)
@@ -119,6 +135,20 @@ def _finish(trainer: "Trainer", folder: Path) -> int:
     if trainer.picture is not None:
         print(f"picture to open: {trainer.picture}")
     return code
+
+
+def _initial_weights(given: str) -> "Source":
+    from fastvae.hub.locate import read_model, views_of, which_view
+    from fastvae.train.checkpoint_files import read_metadata
+    from fastvae.train.initial_weights import read_source
+
+    def read(file: Path, view: str | None) -> "Source":
+        if view is not None and view not in (views := views_of(read_metadata(file))):
+            raise FastvaeError(which_view(file, view, views))
+        path = resolved(given)
+        return read_source(file, view, str(path) if path.exists() or view is not None else given)
+
+    return read_model(given, read)
 
 
 def _resumed(argv: list[str]) -> Path | None:
@@ -158,13 +188,13 @@ def _parse(default: Config, argv: list[str]) -> _Command:
         tyro.conf.OmitArgPrefixes[_Command[type(default.objective)]],
         prog=f"fastvae train {default.recipe}",
         description=f"{description}\n\nRecipes: {', '.join(RECIPES)}.",
-        default=_Command(_Flags(**_fields(default))),
+        default=_Command(_Flags(**{n: v for n, v in _fields(default).items() if n != "initial_weights"})),
         args=argv,
     )
 
 
 def _fields(config: Config) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in fields(config)}
+    return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
 def _check_resumable(before: Config, after: Config) -> None:

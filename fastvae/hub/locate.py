@@ -1,28 +1,33 @@
 """Finds and reads the weights that a path means: a run, a checkpoint, a saved folder, a model file, or a repository."""
 
 import contextlib
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from fastvae.config import ModelConfig
-from fastvae.errors import FastvaeError, suggest
+from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files import locks
 from fastvae.files.places import resolved
 from fastvae.files.reading import Malformed, conform
 from fastvae.train import checkpoint_files
+from fastvae.train.weight_average import PREFIX
 
+# Of a run with `--ema`, which weights to take: the average, those of the last step, or (auto) the average if any.
+Weights = Literal["auto", "ema", "raw"]
 # Prefix of the tensors of a GAN's generator.
 GENERATOR = "generator."
 # Repository names on the Hub; neither part starts with a dot.
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
+_logger = logging.getLogger("fastvae")
 
 
 def filled(
@@ -46,6 +51,41 @@ def filled(
     tensors = checkpoint_files.read_like(file, expected, prefixes=prefixes)
     network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()}, assign=True)
     return network
+
+
+def chosen_weights(
+    file: Path, metadata: dict[str, Any], names: Collection[str], network: str, weights: Weights
+) -> tuple[str, Literal["ema", "raw"] | None]:
+    """Where in a model.safetensors a network's requested weights are, and what they are.
+
+    Args:
+        file: its path.
+        metadata: of the file (`checkpoint_files.read_metadata`).
+        names: of its tensors.
+        network: prefix of the network's tensors, as in "decoder.".
+        weights: as requested.
+
+    Returns:
+        The prefix that precedes the network's, "ema." or "". And "ema" for an average, "raw" for the last step's of a
+        run that has an average, None for those of a run without.
+
+    Raises:
+        FastvaeError: the file does not hold the requested ones.
+        UsageError: `weights` is none of its values.
+    """
+    if weights not in ("auto", "ema", "raw"):
+        raise UsageError(f"weights must be auto, ema or raw; got {weights!r}")
+    if any(name.startswith(f"{PREFIX}{network}") for name in names):
+        if weights == "auto":
+            _logger.info("%s: taking the moving average of the weights; --weights raw: those of the last step", file)
+        return ("", "raw") if weights == "raw" else (PREFIX, "ema")
+    saved = metadata["run"].get("weights") if isinstance(metadata.get("run"), dict) else None
+    saved = saved if saved in ("ema", "raw") else None
+    if weights == "ema" and saved != "ema":
+        raise FastvaeError(f"{file} holds no moving average of the weights, only those of the last step")
+    if weights == "raw" and saved == "ema":
+        raise FastvaeError(f"{file} holds only a moving average of the weights, not those of the last step")
+    return "", saved
 
 
 def views_of(metadata: dict[str, Any]) -> tuple[str, ...]:
@@ -94,11 +134,13 @@ def _exists(path: Path) -> bool:
 
 
 def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
+    run, checkpoint = checkpoint_files.named_run(path)
+    if checkpoint is not None:
+        return _read_kept(checkpoint / checkpoint_files.MODEL, view, read)
     if path.suffix == ".safetensors" and not path.is_dir():
         return _read_kept(path, view, read)
     if (path / checkpoint_files.MODEL).exists():
         return _read_kept(path / checkpoint_files.MODEL, view, read)
-    run, _ = checkpoint_files.named_run(path)
     return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
 
 

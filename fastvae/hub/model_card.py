@@ -15,6 +15,10 @@ _LOSSES = {
     "rec": "reconstruction loss",
     "critic": "critic loss",
 }
+_WEIGHTS = {
+    "ema": "exponential moving average over the steps, decay {decay}",
+    "raw": "of the last step, not the run's moving average (decay {decay})",
+}
 _HELD_OUT = {
     "psnr_db": "PSNR, dB",
     "rec": "reconstruction loss",
@@ -88,6 +92,10 @@ def _training(run: RunSummary) -> list[str]:
         rows["learning rate"] = f"{lr:g}" + ("" if decay in (None, 1) else f", times {decay:g} after every epoch")
     if train.get("flip") is True:
         rows["augmentation"] = "horizontal flips"
+    if run.weights is not None:
+        rows["weights"] = _WEIGHTS[run.weights].format(decay=_text(train.get("ema", "unknown")))
+    if (start := config.get("initial_weights")) is not None:
+        rows["initial weights"] = f"`{_text(start.get('source'))}`, SHA-256 `{_text(start.get('sha256'))}`"
     if seconds is not None:
         rows["time"] = f"{seconds / 60:.1f} minutes"
     options = {_text(k): _shown(v) for k, v in objective.items() if k != "name" and v is not None}

@@ -1,6 +1,6 @@
 """The systems that can be trained, one file each; this table is the only list of them."""
 
-from fastvae.objectives.base import Objective, Pass, Update
+from fastvae.objectives.base import Averaged, Objective, Pass, Update
 from fastvae.objectives.dcgan import Dcgan, DcganOptions
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
 from fastvae.objectives.lsgan import Lsgan, LsganOptions
@@ -33,4 +33,4 @@ def title_of(name: str) -> str:
     return OBJECTIVES[name][1].title if name in OBJECTIVES else name.replace("_", "-").upper()
 
 
-__all__ = ["OBJECTIVES", "Objective", "Pass", "Update", "name_of", "title_of"]
+__all__ = ["OBJECTIVES", "Averaged", "Objective", "Pass", "Update", "name_of", "title_of"]

@@ -67,6 +67,19 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """Networks whose weights a run may average over its steps (`--ema`).
+
+    Attributes:
+        networks: their names in `Objective.networks`.
+        update: name of the update that changes them; only steps that apply it count.
+    """
+
+    networks: tuple[str, ...]
+    update: str
+
+
 class Objective(ABC):
     """Networks, losses and update order of one system.
 
@@ -77,6 +90,9 @@ class Objective(ABC):
         noise_size: standard normal numbers per image that a step needs.
         loss_network: the frozen network of the feature loss, or None; not saved. An objective that has one also has a
             method `feature_distance(fake_features, features)`, which evaluations log.
+        averaged: the networks that encode and draw images: those that `--ema` averages.
+        kl_share: with `--kl-warmup` the share of the KL divergence's weight that the next step has, a 0-D float32
+            tensor that the trainer sets; else None.
     """
 
     title: str
@@ -84,6 +100,8 @@ class Objective(ABC):
     networks: dict[str, nn.Module]
     noise_size: int
     loss_network: nn.Module | None = None
+    averaged: tuple[Averaged, ...]
+    kl_share: Tensor | None = None
 
     @abstractmethod
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None): ...
@@ -125,6 +143,8 @@ class Objective(ABC):
         for network in [*self.networks.values(), self.loss_network]:
             if network is not None:
                 network.to(device, memory_format=map_format(device))
+        if self.kl_share is not None:
+            self.kl_share = self.kl_share.to(device)
         return self
 
     def train(self, mode: bool = True) -> None:

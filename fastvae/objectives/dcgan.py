@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastvae.config import ModelConfig
 from fastvae.models.dcgan import DcganDiscriminator, DcganGenerator
-from fastvae.objectives.base import Objective, Pass, Update, adam
+from fastvae.objectives.base import Averaged, Objective, Pass, Update, adam
 from fastvae.objectives.losses import with_fixed_parameters
 
 
@@ -30,6 +30,7 @@ class Dcgan(Objective):
 
     title = "DCGAN"
     description = "binary cross-entropy, no encoder"
+    averaged = (Averaged(("generator",), "generator"),)
 
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
         self.options = options

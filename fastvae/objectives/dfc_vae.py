@@ -13,7 +13,7 @@ from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import tap_indices
 from fastvae.objectives.losses import kl_divergence, reparameterise
 from fastvae.objectives.plain_vae import PlainVae
-from fastvae.ranges import at_least, require
+from fastvae.ranges import at_least, between, require
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class DfcVaeOptions:
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "unit"
+    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    kl_warmup: float = 0.0
     vgg: str = "caffe"  # weights of the loss network: caffe, torchvision, random (a stand-in), or a file
 
     def __post_init__(self) -> None:
-        require(self, alpha=at_least(0), beta=at_least(0))
+        require(self, alpha=at_least(0), beta=at_least(0), kl_warmup=between(0, 1))
         tap_indices(self.layers)  # raises if a layer is unknown
 
 
@@ -72,4 +74,5 @@ class DfcVae(PlainVae):
 
     def loss(self, images: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         kl, rec, _, _ = self.forward(images, noise)
-        return self.options.alpha * kl + self.options.beta * rec, {"kl": kl.detach(), "rec": rec.detach()}
+        total = self.options.alpha * self.warmed_up(kl) + self.options.beta * rec
+        return total, {"kl": kl.detach(), "rec": rec.detach()}

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastvae.config import ModelConfig
 from fastvae.kernels.dispatch import map_format
 from fastvae.lossnet.network import LossNetwork, tap_indices
-from fastvae.objectives.base import Objective, Pass, Update
+from fastvae.objectives.base import Averaged, Objective, Pass, Update
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
 
 
@@ -41,6 +41,10 @@ class MultiView(Objective):
             view = VaeWganOptions(**vars(replace(options, layers=(layer,))))
             self.views[layer] = VaeWgan(view, model, loss_network.part(VaeWgan.taps(view)))
         self.networks = {f"{v}.{n}": network for v, view in self.views.items() for n, network in view.networks.items()}
+        # All in one, since they move in the same steps: one launch averages them.
+        names = tuple(f"{v}.{name}" for v in self.views for name in ("encoder", "decoder"))
+        self.averaged = (Averaged(names, f"{next(iter(self.views))}.vae"),)
+        self._share_kl(torch.ones(()) if options.kl_warmup else None)
 
     @classmethod
     def taps(cls, options: MultiViewOptions) -> tuple[str, ...]:
@@ -89,4 +93,9 @@ class MultiView(Objective):
         super().to(device)
         for view in self.views.values():
             view.loss_network.to(device, memory_format=map_format(device))
+        self._share_kl(self.kl_share)
         return self
+
+    def _share_kl(self, share: Tensor | None) -> None:
+        for objective in (self, *self.views.values()):
+            objective.kl_share = share

@@ -6,13 +6,14 @@ L = alpha KL(q(z|x) || N(0, I)) + |x - Decoder(z)|^2 / (2 sigma^2)         (King
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from fastvae.config import ModelConfig
 from fastvae.models import Decoder, Encoder
-from fastvae.objectives.base import Objective, Pass, Update, adam
+from fastvae.objectives.base import Averaged, Objective, Pass, Update, adam
 from fastvae.objectives.losses import gaussian_reconstruction, kl_divergence, reparameterise
-from fastvae.ranges import above, at_least, require
+from fastvae.ranges import above, at_least, between, require
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,11 @@ class PlainVaeOptions:
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
     sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, images in [-1, 1], > 0
+    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    kl_warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, alpha=at_least(0), sigma=above(0))
+        require(self, alpha=at_least(0), sigma=above(0), kl_warmup=between(0, 1))
 
 
 class PlainVae(Objective):
@@ -31,6 +34,7 @@ class PlainVae(Objective):
 
     title = "Plain-VAE"
     description = "KL divergence and squared error of pixels"
+    averaged = (Averaged(("encoder", "decoder"), "vae"),)
 
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
         self.options = options
@@ -39,6 +43,7 @@ class PlainVae(Objective):
         self.encoder = Encoder(model.image_size, model.width, model.latent)
         self.decoder = Decoder(model.image_size, model.width, model.latent)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
+        self.kl_share = torch.ones(()) if options.kl_warmup else None
 
     def passes(self, step: int) -> Sequence[Pass]:
         return (Pass("vae", self.loss, ("vae",)),)
@@ -51,8 +56,12 @@ class PlainVae(Objective):
         fakes = self.decoder(reparameterise(mean, log_variance, noise))
         kl = kl_divergence(mean, log_variance)
         reconstruction = gaussian_reconstruction(images, fakes, self.options.sigma)
-        total = self.options.alpha * kl + reconstruction
+        total = self.options.alpha * self.warmed_up(kl) + reconstruction
         return total, {"kl": kl.detach(), "reconstruction": reconstruction.detach()}
+
+    def warmed_up(self, kl: Tensor) -> Tensor:
+        """The KL divergence times the share of its weight that this step has (`--kl-warmup`)."""
+        return kl if self.kl_share is None else self.kl_share * kl
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images)[0])

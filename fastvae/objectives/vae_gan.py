@@ -27,11 +27,11 @@ from torch.func import functional_call
 from fastvae.config import ModelConfig
 from fastvae.errors import UsageError
 from fastvae.models.dcgan import DcganDiscriminator
-from fastvae.objectives.base import Pass, Update
+from fastvae.objectives.base import Averaged, Pass, Update
 from fastvae.objectives.losses import kl_divergence, reparameterise, scale_gradient, with_fixed_parameters
 from fastvae.objectives.plain_vae import PlainVae
 from fastvae.optim import ClippedRMSprop
-from fastvae.ranges import above, at_least, require
+from fastvae.ranges import above, at_least, between, require
 
 _EPSILON = 1e-3
 
@@ -45,9 +45,11 @@ class VaeGanOptions:
     real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
     margin: float = 0.35  # distance from it beyond which one of them is skipped, nats, > 0; large: no gating
+    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    kl_warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, gamma=at_least(0), equilibrium=at_least(0), margin=above(0))
+        require(self, gamma=at_least(0), equilibrium=at_least(0), margin=above(0), kl_warmup=between(0, 1))
         if self.feature_layer not in (1, 2, 3, 4):
             raise UsageError(f"feature-layer must be 1, 2, 3 or 4; got {self.feature_layer}")
         if not 0 < self.real_weight < 1:
@@ -59,6 +61,7 @@ class VaeGan(PlainVae):
 
     title = "VAE/GAN"
     description = "KL divergence and a similarity in the features of its own discriminator"
+    averaged = (Averaged(("encoder",), "encoder"), Averaged(("decoder",), "decoder"))
 
     def __init__(self, options: VaeGanOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
@@ -85,7 +88,7 @@ class VaeGan(PlainVae):
         like = similarity(fake_features, features)
         r = self.options.real_weight
         decoder_moves, discriminator_moves = gates(real_cost, fake_cost, self.options)
-        total = kl + like + r * real_cost + (1 - r) * fake_cost
+        total = self.warmed_up(kl) + like + r * real_cost + (1 - r) * fake_cost
         return total, {
             "kl": kl.detach(),
             "similarity": like.detach(),

@@ -143,7 +143,7 @@ class VaeWgan(DfcVae):
         else:  # critic and VAE descend different functions of the critic's output: reversing the sign is not enough
             critic_loss = self.critic_distance(features[0], fake_features[0].detach())
             adversarial = critic_loss + self.generator_distance(fake_features[0])
-        total = self.options.alpha * kl + self.options.beta * rec + adversarial
+        total = self.options.alpha * self.warmed_up(kl) + self.options.beta * rec + adversarial
         return total, {"kl": kl.detach(), "rec": rec.detach(), "critic": critic_loss.detach()}
 
     def critic_first_loss(
@@ -160,7 +160,8 @@ class VaeWgan(DfcVae):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The VAE's pass with `order="critic_first"`, against the critic just updated."""
         kl, rec, _, fake_features = self.forward(images, noise, features)
-        total = self.options.alpha * kl + self.options.beta * rec + self.generator_distance(fake_features[0])
+        vae = self.options.alpha * self.warmed_up(kl) + self.options.beta * rec
+        total = vae + self.generator_distance(fake_features[0])
         return total, {"kl": kl.detach(), "rec": rec.detach()}
 
     def critic_distance(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastvae.errors import UsageError
+from fastvae.hub.locate import Weights
 from fastvae.models import VAE
 from fastvae.objectives import title_of
 from fastvae.runs.sampler import Sampler, load_samplers
@@ -44,13 +45,14 @@ class Run:
         return ", ".join(filter(None, [self.name, self.trained]))
 
 
-def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
+def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = (), weights: Weights = "auto") -> list[Run]:
     """The models of some runs, in order, on the CPU; a multi-view run has several.
 
     Args:
         paths: of the runs, as for `fastvae.load`.
         labels: a name for each model. Without labels: the systems (VAE-WGAN), the recipes or the runs' folders, the
             first of these that are all different.
+        weights: as for `fastvae.load`.
 
     Raises:
         UsageError: there are no runs, or the number of labels is not that of the models.
@@ -58,20 +60,20 @@ def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[R
     """
     if not paths:
         raise UsageError("give one or more runs")
-    models = [(path, name, model) for path in paths for name, model in load_samplers(path).items()]
+    models = [(path, name, model) for path in paths for name, model in load_samplers(path, weights=weights).items()]
     if labels and len(labels) != len(models):
         raise UsageError(f"expected a label for each of the {len(models)} models; --labels has {len(labels)}")
     names = list(labels) or _names([(name, model.run) for _, name, model in models])
     return [Run(path, name, model) for (path, _, model), name in zip(models, names, strict=True)]
 
 
-def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
+def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = (), weights: Weights = "auto") -> list[Run]:
     """The same for VAEs of one image size.
 
     Raises:
         UsageError: as `open_runs`; also if a model is a GAN, or the image sizes differ.
     """
-    runs = open_runs(paths, labels)
+    runs = open_runs(paths, labels, weights)
     for run in runs:
         if run.vae is None:
             raise UsageError(
@@ -82,13 +84,13 @@ def open_vaes(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[R
     return runs
 
 
-def open_vae(path: str | Path) -> Run:
+def open_vae(path: str | Path, weights: Weights = "auto") -> Run:
     """The same for a single VAE.
 
     Raises:
         UsageError: as `open_vaes`; also if the run has several models.
     """
-    runs = open_vaes([path])
+    runs = open_vaes([path], weights=weights)
     if len(runs) > 1:
         raise UsageError(
             f"this figure shows one model and {path} holds {len(runs)} views: name one, as in {path}/{_view(runs)}"
@@ -96,7 +98,7 @@ def open_vae(path: str | Path) -> Run:
     return runs[0]
 
 
-def open_for_table(paths: Sequence[str | Path], device: str) -> list[Run]:
+def open_for_table(paths: Sequence[str | Path], device: str, weights: Weights = "auto") -> list[Run]:
     """The models of some runs of one image size, on a device, each with a name of its own: its run's folder.
 
     Raises:
@@ -106,7 +108,7 @@ def open_for_table(paths: Sequence[str | Path], device: str) -> list[Run]:
     runs: list[Run] = []
     for path in paths:
         taken = {run.name for run in runs}
-        for name, model in load_samplers(path, device=device).items():
+        for name, model in load_samplers(path, device=device, weights=weights).items():
             # Two runs/*/checkpoints/step-00000600 have the same folder name.
             runs.append(Run(path, f"{path}: {name}" if name in taken else name or str(path), model))
     _check_one_size(runs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.files.places import resolved
-from fastvae.hub.locate import GENERATOR, filled, name_of, read_model, views_of, which_view
+from fastvae.hub.locate import GENERATOR, Weights, chosen_weights, filled, name_of, read_model, views_of, which_view
 from fastvae.machine import usable_device
 from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
@@ -65,55 +65,57 @@ def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
         yield finite_pixels(images)
 
 
-def load_sampler(path: str | Path, *, device: str = "cpu") -> Sampler:
-    """The `VAE` of a run, or the generator of a GAN's run, in eval mode. `path` is as for `fastvae.load`.
+def load_sampler(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> Sampler:
+    """The `VAE` of a run, or the generator of a GAN's run, in eval mode. The arguments are those of `fastvae.load`.
 
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    return read_model(path, lambda file, view: _sampler_of(file, view, device))
+    return read_model(path, lambda file, view: _sampler_of(file, view, device, weights))
 
 
-def _sampler_of(file: Path, view: str | None, device: str) -> Sampler:
-    if not any(name.startswith(GENERATOR) for name in checkpoint_files.tensor_shapes(file)):
-        return load_file(file, device=device, view=view)
+def _sampler_of(file: Path, view: str | None, device: str, weights: Weights) -> Sampler:
+    names = checkpoint_files.tensor_shapes(file)
+    if not any(name.startswith(GENERATOR) for name in names):
+        return load_file(file, device=device, view=view, weights=weights)
     if view is not None:
         raise FastvaeError(which_view(file, view, ()))
     metadata = checkpoint_files.read_metadata(file)
     model = model_from_json(metadata["config"])
-    generator = filled(_Generator, model, file, GENERATOR, (GENERATOR,))
-    generator.run = of_checkpoint(metadata, file)
+    stored, which = chosen_weights(file, metadata, names, GENERATOR, weights)
+    generator = filled(_Generator, model, file, f"{stored}{GENERATOR}", (f"{stored}{GENERATOR}",))
+    generator.run = of_checkpoint(metadata, file, weights=which)
     return generator.to(usable_device(device)).eval()
 
 
-def load_samplers(path: str | Path, *, device: str = "cpu") -> dict[str, Sampler]:
+def load_samplers(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> dict[str, Sampler]:
     """The models of a run by name: the VAEs of `load_views`, or the generator of a GAN's run under the run's name.
 
     Raises:
         FastvaeError: as `fastvae.load`.
     """
     try:
-        return dict(load_views(path, device=device))
+        return dict(load_views(path, device=device, weights=weights))
     except FastvaeError as no_vae:
         try:
-            return {name_of(path): load_sampler(path, device=device)}
+            return {name_of(path): load_sampler(path, device=device, weights=weights)}
         except FastvaeError:
             raise no_vae from None
 
 
-def load_views(path: str | Path, *, device: str = "cpu") -> dict[str, VAE]:
+def load_views(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> dict[str, VAE]:
     """The VAEs of a run by name: the run's name, or RUN/VIEW for each view of a multi-view run.
 
     Raises:
         FastvaeError: as `fastvae.load`.
     """
     path = resolved(path)
-    return read_model(path, lambda file, view: _vaes_of(path, file, view, device))
+    return read_model(path, lambda file, view: _vaes_of(path, file, view, device=device, weights=weights))
 
 
-def _vaes_of(path: Path, file: Path, view: str | None, device: str) -> dict[str, VAE]:
+def _vaes_of(path: Path, file: Path, view: str | None, **options: Any) -> dict[str, VAE]:
     views = views_of(checkpoint_files.read_metadata(file)) if view is None else ()
     if not views:
         name = f"{path.parent.name}/{view}" if view else path.name
-        return {name: load_file(file, device=device, view=view)}
-    return {f"{path.name}/{view}": load_file(file, device=device, view=view) for view in views}
+        return {name: load_file(file, view=view, **options)}
+    return {f"{path.name}/{view}": load_file(file, view=view, **options) for view in views}

@@ -14,6 +14,7 @@ from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, ch
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
+from fastvae.train.weight_average import WeightAverage
 
 _logger = logging.getLogger("fastvae")
 
@@ -107,12 +108,17 @@ def build(config: Config) -> Training:
     objective.to(device)
     objective.train()
     updates = objective.updates(config.train.lr)
+    compiled = config.train.compile == "on"
+    average = None
+    if config.train.ema:
+        average = WeightAverage(objective, updates, config.train.ema, compile_weight=compiled)
     step = Step(
         objective,
         updates,
         device=device,
         bf16=bf16,
-        compile_passes=config.train.compile == "on",
+        average=average,
+        compile_passes=compiled,
     )
     noise = torch.Generator(device).manual_seed(config.train.seed)
     return Training(objective, updates, step, noise)

@@ -32,6 +32,8 @@ from fastvae.train.checkpoint_files import (
     step_of,
     tensor_shapes,
 )
+from fastvae.train.config_json import default_options
+from fastvae.train.weight_average import PREFIX, WeightAverage
 
 # A CPU generator has 5,056 bytes of state, a GPU's 16.
 _MAX_GENERATOR_BYTES = 65536
@@ -53,6 +55,7 @@ class State:
         data: identity of the training images (`TrainingSet.identity`); None in checkpoints of versions that did not
             record it.
         loss_network: `LossNetwork.digest` of the loss network's weights; None if there is no loss network.
+        kl_warmup_steps: of `KlWarmup`; they stay the same if a resumed run is made longer. None if not recorded.
     """
 
     format: int
@@ -60,11 +63,16 @@ class State:
     seconds: float
     data: Identity | None = None
     loss_network: str | None = None
+    kl_warmup_steps: int | None = None
 
 
-def tensors(objective: Objective, updates: dict[str, Update], noise: torch.Generator) -> dict[tuple[str, str], Tensor]:
-    """The state of the networks, the optimisers and the noise generator, by (file of a checkpoint, name in it)."""
+def tensors(
+    objective: Objective, updates: dict[str, Update], noise: torch.Generator, average: WeightAverage | None = None
+) -> dict[tuple[str, str], Tensor]:
+    """The state of networks, average, optimisers and noise generator, by (file of a checkpoint, name in it)."""
     network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noise)
+    if average is not None:
+        network |= average.tensors()
     return {(MODEL, k): v for k, v in network.items()} | {(OPTIMIZER, k): v for k, v in optimizer.items()}
 
 
@@ -128,8 +136,11 @@ def restore(
     objective: Objective,
     updates: dict[str, Update],
     noise: torch.Generator,
+    average: WeightAverage | None = None,
 ) -> State:
-    """Loads a checkpoint into the objective's networks, the optimisers and the noise generator, in place.
+    """Loads a checkpoint into networks, optimisers, noise generator and average, in place.
+
+    If it holds no average, the average begins with its weights.
 
     Raises:
         FastvaeError: a file is missing, damaged, or of another architecture; then nothing was changed.
@@ -139,13 +150,12 @@ def restore(
     step_in_name = step_of(checkpoint)  # None for a renamed copy
     if not state.step == metadata["step"] or step_in_name not in (None, state.step) or not state.seconds >= 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
-    if _without_paths(metadata["config"].get("objective")) != _without_paths(config["objective"]):
+    defaults = default_options(config["objective"]["name"])
+    if _comparable(metadata["config"].get("objective"), defaults) != _comparable(config["objective"], defaults):
         raise FastvaeError(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
         )
-    tensors = read_like(checkpoint / MODEL, _network_tensors(objective))
-    if bad := not_finite(tensors):
-        raise damaged(checkpoint / MODEL, ValueError(f"{bad} holds NaN or infinity"))
+    tensors = _read_networks(checkpoint / MODEL, objective, average)
     saved_noise, states = _read_optimizers(checkpoint / OPTIMIZER, updates, noise)
     if saved_noise is not None:
         try:
@@ -154,6 +164,7 @@ def restore(
             raise damaged(checkpoint / OPTIMIZER, error) from error
     for name, network in objective.networks.items():
         network.load_state_dict(_below(tensors, name))
+    _restore_average(checkpoint, tensors, average)
     for name, update in updates.items():
         groups = update.optimizer.state_dict()["param_groups"]
         update.optimizer.load_state_dict({"state": states[name], "param_groups": groups})
@@ -163,6 +174,30 @@ def restore(
             "%s was saved on another kind of device: RNG state cannot be restored on this one; reseeding", checkpoint
         )
     return state
+
+
+def _read_networks(path: Path, objective: Objective, average: WeightAverage | None) -> dict[str, Tensor]:
+    """The networks' tensors, and those of the average if the file has one and the run goes on with it."""
+    expected, prefixes = _network_tensors(objective), ("",)
+    if any(name.startswith(PREFIX) for name in tensor_shapes(path)):
+        if average is not None:
+            expected |= average.tensors()
+        else:
+            prefixes = tuple(f"{name}." for name in objective.networks)
+    tensors = read_like(path, expected, prefixes=prefixes)
+    if bad := not_finite(tensors):
+        raise damaged(path, ValueError(f"{bad} holds NaN or infinity"))
+    return tensors
+
+
+def _restore_average(checkpoint: Path, tensors: dict[str, Tensor], average: WeightAverage | None) -> None:
+    if average is None:
+        return
+    if any(name.startswith(PREFIX) for name in tensors):
+        average.load(tensors)
+    else:
+        average.restart()
+        _logger.warning("%s holds no average of the weights: that of --ema begins with its weights", checkpoint)
 
 
 def _read_optimizers(
@@ -210,6 +245,11 @@ def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
-def _without_paths(objective: Any) -> Any:
-    """The options without the path of the loss network's weights, which may have moved."""
-    return {k: v for k, v in objective.items() if k != "vgg"} if isinstance(objective, dict) else objective
+def _comparable(objective: Any, defaults: dict[str, Any]) -> Any:
+    """The options, those that an earlier version did not have included; without the loss network's path.
+
+    Its weights may have moved.
+    """
+    if not isinstance(objective, dict):
+        return objective
+    return {k: v for k, v in {**defaults, **objective}.items() if k != "vgg"}

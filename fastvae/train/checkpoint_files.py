@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
@@ -239,6 +240,18 @@ def read_like(path: Path, expected: Mapping[str, Tensor], *, prefixes: Iterable[
         _check_same(path, headers, expected)
         # Copied: safetensors returns memory maps, which would change with the file, or crash if it is truncated.
         return {plain: file.get_tensor(stored[plain]).to(like.dtype, copy=True) for plain, like in expected.items()}
+
+
+def read_floats(path: Path) -> dict[str, Tensor]:
+    """All tensors of floating-point numbers in a safetensors file, in float32, by name.
+
+    Raises:
+        FastvaeError: the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        names = {_WRAPPERS.sub("", name): name for name in file.keys()}  # noqa: SIM118
+        floats = {plain: name for plain, name in names.items() if str(file.get_slice(name).get_dtype()) in _FLOATS}
+        return {plain: file.get_tensor(name).to(torch.float32, copy=True) for plain, name in floats.items()}
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:

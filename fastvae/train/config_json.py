@@ -5,7 +5,7 @@ import json
 import logging
 from typing import Any
 
-from fastvae.config import Config, ModelConfig, TrainConfig
+from fastvae.config import Config, InitialWeights, ModelConfig, TrainConfig
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.reading import Malformed, conform, unknown_fields
 from fastvae.objectives import OBJECTIVES, name_of
@@ -19,6 +19,11 @@ def to_json(config: Config) -> dict[str, Any]:
     name = name_of(config.objective)
     values = {**dataclasses.asdict(config), "objective": {"name": name, **dataclasses.asdict(config.objective)}}
     return json.loads(json.dumps(values))  # JSON has no tuples
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """An objective's options by default, as `to_json` has them; `name` is its key in `OBJECTIVES`."""
+    return json.loads(json.dumps(dataclasses.asdict(OBJECTIVES[name][0]())))
 
 
 def from_json(values: Any) -> Config:
@@ -49,6 +54,7 @@ def from_json(values: Any) -> Config:
             objective=conform(objective, options, "objective"),
             model=conform(values.get("model"), ModelConfig, "model"),
             train=conform(values.get("train"), TrainConfig, "train"),
+            initial_weights=conform(values.get("initial_weights"), InitialWeights | None, "initial_weights"),
         )
     except (Malformed, UsageError) as error:
         raise FastvaeError(f"{error}: was this run made by a later version, or edited?") from error

@@ -19,12 +19,14 @@ class Line:
         step: steps done at its end.
         seconds: of training until then.
         lr: the first learning rate.
+        kl_weight: the KL divergence's weight in the last step, while `--kl-warmup` raises it; else None.
         window: the steps since the last line.
     """
 
     step: int
     seconds: float
     lr: float
+    kl_weight: float | None
     window: Window
 
 
@@ -50,6 +52,7 @@ class Log:
         """
         images_per_s = reading.steps * self._train.batch_size / max(reading.seconds, 1e-9)
         numbers = reading.means | reading.extra
+        rising = {} if line.kl_weight is None else {"kl_weight": line.kl_weight}
         self._run.append(
             {
                 "step": line.step,
@@ -57,6 +60,7 @@ class Log:
                 "seconds": round(line.seconds, 3),
                 "images_per_s": round(images_per_s, 2),
                 "lr": line.lr,
+                **rising,
                 **numbers,
             }
         )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastvae.errors import FastvaeError
 from fastvae.files.places import is_file
@@ -23,12 +23,16 @@ class RunSummary:
     Attributes:
         step: steps done.
         config: the run's config.json, with file names in place of paths. "recipe" and "data" are strings; "objective"
-            is an object with a string "name"; missing strings are "unknown". "model" and "train" are objects. Their
+            is an object with a string "name"; missing strings are "unknown". "model" and "train" are objects, and so
+            is "initial_weights" of a run with `--init`. Their
             values are numbers, strings, booleans, nulls and lists of these.
         version: of the fastvae that trained it, None if unknown.
         losses: the last line logged up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
         held_out: the last evaluation up to the step, without its prefix: "psnr_db", "sharpness", "rec"; finite.
         picture: PNG with reconstructions of held-out images, None if there is none.
+        weights: "ema" if the model has the moving average of the run's weights, "raw" if it has those of the last step
+            beside which there is an average; None if there is none. Evaluation and picture are the average's: with
+            "raw" there are none.
     """
 
     step: int
@@ -37,13 +41,20 @@ class RunSummary:
     losses: dict[str, float]
     held_out: dict[str, float]
     picture: Path | None = None
+    weights: Literal["ema", "raw"] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Version, losses and evaluation, as JSON values."""
-        return {"version": self.version, "losses": self.losses, "held_out": self.held_out}
+        """Version, losses, evaluation and kind of weights, as JSON values."""
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {"version": self.version, "losses": self.losses, "held_out": self.held_out, **weights}
 
 
-def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None) -> RunSummary | None:
+def of_checkpoint(
+    metadata: dict[str, Any],
+    file: Path,
+    view: str | None = None,
+    weights: Literal["ema", "raw"] | None = None,
+) -> RunSummary | None:
     """The summary of the run that wrote a model.safetensors.
 
     Args:
@@ -51,6 +62,7 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         file: its path. In a run's checkpoint the numbers are read from the run's files; in a folder made by
             `VAE.save_pretrained` they are in the metadata.
         view: of a multi-view run; it is summarised as if it were a separate run.
+        weights: which of its weights the model has.
 
     Returns:
         The summary; None for a model without a run.
@@ -66,9 +78,9 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         losses, held_out = _numbers(saved.get("losses")), _numbers(saved.get("held_out"))
         picture = file.with_name("reconstructions.png")
         picture = picture if is_file(picture) else None
-        return RunSummary(step, config, _text(saved.get("version")), losses, held_out, picture)
+        return RunSummary(step, config, _text(saved.get("version")), losses, held_out, picture, weights)
     if file.parent.parent.name != "checkpoints":  # a copy outside its run
-        return RunSummary(step, config, None, {}, {})
+        return RunSummary(step, config, None, {}, {}, weights=weights)
     run = file.parent.parent.parent
     prefix = f"held_out_{view}_" if view else "held_out_"
     try:
@@ -79,7 +91,9 @@ def of_checkpoint(metadata: dict[str, Any], file: Path, view: str | None = None)
         others = tuple(f"{layer}_" for layer in views or () if layer != view)
         losses = {k.removeprefix(f"{view}_"): v for k, v in losses.items() if not k.startswith(others)}
     picture = _newest(run / "pictures", step, f"reconstructions-{view}" if view else "reconstructions")
-    return RunSummary(step, config, _version(run / "environment.json"), losses, held_out, picture)
+    if weights == "raw":
+        held_out, picture = {}, None
+    return RunSummary(step, config, _version(run / "environment.json"), losses, held_out, picture, weights)
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
@@ -91,12 +105,16 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     if "vgg" in objective:
         objective["vgg"] = _name(objective["vgg"])
     objective["name"] = _text(objective.get("name")) or _UNKNOWN
+    initial = _values(config.get("initial_weights"))
+    if "source" in initial:
+        initial["source"] = _name(initial["source"])
     return {
         "recipe": _text(config.get("recipe")) or _UNKNOWN,
         "data": _name(_text(config.get("data"))) or _UNKNOWN,
         "objective": objective,
         "model": _values(config.get("model")),
         "train": _values(config.get("train")),
+        **({"initial_weights": initial} if initial else {}),
     }
 
 

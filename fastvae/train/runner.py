@@ -160,7 +160,7 @@ class _State:
         step = runner.step
         networks = step.objective.networks.values()
         tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
-        tensors += [*runner.feed.state, *runner.meter.state]
+        tensors += [*runner.feed.state, *runner.meter.state, *(step.average.state if step.average else ())]
         self._copies = [(t, t.detach().clone()) for t in tensors]
         self._optimizers = [update.optimizer for update in step.updates.values()]
         self._copies += [(t, t.clone()) for t in self._optimizer_tensors()]

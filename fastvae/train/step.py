@@ -10,6 +10,7 @@ from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Objective, Pass, Update
 from fastvae.pictures import flipped, to_images
 from fastvae.train.rounded_weights import RoundedWeights
+from fastvae.train.weight_average import WeightAverage
 
 
 class Step:
@@ -20,6 +21,7 @@ class Step:
         updates: the objective's optimisers, by name.
         device: of the objective and the batches.
         bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
+        average: of the weights, updated after the passes; None for none.
         compile_passes: compile each pass with torch.compile(fullgraph=True) at its first use.
     """
 
@@ -30,9 +32,10 @@ class Step:
         *,
         device: torch.device,
         bf16: bool = False,
+        average: WeightAverage | None = None,
         compile_passes: bool = False,
     ):
-        self.objective, self.updates = objective, updates
+        self.objective, self.updates, self.average = objective, updates, average
         self.device, self.bf16, self.compile_passes = device, bf16, compile_passes
         self._losses = {}
 
@@ -49,13 +52,16 @@ class Step:
             The loss terms of the step, detached scalars on the device.
         """
         terms = {}
-        for pass_ in self.objective.passes(step):
+        passes = self.objective.passes(step)
+        for pass_ in passes:
             with self.precision(), unlimited_compilations() if self.compile_passes else nullcontext():
                 total, reported = self._loss(pass_)(pixels, noise, flips)
             total.backward()
             for name in pass_.updates:
                 self.updates[name].apply(reported)
             terms |= reported
+        if self.average is not None:
+            self.average.update({name for pass_ in passes for name in pass_.updates}, terms)
         return terms
 
     def images(self, pixels: Tensor, flips: Tensor | None = None) -> Tensor:

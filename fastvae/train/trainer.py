@@ -4,6 +4,8 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +21,8 @@ from fastvae.train.checkpoint_writer import CheckpointWriter
 from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
+from fastvae.train.initial_weights import Source, initialise
+from fastvae.train.kl_warmup import KlWarmup
 from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
 from fastvae.train.log import Line, Log
@@ -46,6 +50,7 @@ class Trainer:
         resume: continue from the newest checkpoint in `folder`, or start again if it has none.
         checkpoint: continue from this one in `folder` instead; later ones are kept under other names.
         allow_other_data: continue even if the checkpoint was trained on other images.
+        init: weights that a new run starts from; None for those drawn from the seed.
 
     Attributes:
         done: steps done.
@@ -54,7 +59,7 @@ class Trainer:
 
     Raises:
         FastvaeError: the data, the loss network's weights or the checkpoint cannot be loaded, the checkpoint was made
-            with other images, or another process is training this run.
+            with other images, nothing of `init` fits, or another process is training this run.
         UsageError: the folder exists already, or a flag contradicts the data.
     """
 
@@ -66,17 +71,20 @@ class Trainer:
         resume: bool = False,
         checkpoint: Path | None = None,
         allow_other_data: bool = False,
+        init: Source | None = None,
     ):
         self.run = RunFolder(folder)
         if resume:
             self.run.hold()
         try:
-            self._open(config, resume, checkpoint, allow_other_data)
+            self._open(config, resume, checkpoint, allow_other_data, init)
         except BaseException:
             self.run.close()
             raise
 
-    def _open(self, config: Config, resume: bool, named: Path | None, allow_other_data: bool) -> None:
+    def _open(
+        self, config: Config, resume: bool, named: Path | None, allow_other_data: bool, init: Source | None
+    ) -> None:
         device = torch.device(config.train.device)
         try:
             config, images, self.order = open_data(config)
@@ -91,13 +99,16 @@ class Trainer:
         self.total = self.order.steps_of(self.train)
         self.objective, self.updates, self.step, self.noise = build(config)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
+        self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         self.picture: Path | None = None
+        self._saved: int | None = None
+        self.kl_warmup = self._kl_warmup_of(None)
         if resume:
             self._restore(named, allow_other_data)
         else:
-            self.run.create(to_json(config))
+            self._start(init)
         self.progress = Progress(self.total)
         self.log = Log(self.run, self.progress, self.train, self.order.steps_per_epoch)
         self.meter = Meter(min(self.train.log_every, self.total), device)
@@ -108,11 +119,18 @@ class Trainer:
         self.progress.note(f"{images.reason}; {where}")
         self.late = LateWork(late=device.type == "cuda")
         self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
-        self._saved = self.done if self.done else None
         self._saved_at = self.seconds
         self._snapshot_waits = False
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
+
+    def _start(self, init: Source | None) -> None:
+        if init is not None:
+            initialise(self.objective, init)
+            self.config = replace(self.config, initial_weights=init.record)
+            if self.average is not None:
+                self.average.restart()
+        self.run.create(to_json(self.config))
 
     def _restore(self, named: Path | None, allow_other_data: bool) -> None:
         """Loads the given or the newest checkpoint, if there is one."""
@@ -120,16 +138,32 @@ class Trainer:
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         if newest := named or (saved[-1] if saved else None):
             state = checkpoint.restore(
-                newest, config=to_json(self.config), objective=self.objective, updates=self.updates, noise=self.noise
+                newest,
+                config=to_json(self.config),
+                objective=self.objective,
+                updates=self.updates,
+                noise=self.noise,
+                average=self.average,
             )
             self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
-            self.done, self.seconds = state.step, state.seconds
+            self.done, self.seconds, self._saved = state.step, state.seconds, state.step
+            self.kl_warmup = self._kl_warmup_of(state.kl_warmup_steps)
             self._evaluates_first = self.run.forget_after(self.done)
+        elif (start := self.config.initial_weights) is not None:
+            raise FastvaeError(
+                f"{self.run.path} was stopped before its first checkpoint, which would hold the weights of "
+                f"{start.source} that it started from: start a new run with --init {start.source}"
+            )
         else:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
+
+    def _kl_warmup_of(self, steps: int | None) -> KlWarmup:
+        share = getattr(self.config.objective, "kl_warmup", 0.0)
+        # A resumed run that is longer now keeps its steps, so that a weight that has risen does not fall.
+        return KlWarmup(self.objective, math.ceil(share * self.total) if steps is None else steps)
 
     def _check_data(self, newest: Path, before: Identity | None, allow_other_data: bool) -> None:
         if before is None or before == self.data:
@@ -180,6 +214,9 @@ class Trainer:
                 self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
+        if self.config.initial_weights is not None and self._saved is None:
+            self._save()  # so that resuming it never needs what it started from
+            self._finish_writing()
         if self.done == 0 or (self._evaluates_first and self.done < self.total):
             self._evaluate()
         if self.done < self.total:
@@ -236,6 +273,7 @@ class Trainer:
                 break
             start = time.perf_counter()
             self.rates.set_epoch(self.done // self.order.steps_per_epoch)
+            self.kl_warmup.set_step(self.done)
             self._read_images()
             self._between_steps = False
             self.runner(self.done)
@@ -296,7 +334,7 @@ class Trainer:
     def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:
         """Logs the means over the steps since the last call, on a GPU later; all terms must be finite."""
         if self.meter.steps:
-            line = Line(self.done, self.seconds, self.rates.first, self.meter.close(extra))
+            line = Line(self.done, self.seconds, self.rates.first, self.kl_warmup.weight, self.meter.close(extra))
             self.late.add_window(lambda: self._write(line))
 
     def _write(self, line: Line) -> None:
@@ -322,8 +360,10 @@ class Trainer:
         if self._snapshot_waits:
             self.late.flush()
         self.writer.wait()
-        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise))
-        state = checkpoint.State(checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network)
+        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise, self.average))
+        state = checkpoint.State(
+            checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network, self.kl_warmup.steps
+        )
         self._saved_at, self._snapshot_waits = self.seconds, True
 
         def start() -> None:
@@ -338,9 +378,14 @@ class Trainer:
         )
         self._saved = state.step
 
+    def _averaged(self) -> AbstractContextManager:
+        """Inside, the networks hold the average of their weights, if the run has one."""
+        return nullcontext() if self.average is None else self.average.in_use()
+
     def _evaluate(self) -> None:
         for name, system in self.objective.systems().items():
-            metrics = evaluate(system, self.step, self.held_out)
+            with self._averaged():
+                metrics = evaluate(system, self.step, self.held_out)
             if not metrics:
                 continue
             if bad := next((k for k, v in metrics.items() if not math.isfinite(v)), None):
@@ -358,7 +403,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.train.seed)
             noise = torch.randn(_PICTURED * 2, system.noise_size, generator=generator).to(self.step.device)
             system.train(False)
-            with self.step.precision():
+            with self._averaged(), self.step.precision():
                 samples = system.sample(noise)
                 fakes = system.reconstruct(self.step.images(torch.from_numpy(originals)))
             system.train(True)

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.data.loaders.packed import PackedLoader
 from fastvae.errors import FastvaeError
+from fastvae.objectives.plain_vae import PlainVaeOptions
 from fastvae.objectives.vae_wgan import VaeWganOptions
 from fastvae.objectives.wgan import WganOptions
 from fastvae.train.build import build
@@ -85,6 +86,20 @@ def test_warming_up_leaves_no_trace(packed, feed, order):
     warmed.runner.warm_up(3)
     assert expected == found and same(plain.tensors(), warmed.tensors())
     assert plain.run(range(3, 7)) == warmed.run(range(3, 7)) and same(plain.tensors(), warmed.tensors())
+
+
+def test_warming_up_leaves_the_average_of_the_weights(packed):
+    train = TrainConfig(device="cpu", precision="fp32", compile="off", batch_size=BATCH, ema=0.5)
+    config = Config("test", PlainVaeOptions(), model=ModelConfig(image_size=32, width=2, latent=4), train=train)
+    averages = []
+    for warms_up in (False, True):
+        training = Training(packed, "cpu", config=config)
+        training.run(range(2))
+        if warms_up:
+            training.runner.warm_up(2)
+        training.run(range(2, 4))
+        averages.append(list(training.runner.step.average.tensors().values()))
+    assert same(*averages) and averages[0][-1] == 4
 
 
 def test_where_the_images_are_changes_nothing(packed):

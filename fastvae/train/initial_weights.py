@@ -1,0 +1,118 @@
+"""Weights of an earlier run that a new one starts from (`--init`)."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastvae.config import InitialWeights
+from fastvae.errors import FastvaeError
+from fastvae.files.tensor_file import not_finite
+from fastvae.objectives import Objective
+from fastvae.train.checkpoint_files import read_floats, read_metadata
+from fastvae.train.weight_average import PREFIX
+
+# Tensors that a message names before it counts the others.
+_NAMED = 4
+_logger = logging.getLogger("fastvae")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights of a model.safetensors.
+
+    Attributes:
+        record: for the new run's config.
+        step: steps that they were trained for.
+        averaged: whether moving averages stand in place of weights where the file has them.
+        tensors: float32, by name: "encoder.mean.weight".
+    """
+
+    record: InitialWeights
+    step: int
+    averaged: bool
+    tensors: dict[str, Tensor]
+
+
+def read_source(file: Path, view: str | None, given: str) -> Source:
+    """Reads the weights of a file; of a multi-view run's view, named as those of a run of its own.
+
+    Raises:
+        FastvaeError: the file is missing, damaged, or was not written by fastvae.
+    """
+    metadata = read_metadata(file)
+    tensors = read_floats(file)
+    averages = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(PREFIX)} | averages
+    if view is not None:
+        tensors = _below(tensors, view)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return Source(InitialWeights(given, digest), metadata["step"], bool(averages), tensors)
+
+
+@torch.no_grad()
+def initialise(objective: Objective, source: Source) -> None:
+    """Copies every tensor of the source that fits into the objective's networks, and logs what that was.
+
+    A tensor fits if network, name and shape are the same. Each view of a multi-view run also takes the networks of a
+    source that has one model.
+
+    Raises:
+        FastvaeError: nothing fits, or what fits holds NaN or infinity; then nothing was changed.
+    """
+    taken: dict[str, Tensor] = {}
+    summaries, used = [], set()
+    for name, network in objective.networks.items():
+        own = {key: t for key, t in network.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        there = next((n for n in (name, name.rpartition(".")[2]) if _below(source.tensors, n)), name)
+        given = _below(source.tensors, there)
+        fitting = {key: t for key, t in given.items() if key in own and own[key].shape == t.shape}
+        taken |= {f"{name}.{key}": t for key, t in fitting.items()}
+        used |= {f"{there}.{key}" for key in fitting}
+        summaries.append(f"{name}: {_summary(own, given)}")
+    summaries.append(_others(source, used))
+    path = source.record.source
+    if not taken:
+        raise FastvaeError(f"nothing of {path} fits this run: {'; '.join(filter(None, summaries))}")
+    if bad := not_finite(taken):
+        raise FastvaeError(f"{path} holds NaN or infinity in {bad}: a run cannot start from it")
+    for name, network in objective.networks.items():
+        for key, t in network.state_dict(keep_vars=True).items():
+            if (value := taken.get(f"{name}.{key}")) is not None:
+                t.copy_(value)
+    kind = ", the moving average of its weights" if source.averaged else ""
+    _logger.info("starting from %s after %d steps%s", path, source.step, kind)
+    for summary in filter(None, summaries):
+        _logger.info("  %s", summary)
+
+
+def _summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How many tensors of a network are taken, and which are not and why."""
+    if not given:
+        return f"none of {len(own)} tensors, as there is no such network; initialised from the seed"
+    left = []
+    for key, t in own.items():
+        if key not in given:
+            left.append(f"{key} (missing)")
+        elif given[key].shape != t.shape:
+            left.append(f"{key} ({list(t.shape)} here, {list(given[key].shape)} there)")
+    if not left:
+        return f"all {len(own)} tensors"
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    return f"{len(own) - len(left)} of {len(own)} tensors; initialised from the seed: {', '.join(left[:_NAMED])}{more}"
+
+
+def _others(source: Source, used: set[str]) -> str:
+    """Names the networks, or views, of the source of which nothing is taken; "" if there are none."""
+    networks = dict.fromkeys(name.partition(".")[0] for name in source.tensors if "." in name)
+    others = [name for name in networks if not any(key.startswith(f"{name}.") for key in used)]
+    return f"not taken: {', '.join(others)}" if others else ""
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
