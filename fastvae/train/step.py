@@ -5,10 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.kernels.dispatch import map_format
 from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Objective, Pass, Update
 from fastvae.pictures import to_images
+from fastvae.train.averaged_gradients import AveragedGradients
 from fastvae.train.rounded_weights import RoundedWeights
 
 
@@ -21,6 +23,7 @@ class Step:
         device: of the objective and the batches.
         bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
         compile_passes: compile each pass with torch.compile(fullgraph=True) at its first use.
+        ranks: the processes that share a step; each runs it on a batch of its own, and their gradients are averaged.
     """
 
     def __init__(
@@ -31,9 +34,11 @@ class Step:
         device: torch.device,
         bf16: bool = False,
         compile_passes: bool = False,
+        ranks: Ranks = ALONE,
     ):
         self.objective, self.updates = objective, updates
         self.device, self.bf16, self.compile_passes = device, bf16, compile_passes
+        self._averaged = None if ranks.alone else AveragedGradients(updates, ranks)
         self._losses = {}
 
     def __call__(self, pixels: Tensor, noise: Tensor, step: int) -> dict[str, Tensor]:
@@ -45,13 +50,16 @@ class Step:
             step: the step's number, from 0.
 
         Returns:
-            The loss terms of the step, detached scalars on the device.
+            The loss terms of the step, detached scalars on the device; means over all ranks.
         """
         terms = {}
         for pass_ in self.objective.passes(step):
             with self.precision(), unlimited_compilations() if self.compile_passes else nullcontext():
                 total, reported = self._loss(pass_)(pixels, noise)
             total.backward()
+            if self._averaged is not None:
+                reported = self._averaged.average(pass_, reported)
+                reported |= pass_.decide(reported)
             for name in pass_.updates:
                 self.updates[name].apply(reported)
             terms |= reported
@@ -70,7 +78,9 @@ class Step:
             layout = map_format(self.device)
 
             def loss(pixels: Tensor, noise: Tensor):
-                return pass_.loss(to_images(pixels).contiguous(memory_format=layout), noise)
+                total, terms = pass_.loss(to_images(pixels).contiguous(memory_format=layout), noise)
+                # Of several ranks, all decide by the means of their terms.
+                return total, terms | pass_.decide(terms) if self._averaged is None else terms
 
             if self.bf16:
                 loss = RoundedWeights(self._updated_by(pass_), loss).rounded
