@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import numpy as np
@@ -85,6 +85,9 @@ class Ranks:
     def reads(self, what: str) -> Iterator[None]:
         """What is inside hangs if it takes longer than `watch.STUCK_S`; `what` says so, "reading the images"."""
         yield
+
+    def on_loss(self, save: Callable[[], str]) -> None:
+        """What to call, on another thread, when a rank is lost; see `Watch.save`."""
 
     def close(self) -> None:
         """Leaves the others, after an end that all have agreed on."""
@@ -220,6 +223,10 @@ class Group(Ranks):
         finally:
             self.watch.ends()
 
+    def on_loss(self, save: Callable[[], str]) -> None:
+        """See `Ranks.on_loss`."""
+        self.watch.save = save
+
     def fail(self, error: BaseException) -> int:
         """Ends all ranks because of this one's error, with one message.
 
@@ -258,12 +265,3 @@ class Group(Ranks):
 
 def _line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def join(place: Place) -> Ranks:
-    """The ranks of this run; waits until all are there.
-
-    Raises:
-        FastvaeError: see `Group`.
-    """
-    return Group(place) if place.size > 1 else Ranks(place)

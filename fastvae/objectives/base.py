@@ -36,7 +36,7 @@ class Pass:
     name: str
     loss: LossFunction
     updates: tuple[str, ...]
-    decide: Callable[[Terms], dict[str, Tensor]] = lambda terms: {}  # noqa: E731
+    decide: Callable[[Terms], dict[str, Tensor]] = lambda terms: {}
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,12 @@ class AveragedGradients:
         """
         groups = (group for name in pass_.updates for group in self._updates[name].optimizer.param_groups)
         params = [p for group in groups for p in group["params"] if p.grad is not None]
-        tensors = {p: p.grad for p in params} | terms
+        dtype = params[0].dtype
+        tensors = {p: p.grad for p in params} | {name: term.to(dtype) for name, term in terms.items()}
         if pass_.name not in self._buffers:
             buffer = torch.zeros(gathered_bytes(tensors), dtype=torch.uint8, device=params[0].device)
             # Between the tensors are zeros, which are averaged, too.
-            self._buffers[pass_.name] = buffer.view(params[0].dtype), views(tensors, buffer)
+            self._buffers[pass_.name] = buffer.view(dtype), views(tensors, buffer)
         flat, into = self._buffers[pass_.name]
         torch._foreach_copy_([into[key] for key in tensors], list(tensors.values()))
         self._ranks.average_(flat)

@@ -104,7 +104,8 @@ class ResidentFeed(_DeviceFeed):
 
     def ready(self, step: int) -> None:
         """Loads the images of a step, and at the start of an epoch its plan."""
-        epoch, index = divmod(step, self.order.steps_per_epoch)
+        epoch, images = self.order.place(step)
+        index = images // self.order.batch_size
         if self._batches is None:
             self._begin(epoch, index)
         if epoch != self._epoch:

@@ -54,7 +54,7 @@ class BatchOrder:
         """The epoch of a step number, and how many images of its order were used before it."""
         first, epoch, images = self._origin
         step -= first
-        left = (self.count - images) // self.global_batch
+        left = max(0, self.count - images) // self.global_batch
         if step < left:
             return epoch, images + step * self.global_batch
         epochs, steps = divmod(step - left, self.steps_per_epoch)
@@ -73,7 +73,7 @@ class BatchOrder:
         first, epoch, images = self._origin
         if epoch >= train.epochs:
             return first
-        left = (self.count - images) // self.global_batch
+        left = max(0, self.count - images) // self.global_batch
         return first + left + (train.epochs - epoch - 1) * self.steps_per_epoch
 
     def epoch(self, epoch: int) -> np.ndarray:
