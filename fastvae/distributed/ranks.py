@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -217,11 +218,11 @@ class Group(Ranks):
     @contextlib.contextmanager
     def reads(self, what: str) -> Iterator[None]:
         """See `Ranks.reads`."""
-        self.watch.begins(what)
+        self.watch.doing = what, time.monotonic()
         try:
             yield
         finally:
-            self.watch.ends()
+            self.watch.doing = None
 
     def on_loss(self, save: Callable[[], str]) -> None:
         """See `Ranks.on_loss`."""
@@ -257,8 +258,11 @@ class Group(Ranks):
 
     @contextlib.contextmanager
     def _others(self) -> Iterator[None]:
+        doing = self.watch.doing  # waiting for others is not reading
+        self.watch.doing = None
         try:
             yield
+            self.watch.doing = doing and (doing[0], time.monotonic())
         except RuntimeError as error:
             raise LostRank(f"the connection to another rank broke ({_line(error)})") from error
 

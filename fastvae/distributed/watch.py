@@ -36,6 +36,7 @@ class Watch:
     Attributes:
         save: called by the rank that speaks, on the watching thread; saves what can be saved and says so in a sentence,
             or "".
+        doing: what this rank does that must not take longer than `STUCK_S`, and since when; None if nothing.
     """
 
     def __init__(self, store: Any, rank: int, size: int, *, first_of_machine: bool):
@@ -44,7 +45,7 @@ class Watch:
         self._beats = 0
         self._seen = {other: ("", time.monotonic()) for other in range(size)}
         self._broken = False
-        self._doing: tuple[str, float] | None = None
+        self.doing: tuple[str, float] | None = None
         self._own: Failure | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -63,14 +64,6 @@ class Watch:
         self._closed.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=SPEAK_S)
-
-    def begins(self, what: str) -> None:
-        """This rank begins something that must not take longer than `STUCK_S`."""
-        self._doing = what, time.monotonic()
-
-    def ends(self) -> None:
-        """It is done."""
-        self._doing = None
 
     def connection_broke(self) -> None:
         """A collective failed: somebody is gone; find out who, fast. Returns only if nobody can be found."""
@@ -113,7 +106,7 @@ class Watch:
     def _look(self) -> Failure | None:
         self._beat()
         now = time.monotonic()
-        if (doing := self._doing) is not None and now - doing[1] > STUCK_S:
+        if (doing := self.doing) is not None and now - doing[1] > STUCK_S:
             stuck = Failure(self.rank, f"{doing[0]} takes longer than {STUCK_S:.0f} s")
             self._store.compare_set("failure", "", stuck.to_json())
         if self._store.check(["failure"]):

@@ -17,8 +17,8 @@ from fastvae.train.order import BatchOrder
 _RING = 4
 
 
-class _DeviceFeed:
-    """What both feeds do on the device: gather `rows[plan[cursor]]`, then advance the cursor, modulo the plan's length.
+class DeviceFeed:
+    """What all feeds do on the device: gather `rows[plan[cursor]]`, then advance the cursor, modulo the plan's length.
 
     Args:
         loader: of the data set.
@@ -83,7 +83,7 @@ class _DeviceFeed:
             self._batches.close()
 
 
-class ResidentFeed(_DeviceFeed):
+class ResidentFeed(DeviceFeed):
     """Keeps all training images on the device.
 
     The loader delivers them in the order of the first epoch, so batch k of that epoch is in rows k B to (k + 1) B;
@@ -140,7 +140,7 @@ class ResidentFeed(_DeviceFeed):
         self._epoch = epoch
 
 
-class StreamFeed(_DeviceFeed):
+class StreamFeed(DeviceFeed):
     """A ring buffer of batches on the device.
 
     Args:

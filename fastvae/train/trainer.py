@@ -126,7 +126,7 @@ class Trainer:
         self.log = Log(self.run, self.progress, self.train, self.order)
         self.meter = Meter(min(self.train.log_every, self.total), device)
         self.feed, where = choose_feed(
-            images.loader, images.train, self.order, device=device, resident=self.train.resident
+            images.loader, images.train, self.order, device=device, resident=self.train.resident, ranks=ranks
         )
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
@@ -444,25 +444,8 @@ class Trainer:
         return checkpoint.tensors(self.objective, self.updates, self.ranks.gathered(self.noise.get_state()))
 
     def _save_kept(self) -> str:
-        """Saves the newest state that this rank has kept; what is saved, as a sentence."""
-        go_on = f"fastvae train --resume {self.run.path}"
-        if not (self.run.path / "config.json").is_file():
-            return f". Continue from the newest checkpoint, on the machine of rank 0, with: {go_on}"
         self.writer.settle(_WRITES_S)
-        config, keep = to_json(self.config), self.train.keep_checkpoints
-        try:
-            if not self.ranks.first:  # rank 0 is lost, and so is its lock, if its process has ended
-                RunFolder(self.run.path).hold()
-            saved = checkpoint_files.checkpoints(self.run.checkpoints)
-            step = self.kept.write(
-                checkpoint_files.step_of(saved[-1]) if saved else 0,
-                lambda state, tensors: checkpoint.save(self.run.checkpoints, state, tensors, config=config, keep=keep),
-            )
-        except FastvaeError as error:
-            return f". {error}"
-        if not step:
-            return f". No step is saved; start again with: {go_on}"
-        return f". The first {step} steps are saved; continue with: {go_on}"
+        return self.kept.save(self.run, to_json(self.config), keep=self.train.keep_checkpoints)
 
     def _write_checkpoint(self, state: checkpoint.State, snapshot: Snapshot) -> None:
         checkpoint.save(

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,8 +13,11 @@ from fastvae.distributed.together import together
 from fastvae.objectives import OBJECTIVES
 from fastvae.pictures import to_images
 from fastvae.train.build import build
+from fastvae.train.order import BatchOrder
+from fastvae.train.sharded_feed import ShardedFeed
 from fastvae.train.shared_state import noise_seed
 from tests.train.launched import Launched
+from tests.train.test_feed import CountingLoader
 
 STEPS, BATCH, RANKS = 3, 6, 2
 
@@ -112,3 +116,31 @@ def test_two_ranks_equal_one_process_that_computes_both_halves(two_ranks, name):
         assert all(torch.equal(found[0][key], found[1][key]) for key in shared)
         disagreed |= local[0] != local[1]
     assert disagreed == (name == "vae_gan"), "the ranks' own costs would open other gates"
+
+
+@pytest.mark.parametrize("count", [40, 47])
+def test_a_rank_keeps_its_share_and_exchanges_it_between_epochs(packed, tmp_path, count):
+    """Shares of 13 or 14 images, 16 or 15; the run begins anywhere, also after another number of ranks."""
+    train = np.arange(count)[::-1]
+
+    def feeds() -> int:
+        def command(ranks) -> int:
+            for first, images in ((0, 0), (1, 12), (2, 24), (2, 20)):
+                order = BatchOrder(count, 4, seed=3, rank=ranks.rank, ranks=ranks.size)
+                order.start_at(first, 0, images)
+                loader = CountingLoader(packed)
+                made = ShardedFeed(loader, train, order, torch.device("cpu"), ranks)
+                for step in range(first, first + 11):
+                    made.ready(step)
+                    expected = torch.from_numpy(np.asarray(packed.images[train[order[step]]]))
+                    assert torch.equal(made.batch(), expected), (first, step)
+                    made.ready(step)
+                loaded = np.concatenate(loader.asked)
+                assert len(loaded) == len(set(loaded)) == len(range(ranks.rank, count, ranks.size))
+                assert loader.open == 0
+            return 0
+
+        return together(place(), command)
+
+    launched = Launched(tmp_path, feeds, ranks=3)
+    assert launched.wait() == [0], launched.said.read_text()
