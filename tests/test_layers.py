@@ -14,7 +14,7 @@ LAYERS = (
     "fastvae.version",
     "fastvae.errors",
     "fastvae.ranges  fastvae.memory  fastvae.no_progress_bar  fastvae.renamed  fastvae.exact_float32",
-    "fastvae.progress_bar",
+    "fastvae.progress_bar  fastvae.distributed",
     "fastvae.files",
     "fastvae.machine  fastvae.pictures  fastvae.charts",
     "fastvae.nn  fastvae.optim",

@@ -1,4 +1,4 @@
-"""`fastvae train RECIPE [flags]` and `fastvae train --resume RUN [flags]`."""
+"""`fastvae train RECIPE [flags]` and `fastvae train --resume RUN [flags]`, alone or as torchrun starts several."""
 
 import argparse
 import json
@@ -9,10 +9,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
+import torch
 import tyro
 
 from fastvae.cli.parsing import RunName, parse
 from fastvae.config import Config, InitialWeights, Options
+from fastvae.distributed.place import Place, place
+from fastvae.distributed.ranks import Group, Ranks
+from fastvae.distributed.together import together
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved
 from fastvae.recipes import RECIPES
@@ -67,16 +71,59 @@ class _Command(Generic[Options]):
     dry_run: bool = False  # print the resolved config and exit
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What to train. With torchrun rank 0 reads the flags, and the others get this."""
+
+    config: Config
+    folder: Path
+    resume: bool
+    checkpoint: Path | None = None
+    allow_other_data: bool = False
+    init: "Source | None" = None
+
+
 def run(argv: list[str]) -> int:
     """Parses the flags and trains.
 
     Raises:
         FastvaeError: see `Trainer`.
     """
+    own = place()
+    if own.size > 1:
+        return together(own, lambda ranks: _run_together(argv, own, ranks))
+    plan = _plan(argv, own)
+    return _train(plan, Ranks(own)) if isinstance(plan, _Plan) else plan
+
+
+def _run_together(argv: list[str], own: Place, ranks: Group) -> int:
+    plan, code = None, None
+    if ranks.first:
+        try:
+            plan = _plan(argv, own)
+        except SystemExit as exit:  # of the parser of flags
+            code = exit.code if isinstance(exit.code, int) else 2
+        if plan is not None and not isinstance(plan, _Plan):
+            plan, code = None, plan
+    said = {"code": code, **({"config": to_json(plan.config), "folder": str(plan.folder)} if plan else {})}
+    said = json.loads(ranks.from_first(json.dumps(said)))
+    if said["code"] is not None:
+        return said["code"]
+    plan = plan or _Plan(from_json(said["config"]), Path(said["folder"]), resume=False)
+    ranks.use(torch.device(plan.config.train.device))
+    return _train(plan, ranks)
+
+
+def _plan(argv: list[str], own: Place) -> _Plan | int:
+    """What the flags ask for; an exit code if that is done already."""
     from fastvae.train.checkpoint_files import named_run
 
     given = _resumed(argv)
+    if own.max_restarts and given is None:
+        argv, given = _restarted(argv, own)
     folder, checkpoint = named_run(given) if given else (None, None)
+    if own.restarts:
+        checkpoint = None  # there are newer ones
     named = bool(argv) and not argv[0].startswith("-")
     default = _default(argv[0] if named else None, folder, wants_help="-h" in argv or "--help" in argv)
     command = _parse(default, argv[1:] if named else argv)
@@ -99,24 +146,48 @@ def run(argv: list[str]) -> int:
     if init is not None:
         config = replace(config, initial_weights=init.record)
     if command.dry_run:
-        return _print_plan(config, folder, reasons)
+        return _print_plan(config, folder, reasons, own)
+    return _Plan(config, folder, given is not None, checkpoint, command.allow_other_data, init)
+
+
+def _restarted(argv: list[str], own: Place) -> tuple[list[str], Path | None]:
+    """The flags without --out and --init, and the run that torchrun has started before and starts again, if it began."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out")
+    parser.add_argument("--init")  # which the run has used
+    given, others = parser.parse_known_args(argv)
+    if given.out is None:
+        raise UsageError(
+            "torchrun --max-restarts needs --out DIR, or --resume RUN, so that a run that is started again finds its "
+            "folder"
+        )
+    folder = resolved(given.out)
+    return (others, folder) if own.restarts and (folder / "config.json").is_file() else (argv, None)
+
+
+def _train(plan: _Plan, ranks: Ranks) -> int:
     from fastvae.train.trainer import Trainer
 
+    folder = plan.folder
     trainer = Trainer(
-        config,
+        plan.config,
         folder,
-        resume=given is not None,
-        checkpoint=checkpoint,
-        allow_other_data=command.allow_other_data,
-        init=init,
+        resume=plan.resume,
+        checkpoint=plan.checkpoint,
+        allow_other_data=plan.allow_other_data,
+        init=plan.init,
+        ranks=ranks,
     )
-    how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
-    print(f"{how} {config.recipe} in {folder}", file=sys.stderr)
-    return _finish(trainer, folder)
-
-
-def _finish(trainer: "Trainer", folder: Path) -> int:
+    if ranks.first:
+        how = f"continuing after {trainer.done} steps of" if trainer.done else "training"
+        print(f"{how} {plan.config.recipe} in {folder}", file=sys.stderr)
     signal_number = trainer.fit()
+    if not ranks.first:
+        return 0 if signal_number is None else 128 + signal_number
+    return _finish(trainer, folder, signal_number)
+
+
+def _finish(trainer: "Trainer", folder: Path, signal_number: int | None) -> int:
     shown, done, total = shlex.quote(str(folder)), trainer.done, trainer.total
     code = 0
     if signal_number is not None:
@@ -221,17 +292,20 @@ def _without_overridden_steps(before: Config, after: Config, argv: list[str]) ->
     return after
 
 
-def _print_plan(config: Config, folder: Path, reasons: dict[str, str]) -> int:
+def _print_plan(config: Config, folder: Path, reasons: dict[str, str], own: Place) -> int:
     from fastvae.train.build import open_data
+    from fastvae.train.log import about_batch_and_rate
 
-    config, images, order = open_data(config)
+    config, images, order = open_data(config, Ranks(own))
     train = config.train
     print(json.dumps(to_json(config), indent=1))
     for name, reason in reasons.items():
         print(f"{name} {getattr(config.train, name)}: {reason}")
     print(f"loader {images.reason}")
     print(f"{images.name}: {order.count} training images, {len(images.held_out(train.held_out))} held out")
-    steps = f"{order.steps_of(train)} steps of {train.batch_size} images, {order.steps_per_epoch} an epoch"
+    steps = f"{order.steps_of(train)} steps of {order.global_batch} images, {order.steps_per_epoch} an epoch"
+    if order.ranks > 1:
+        print(about_batch_and_rate(train, order))
     print(f"{steps}, into {folder}")
     print("dry run: nothing was trained or written")
     return 0

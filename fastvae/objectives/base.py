@@ -15,6 +15,7 @@ from fastvae.config import ModelConfig
 from fastvae.kernels.dispatch import map_format
 from fastvae.optim import ClippedAdam
 
+Terms = Mapping[str, Tensor]
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -28,11 +29,14 @@ class Pass:
             detached scalar terms to log. It is compiled as one graph, so it must not depend on Python state that
             changes between steps.
         updates: names of the updates to apply, in order.
+        decide: terms that follow from the loss's terms, such as the gates of updates. Of several ranks, from their
+            means over all ranks, so that all decide the same; alone it is compiled with the loss.
     """
 
     name: str
     loss: LossFunction
     updates: tuple[str, ...]
+    decide: Callable[[Terms], dict[str, Tensor]] = lambda terms: {}
 
 
 @dataclass(frozen=True)

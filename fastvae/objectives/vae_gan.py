@@ -27,7 +27,7 @@ from torch.func import functional_call
 from fastvae.config import ModelConfig
 from fastvae.errors import UsageError
 from fastvae.models.dcgan import DcganDiscriminator
-from fastvae.objectives.base import Averaged, Pass, Update
+from fastvae.objectives.base import Averaged, Pass, Terms, Update
 from fastvae.objectives.losses import kl_divergence, reparameterise, scale_gradient, with_fixed_parameters
 from fastvae.objectives.plain_vae import PlainVae
 from fastvae.optim import ClippedRMSprop
@@ -70,7 +70,7 @@ class VaeGan(PlainVae):
         self.networks["discriminator"] = self.discriminator
 
     def passes(self, step: int) -> Sequence[Pass]:
-        return (Pass("all", self.loss, ("encoder", "decoder", "discriminator")),)
+        return (Pass("all", self.loss, ("encoder", "decoder", "discriminator"), self.gates),)
 
     def updates(self, lr: float) -> dict[str, Update]:
         return {
@@ -87,16 +87,18 @@ class VaeGan(PlainVae):
         real_cost, fake_cost, features = self.costs(images, torch.cat([z.detach(), noise[:, self.latent :]]))
         like = similarity(fake_features, features)
         r = self.options.real_weight
-        decoder_moves, discriminator_moves = gates(real_cost, fake_cost, self.options)
         total = self.warmed_up(kl) + like + r * real_cost + (1 - r) * fake_cost
         return total, {
             "kl": kl.detach(),
             "similarity": like.detach(),
             "real": real_cost.detach(),
             "fake": fake_cost.detach(),
-            "decoder_moves": decoder_moves,
-            "discriminator_moves": discriminator_moves,
         }
+
+    def gates(self, terms: Terms) -> dict[str, Tensor]:
+        """Which player moves, from the mean costs of a step."""
+        decoder_moves, discriminator_moves = gates(terms["real"], terms["fake"], self.options)
+        return {"decoder_moves": decoder_moves, "discriminator_moves": discriminator_moves}
 
     def fake_features(self, z: Tensor) -> Tensor:
         """D_l(x') of the reconstructions of z, [B, C, H, W].

@@ -9,10 +9,12 @@ import torch
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
 from fastvae.data.training_set import TrainingSet, open_training_set
+from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.files.places import resolved
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.order import BatchOrder
+from fastvae.train.shared_state import noise_seed
 from fastvae.train.step import Step
 from fastvae.train.weight_average import WeightAverage
 
@@ -62,11 +64,12 @@ def _with_absolute_paths(config: Config) -> Config:
     return replace(config, data=data, objective=replace(config.objective, vgg=str(resolved(vgg))))
 
 
-def open_data(config: Config) -> tuple[Config, TrainingSet, BatchOrder]:
+def open_data(config: Config, ranks: Ranks = ALONE) -> tuple[Config, TrainingSet, BatchOrder]:
     """The images of a run and the order of its batches.
 
     Args:
         config: resolved.
+        ranks: the processes that share a step.
 
     Returns:
         The config with its `loader` resolved too: another one may leave out other images, which changes the order in
@@ -84,11 +87,16 @@ def open_data(config: Config) -> tuple[Config, TrainingSet, BatchOrder]:
         batch_size=train.batch_size,
     )
     config = replace(config, train=replace(train, loader=images.kind))
-    return config, images, BatchOrder(len(images.train), train.batch_size, train.seed, flip=train.flip)
+    order = BatchOrder(
+        len(images.train), train.batch_size, train.seed, flip=train.flip, rank=ranks.rank, ranks=ranks.size
+    )
+    return config, images, order
 
 
-def build(config: Config) -> Training:
+def build(config: Config, ranks: Ranks = ALONE) -> Training:
     """Networks on the device, initialised from the seed, with optimisers and step. The config is resolved.
+
+    Every rank has the same networks, and noise of its own.
 
     Raises:
         FastvaeError: the loss network's weights cannot be loaded.
@@ -119,8 +127,9 @@ def build(config: Config) -> Training:
         bf16=bf16,
         average=average,
         compile_passes=compiled,
+        ranks=ranks,
     )
-    noise = torch.Generator(device).manual_seed(config.train.seed)
+    noise = torch.Generator(device).manual_seed(noise_seed(config.train.seed, ranks.rank))
     return Training(objective, updates, step, noise)
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ class State:
             record it.
         loss_network: `LossNetwork.digest` of the loss network's weights; None if there is no loss network.
         kl_warmup_steps: of `KlWarmup`; they stay the same if a resumed run is made longer. None if not recorded.
+        epoch: that the next step is in, from 0; None in checkpoints of versions that did not record it, which used one
+            batch a step.
+        images: of that epoch's order that were used.
+        ranks: number of processes that shared a step.
     """
 
     format: int
@@ -64,13 +68,16 @@ class State:
     data: Identity | None = None
     loss_network: str | None = None
     kl_warmup_steps: int | None = None
+    epoch: int | None = None
+    images: int | None = None
+    ranks: int = 1
 
 
 def tensors(
-    objective: Objective, updates: dict[str, Update], noise: torch.Generator, average: WeightAverage | None = None
+    objective: Objective, updates: dict[str, Update], noises: Sequence[Tensor], average: WeightAverage | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """The state of networks, average, optimisers and noise generator, by (file of a checkpoint, name in it)."""
-    network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noise)
+    """The state of networks, average, optimisers and each rank's noise generator, by (file of a checkpoint, name)."""
+    network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noises)
     if average is not None:
         network |= average.tensors()
     return {(MODEL, k): v for k, v in network.items()} | {(OPTIMIZER, k): v for k, v in optimizer.items()}
@@ -137,10 +144,13 @@ def restore(
     updates: dict[str, Update],
     noise: torch.Generator,
     average: WeightAverage | None = None,
-) -> State:
-    """Loads a checkpoint into networks, optimisers, noise generator and average, in place.
+) -> tuple[State, list[Tensor]]:
+    """Loads a checkpoint into networks, optimisers, average and the noise generator of rank 0, in place.
 
     If it holds no average, the average begins with its weights.
+
+    Returns:
+        The contents of state.json, and the saved state of each rank's noise generator.
 
     Raises:
         FastvaeError: a file is missing, damaged, or of another architecture; then nothing was changed.
@@ -156,24 +166,22 @@ def restore(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
         )
     tensors = _read_networks(checkpoint / MODEL, objective, average)
-    saved_noise, states = _read_optimizers(checkpoint / OPTIMIZER, updates, noise)
+    optimizers = _read_optimizers(checkpoint / OPTIMIZER, updates)
+    noises = noises_in({(OPTIMIZER, name): tensor for name, tensor in optimizers.items()})
+    saved_noise = noises[0] if noises[0].shape == noise.get_state().shape else None
     if saved_noise is not None:
         try:
             noise.set_state(saved_noise)
         except RuntimeError as error:
             raise damaged(checkpoint / OPTIMIZER, error) from error
-    for name, network in objective.networks.items():
-        network.load_state_dict(_below(tensors, name))
+    _load(objective, updates, tensors, optimizers)
     _restore_average(checkpoint, tensors, average)
-    for name, update in updates.items():
-        groups = update.optimizer.state_dict()["param_groups"]
-        update.optimizer.load_state_dict({"state": states[name], "param_groups": groups})
     if saved_noise is None:
         noise.manual_seed(noise.initial_seed() + state.step)
         _logger.warning(
             "%s was saved on another kind of device: RNG state cannot be restored on this one; reseeding", checkpoint
         )
-    return state
+    return state, noises
 
 
 def _read_networks(path: Path, objective: Objective, average: WeightAverage | None) -> dict[str, Tensor]:
@@ -200,15 +208,53 @@ def _restore_average(checkpoint: Path, tensors: dict[str, Tensor], average: Weig
         _logger.warning("%s holds no average of the weights: that of --ema begins with its weights", checkpoint)
 
 
-def _read_optimizers(
-    path: Path, updates: dict[str, Update], noise: torch.Generator
-) -> tuple[Tensor | None, dict[str, dict[int, dict[str, Tensor]]]]:
-    """The noise generator's state (None if saved on another kind of device) and each update's optimiser state."""
+def load(
+    objective: Objective,
+    updates: dict[str, Update],
+    state: Mapping[tuple[str, str], Tensor],
+    average: WeightAverage | None = None,
+) -> None:
+    """Loads what `tensors` gave into the networks, the optimisers and the average, in place."""
+    network, optimizers = ({name: t for (file, name), t in state.items() if file == f} for f in (MODEL, OPTIMIZER))
+    _load(objective, updates, network, optimizers)
+    if average is not None:
+        average.load(network)
+
+
+def noises_in(state: Mapping[tuple[str, str], Tensor]) -> list[Tensor]:
+    """The state of each rank's noise generator in what `tensors` gave."""
+    found = []
+    while (key := (OPTIMIZER, _noise_of(len(found)))) in state:
+        found.append(state[key])
+    return found
+
+
+def _noise_of(rank: int) -> str:
+    return f"noise.{rank}" if rank else "noise"
+
+
+def _load(objective: Objective, updates: dict[str, Update], network: dict, optimizers: dict) -> None:
+    for name, module in objective.networks.items():
+        module.load_state_dict(_below(network, name))
+    for name, update in updates.items():
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(optimizers, name).items():
+            index, _, field = key.partition(".")
+            states.setdefault(int(index), {})[field] = value
+        groups = update.optimizer.state_dict()["param_groups"]
+        update.optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _read_optimizers(path: Path, updates: dict[str, Update]) -> dict[str, Tensor]:
+    """The state of the ranks' noise generators and of the updates' optimisers."""
     shapes = tensor_shapes(path)
-    size = shapes.get("noise", [])
-    if len(size) != 1 or size[0] > _MAX_GENERATOR_BYTES:
+    expected = {}
+    while (name := _noise_of(len(expected))) in shapes:
+        if len(shapes[name]) != 1 or shapes[name][0] > _MAX_GENERATOR_BYTES:
+            break
+        expected[name] = torch.empty(shapes[name], dtype=torch.uint8)
+    if not expected:
         raise damaged(path, ValueError("it has no state of a random number generator"))
-    expected = {"noise": torch.empty(size, dtype=torch.uint8)}
     for name, update in updates.items():
         parameters = [p for group in update.optimizer.param_groups for p in group["params"]]
         for index, parameter in enumerate(parameters):
@@ -216,13 +262,7 @@ def _read_optimizers(
             # A parameter that was not updated yet has no state.
             if shapes.keys() & fields.keys():
                 expected |= fields
-    tensors = read_like(path, expected)
-    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in updates}
-    for name, state in states.items():
-        for key, value in _below(tensors, name).items():
-            index, _, field = key.partition(".")
-            state.setdefault(int(index), {})[field] = value
-    return tensors["noise"] if size == list(noise.get_state().shape) else None, states
+    return read_like(path, expected)
 
 
 def _network_tensors(objective: Objective) -> dict[str, Tensor]:
@@ -233,8 +273,8 @@ def _network_tensors(objective: Objective) -> dict[str, Tensor]:
     }
 
 
-def _optimizer_tensors(updates: dict[str, Update], noise: torch.Generator) -> dict[str, Tensor]:
-    tensors = {"noise": noise.get_state()}
+def _optimizer_tensors(updates: dict[str, Update], noises: Sequence[Tensor]) -> dict[str, Tensor]:
+    tensors = {_noise_of(rank): noise for rank, noise in enumerate(noises)}
     for name, update in updates.items():
         for index, state in update.optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}

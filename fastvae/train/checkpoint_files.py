@@ -3,8 +3,8 @@
 A checkpoint is a folder `step-00000500` in the run's folder `checkpoints` with
 
     model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
-    optimizer.safetensors   the optimisers' state and the state of the noise generator
-    state.json              step, format version, seconds of training, identity of the training images
+    optimizer.safetensors   the optimisers' state and the state of each rank's noise generator
+    state.json              step, format version, seconds of training, place in the epoch, identity of the images
 
 It is written and removed under another name, so that a folder with that name is always complete.
 """

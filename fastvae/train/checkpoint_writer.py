@@ -35,9 +35,9 @@ class CheckpointWriter:
         self._join()
         self.check()
 
-    def settle(self) -> BaseException | None:
-        """Waits for the write that is running; what it raised, or None."""
-        self._join()
+    def settle(self, seconds: float | None = None) -> BaseException | None:
+        """Waits for the write that is running, at most so long; what it raised, or None."""
+        self._join(seconds)
         error, self._error = self._error, None
         return error
 
@@ -47,7 +47,7 @@ class CheckpointWriter:
         except BaseException as error:  # raised by `check` or `wait`, in the loop's thread
             self._error = error
 
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+    def _join(self, seconds: float | None = None) -> None:
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
+            self._thread = thread if thread.is_alive() else None

@@ -21,8 +21,8 @@ Batch = tuple[Tensor, Tensor | None]
 _RING = 4
 
 
-class _DeviceFeed:
-    """What both feeds do on the device: gather `rows[plan[cursor]]`, then advance the cursor, modulo the plan's length.
+class DeviceFeed:
+    """What all feeds do on the device: gather `rows[plan[cursor]]`, then advance the cursor, modulo the plan's length.
 
     Args:
         loader: of the data set.
@@ -103,7 +103,7 @@ class _DeviceFeed:
             self._batches.close()
 
 
-class ResidentFeed(_DeviceFeed):
+class ResidentFeed(DeviceFeed):
     """Keeps all training images on the device.
 
     The loader delivers them in the order of the first epoch, so batch k of that epoch is in rows k B to (k + 1) B;
@@ -124,7 +124,8 @@ class ResidentFeed(_DeviceFeed):
 
     def ready(self, step: int) -> None:
         """Loads the images of a step, and at the start of an epoch its plan."""
-        epoch, index = divmod(step, self.order.steps_per_epoch)
+        epoch, images = self.order.place(step)
+        index = images // self.order.batch_size
         if self._batches is None:
             self._begin(epoch, index)
         if epoch != self._epoch:
@@ -159,7 +160,7 @@ class ResidentFeed(_DeviceFeed):
         self._epoch = epoch
 
 
-class StreamFeed(_DeviceFeed):
+class StreamFeed(DeviceFeed):
     """A ring buffer of batches on the device.
 
     Args:

@@ -2,6 +2,7 @@
 
     HostFeed       the loader's batches as they come; for CPUs
     ResidentFeed   all training images on the device, loaded during the first epoch: 64x64 CelebA is 2.5 GB
+    ShardedFeed    the same of several ranks, each with its share of the images
     StreamFeed     a ring of batches on the device, if the images do not fit
 
 `ready(step)` runs on the host and is called for each step in order. `batch()` runs on the device and may be captured in
@@ -16,11 +17,15 @@ import torch
 from torch import Tensor
 
 from fastvae.data.loaders.loader import Loader
+from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.train.device_feed import Batch, ResidentFeed, StreamFeed
 from fastvae.train.order import BatchOrder
+from fastvae.train.sharded_feed import ShardedFeed
 
 # Share of the GPU's free memory that resident images may take; the step needs the rest.
 _MAX_RESIDENT = 0.5
+# Of a rank's share of the images, its size while they are exchanged.
+_IN_EXCHANGE = 3
 
 
 class HostFeed:
@@ -62,11 +67,17 @@ class HostFeed:
             self._batches.close()
 
 
-Feed = HostFeed | ResidentFeed | StreamFeed
+Feed = HostFeed | ResidentFeed | ShardedFeed | StreamFeed
 
 
 def choose_feed(
-    loader: Loader, train: np.ndarray, order: BatchOrder, *, device: torch.device, resident: str
+    loader: Loader,
+    train: np.ndarray,
+    order: BatchOrder,
+    *,
+    device: torch.device,
+    resident: str,
+    ranks: Ranks = ALONE,
 ) -> tuple[Feed, str]:
     """The feed of a run, and a message that says which one and why.
 
@@ -76,12 +87,18 @@ def choose_feed(
         order: of positions in `train`.
         device: of the step.
         resident: "on", "off", or "auto": on for a GPU if the images take at most half of its free memory.
+        ranks: that share a step; each keeps its share of the images.
     """
     reason = "as requested"
     if resident == "auto" and device.type == "cuda":
         size, free = len(train) * loader.image_size**2 * 3, torch.cuda.mem_get_info(device)[0]
-        resident = "on" if size <= _MAX_RESIDENT * free else "off"
+        needed = size if ranks.alone else _IN_EXCHANGE * size / ranks.size
+        (streams,) = ranks.largest(needed > _MAX_RESIDENT * free)  # if any must, all do
+        resident = "off" if streams else "on"
         reason = f"they are {size / 1e9:.2f} GB and {free / 1e9:.1f} GB of the GPU's memory are free"
+    if resident == "on" and not ranks.alone:
+        share = f"images kept on the {device.type}, 1/{ranks.size} of them by each rank: {reason}"
+        return ShardedFeed(loader, train, order, device, ranks), share
     if resident == "on":
         return ResidentFeed(loader, train, order, device), f"images kept on the {device.type}: {reason}"
     if device.type == "cuda":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastvae.config import TrainConfig
 from fastvae.train.meter import Reading, Window
+from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress
 from fastvae.train.run_folder import RunFolder
 
@@ -36,12 +37,12 @@ class Log:
     Args:
         run: where stats.jsonl is.
         progress: the status line.
-        train: batch size and time limit.
-        steps_per_epoch: of the data.
+        train: time limit.
+        order: of the images.
     """
 
-    def __init__(self, run: RunFolder, progress: Progress, train: TrainConfig, steps_per_epoch: int):
-        self._run, self._progress, self._train, self._steps_per_epoch = run, progress, train, steps_per_epoch
+    def __init__(self, run: RunFolder, progress: Progress, train: TrainConfig, order: BatchOrder):
+        self._run, self._progress, self._train, self._order = run, progress, train, order
         self._speed_said = False
 
     def write(self, line: Line, reading: Reading) -> None:
@@ -50,13 +51,13 @@ class Log:
         Raises:
             FastvaeError: it cannot be written.
         """
-        images_per_s = reading.steps * self._train.batch_size / max(reading.seconds, 1e-9)
+        images_per_s = reading.steps * self._order.global_batch / max(reading.seconds, 1e-9)
         numbers = reading.means | reading.extra
         rising = {} if line.kl_weight is None else {"kl_weight": line.kl_weight}
         self._run.append(
             {
                 "step": line.step,
-                "epoch": line.step / self._steps_per_epoch,
+                "epoch": self._order.epochs(line.step),
                 "seconds": round(line.seconds, 3),
                 "images_per_s": round(images_per_s, 2),
                 "lr": line.lr,
@@ -68,15 +69,25 @@ class Log:
 
     def _seconds_left(self, line: Line, images_per_s: float) -> float:
         train, total = self._train, self._progress.total
-        left = (total - line.step) * train.batch_size / images_per_s
+        left = (total - line.step) * self._order.global_batch / images_per_s
         if train.minutes is None:
             return left
         left_in_time = max(0.0, 60 * train.minutes - line.seconds)
         if not self._speed_said and line.seconds >= _MEASURED_S and left_in_time < left:
-            steps = line.step + int(left_in_time * images_per_s / train.batch_size)
+            steps = line.step + int(left_in_time * images_per_s / self._order.global_batch)
             self._progress.note(
                 f"at {images_per_s:.1f} images/s about {steps} of {total} steps fit into the "
                 f"{train.minutes:g} minutes of this run"
             )
             self._speed_said = True
         return min(left, left_in_time)
+
+
+def about_batch_and_rate(train: TrainConfig, order: BatchOrder) -> str:
+    """What several ranks make of the flags' batch and learning rate."""
+    return (
+        f"{order.ranks} ranks with {train.batch_size} images each: a step has {order.global_batch} images and the "
+        f"learning rate stays {train.lr:g}. For results as with {train.batch_size} images a step give --batch-size "
+        f"{max(2, train.batch_size // order.ranks)}; for larger steps --lr {train.lr * order.ranks**0.5:.3g} "
+        f"(by the root of their size) is usual with Adam"
+    )

@@ -22,6 +22,11 @@ class Snapshot(Generic[Key]):
     def __init__(self, tensors: dict[Key, Tensor], arrived: torch.cuda.Event | None):
         self._tensors, self._arrived = tensors, arrived
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `read` would not wait."""
+        return self._arrived is None or self._arrived.query()
+
     def read(self) -> dict[Key, Tensor]:
         """The tensors, contiguous; any thread may wait for them here."""
         if self._arrived is not None:

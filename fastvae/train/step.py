@@ -5,10 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.kernels.dispatch import map_format
 from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Objective, Pass, Update
 from fastvae.pictures import flipped, to_images
+from fastvae.train.averaged_gradients import AveragedGradients
 from fastvae.train.rounded_weights import RoundedWeights
 from fastvae.train.weight_average import WeightAverage
 
@@ -23,6 +25,7 @@ class Step:
         bf16: run convolutions in bfloat16 with float32 master weights (autocast); losses stay in float32.
         average: of the weights, updated after the passes; None for none.
         compile_passes: compile each pass with torch.compile(fullgraph=True) at its first use.
+        ranks: the processes that share a step; each runs it on a batch of its own, and their gradients are averaged.
     """
 
     def __init__(
@@ -34,9 +37,11 @@ class Step:
         bf16: bool = False,
         average: WeightAverage | None = None,
         compile_passes: bool = False,
+        ranks: Ranks = ALONE,
     ):
         self.objective, self.updates, self.average = objective, updates, average
         self.device, self.bf16, self.compile_passes = device, bf16, compile_passes
+        self._averaged = None if ranks.alone else AveragedGradients(updates, ranks)
         self._losses = {}
 
     def __call__(self, pixels: Tensor, noise: Tensor, step: int, flips: Tensor | None = None) -> dict[str, Tensor]:
@@ -49,7 +54,7 @@ class Step:
             flips: [B], not zero for images to flip left to right; None for none.
 
         Returns:
-            The loss terms of the step, detached scalars on the device.
+            The loss terms of the step, detached scalars on the device; means over all ranks.
         """
         terms = {}
         passes = self.objective.passes(step)
@@ -57,6 +62,9 @@ class Step:
             with self.precision(), unlimited_compilations() if self.compile_passes else nullcontext():
                 total, reported = self._loss(pass_)(pixels, noise, flips)
             total.backward()
+            if self._averaged is not None:
+                reported = self._averaged.average(pass_, reported)
+                reported |= pass_.decide(reported)
             for name in pass_.updates:
                 self.updates[name].apply(reported)
             terms |= reported
@@ -86,7 +94,9 @@ class Step:
             layout = map_format(self.device)
 
             def loss(pixels: Tensor, noise: Tensor, flips: Tensor | None = None):
-                return pass_.loss(_images(pixels, flips, layout), noise)
+                total, terms = pass_.loss(_images(pixels, flips, layout), noise)
+                # Of several ranks, all decide by the means of their terms.
+                return total, terms | pass_.decide(terms) if self._averaged is None else terms
 
             if self.bf16:
                 loss = RoundedWeights(self._updated_by(pass_), loss).rounded

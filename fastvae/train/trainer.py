@@ -1,11 +1,12 @@
 """The training loop: data, steps, logging, evaluation, checkpoints."""
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from fastvae import pictures
 from fastvae.config import Config
 from fastvae.data.identity import Identity
+from fastvae.data.training_set import TrainingSet
+from fastvae.distributed.failure import LostRank
+from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
@@ -22,23 +26,35 @@ from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
 from fastvae.train.initial_weights import Source, initialise
+from fastvae.train.kept_state import KeptState
 from fastvae.train.kl_warmup import KlWarmup
 from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
-from fastvae.train.log import Line, Log
+from fastvae.train.log import Line, Log, about_batch_and_rate
 from fastvae.train.meter import Meter
+from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
+from fastvae.train.shared_state import Restored, share
 from fastvae.train.snapshot import Snapshot, Snapshots
 from fastvae.train.stopping import StopSignal
+from fastvae.train.unwritten_run import UnwrittenRun, unseen_progress
 
 _PICTURED = 32
+# For a checkpoint that is being written when a rank is lost; on a GPU that hangs it may never be.
+_WRITES_S = 10.0
 _logger = logging.getLogger("fastvae")
 
 
 class Diverged(FastvaeError):
-    """A loss, a weight or a metric was not finite: the training since the last checkpoint is lost."""
+    """A loss, a weight or a metric was not finite: the training since the last checkpoint is lost.
+
+    Attributes:
+        on_all_ranks: every rank sees it, since it is in the mean of all, so that rank 0 speaks for all.
+    """
+
+    on_all_ranks = True
 
 
 class Trainer:
@@ -50,7 +66,8 @@ class Trainer:
         resume: continue from the newest checkpoint in `folder`, or start again if it has none.
         checkpoint: continue from this one in `folder` instead; later ones are kept under other names.
         allow_other_data: continue even if the checkpoint was trained on other images.
-        init: weights that a new run starts from; None for those drawn from the seed.
+        init: weights that a new run starts from; None for those drawn from the seed. Rank 0 passes them on.
+        ranks: the processes that train this run, each with a trainer like this one. Rank 0 reads and writes the folder.
 
     Attributes:
         done: steps done.
@@ -72,8 +89,10 @@ class Trainer:
         checkpoint: Path | None = None,
         allow_other_data: bool = False,
         init: Source | None = None,
+        ranks: Ranks = ALONE,
     ):
-        self.run = RunFolder(folder)
+        self.ranks = ranks
+        self.run = RunFolder(folder) if ranks.first else UnwrittenRun(folder)
         if resume:
             self.run.hold()
         try:
@@ -85,42 +104,50 @@ class Trainer:
     def _open(
         self, config: Config, resume: bool, named: Path | None, allow_other_data: bool, init: Source | None
     ) -> None:
-        device = torch.device(config.train.device)
-        try:
-            config, images, self.order = open_data(config)
-        except FastvaeError as error:
-            if not resume:
-                raise
-            raise type(error)(
-                f"{error}. If the images of this run have moved, give their new path with --data"
-            ) from error
+        device, ranks = torch.device(config.train.device), self.ranks
+        with ranks.first_of_machine_first():
+            try:
+                config, images, self.order = open_data(config, ranks)
+            except FastvaeError as error:
+                if not resume:
+                    raise
+                raise type(error)(
+                    f"{error}. If the images of this run have moved, give their new path with --data"
+                ) from error
+            self.objective, self.updates, self.step, self.noise = build(config, ranks)
         self.config, self.train = config, config.train
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
-        self.total = self.order.steps_of(self.train)
-        self.objective, self.updates, self.step, self.noise = build(config)
+        self._check_same_images(images)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
         self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
         self.picture: Path | None = None
-        self._saved: int | None = None
-        self.kl_warmup = self._kl_warmup_of(None)
-        if resume:
-            self._restore(named, allow_other_data)
-        else:
+        restored, noises = None, []
+        if not resume:
             self._start(init)
-        self.progress = Progress(self.total)
-        self.log = Log(self.run, self.progress, self.train, self.order.steps_per_epoch)
+        elif ranks.first:
+            restored, noises = self._restore(named, allow_other_data)
+        restored = self._share(restored, noises)
+        self._saved = restored.step if restored else None
+        self.total = self.order.steps_of(self.train)
+        self.kl_warmup = self._kl_warmup_of(restored.kl_warmup_steps if restored else None)
+        self.progress = Progress(self.total) if ranks.first else unseen_progress(self.total)
+        self.log = Log(self.run, self.progress, self.train, self.order)
         self.meter = Meter(min(self.train.log_every, self.total), device)
         self.feed, where = choose_feed(
-            images.loader, images.train, self.order, device=device, resident=self.train.resident
+            images.loader, images.train, self.order, device=device, resident=self.train.resident, ranks=ranks
         )
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
+        if not ranks.alone:
+            self.progress.note(about_batch_and_rate(self.train, self.order))
         self.late = LateWork(late=device.type == "cuda")
         self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
         self._saved_at = self.seconds
         self._snapshot_waits = False
+        self.kept = KeptState(device)
+        ranks.on_loss(self._save_kept)
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 
@@ -132,12 +159,39 @@ class Trainer:
                 self.average.restart()
         self.run.create(to_json(self.config))
 
-    def _restore(self, named: Path | None, allow_other_data: bool) -> None:
-        """Loads the given or the newest checkpoint, if there is one."""
+    def _check_same_images(self, images: TrainingSet) -> None:
+        """Raises FastvaeError unless all ranks read the images of rank 0 in the same way."""
+        own = json.dumps([images.kind, asdict(images.identity)])
+        if (first := self.ranks.from_first(own)) != own:
+            raise FastvaeError(
+                f"this machine reads other images than rank 0, or reads them with another loader ({own} instead of "
+                f"{first}): give all machines the same --data, and name the --loader"
+            )
+
+    def _share(self, restored: Restored | None, noises: list[Tensor]) -> Restored | None:
+        """Brings all ranks to where rank 0 is."""
+        restored = share(
+            self.ranks,
+            restored,
+            noises,
+            objective=self.objective,
+            updates=self.updates,
+            noise=self.noise,
+            average=self.average,
+            seed=self.train.seed,
+        )
+        if restored is not None:
+            self.done = restored.step
+            self.order.start_at(restored.step, restored.epoch, restored.images)
+        return restored
+
+    def _restore(self, named: Path | None, allow_other_data: bool) -> tuple[Restored | None, list[Tensor]]:
+        """Loads the given or the newest checkpoint, if there is one; where it stands, and the noise of all ranks."""
+        restored, noises = None, []
         checkpoint_files.tidy(self.run.checkpoints)
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         if newest := named or (saved[-1] if saved else None):
-            state = checkpoint.restore(
+            state, noises = checkpoint.restore(
                 newest,
                 config=to_json(self.config),
                 objective=self.objective,
@@ -148,9 +202,21 @@ class Trainer:
             self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
-            self.done, self.seconds, self._saved = state.step, state.seconds, state.step
-            self.kl_warmup = self._kl_warmup_of(state.kl_warmup_steps)
-            self._evaluates_first = self.run.forget_after(self.done)
+            self.seconds = state.seconds
+            self._evaluates_first = self.run.forget_after(state.step)
+            # Earlier versions had one rank.
+            before = BatchOrder(self.order.count, self.train.batch_size, self.train.seed).place(state.step)
+            epoch, images = before if state.epoch is None else (state.epoch, state.images)
+            restored = Restored(state.step, epoch, images, state.kl_warmup_steps)
+            if state.ranks != self.ranks.size:
+                _logger.info(
+                    "%s was saved by %d ranks: %d continue after %d images of epoch %d",
+                    newest,
+                    state.ranks,
+                    self.ranks.size,
+                    images,
+                    epoch + 1,
+                )
         elif (start := self.config.initial_weights) is not None:
             raise FastvaeError(
                 f"{self.run.path} was stopped before its first checkpoint, which would hold the weights of "
@@ -159,6 +225,7 @@ class Trainer:
         else:
             self.run.set_stats_aside()
         self.run.update_config(to_json(self.config))
+        return restored, noises
 
     def _kl_warmup_of(self, steps: int | None) -> KlWarmup:
         share = getattr(self.config.objective, "kl_warmup", 0.0)
@@ -204,7 +271,7 @@ class Trainer:
                     raise self._diverged(str(error)) from error
                 except Exception as error:
                     raise self._saved_after(error) from error
-            return stop.received
+            return self._signal(stop)
         finally:
             try:
                 self.writer.settle()
@@ -228,7 +295,7 @@ class Trainer:
         if self._saved != self.done:
             self._save()
             self._finish_writing()
-        if stop.received is None:
+        if self._signal(stop) is None:
             self._evaluate()
             self._pictures()
 
@@ -239,6 +306,10 @@ class Trainer:
 
     def _saved_after(self, error: Exception) -> Exception:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
+        if not self.ranks.alone:
+            # The others are in the middle of a step.
+            own = self.ranks.first and isinstance(error, FastvaeError) and not isinstance(error, LostRank)
+            return FastvaeError(f"{error}{self._save_kept()}") if own else error
         try:
             self.late.flush()
             if isinstance(failed := self.writer.settle(), checkpoint.NotFinite):
@@ -268,11 +339,9 @@ class Trainer:
     def _loop(self, stop: StopSignal) -> None:
         train = self.train
         self.meter.start()
-        while self.done < self.total and stop.received is None:
-            if train.minutes is not None and self.seconds >= 60 * train.minutes:
-                break
+        while self.done < self.total and not self._ends(stop):
             start = time.perf_counter()
-            self.rates.set_epoch(self.done // self.order.steps_per_epoch)
+            self.rates.set_epoch(self.order.place(self.done)[0])
             self.kl_warmup.set_step(self.done)
             self._read_images()
             self._between_steps = False
@@ -296,10 +365,28 @@ class Trainer:
             if due:
                 self.meter.start()
 
+    def _ends(self, stop: StopSignal) -> bool:
+        """Whether training ends before its last step. All ranks end after the same one."""
+        ranks, window_ends = self.ranks, not self.meter.steps
+        if not ranks.alone and self.step.device.type == "cuda" and not window_ends:
+            return False  # the hosts would wait for each other at every step
+        over = self.train.minutes is not None and self.seconds >= 60 * self.train.minutes
+        keeps = not ranks.alone and window_ends and self.done > 0 and self.kept.is_due
+        signal, over, keeps = ranks.largest(stop.received or 0, ranks.first and over, ranks.first and keeps)
+        if keeps:
+            self.kept.keep(self._state(), self._tensors())
+        return bool(signal or over)
+
+    def _signal(self, stop: StopSignal) -> int | None:
+        """The signal that any rank has received; all wait for each other."""
+        (signal,) = self.ranks.largest(stop.received or 0)
+        return signal or None
+
     def _read_images(self) -> None:
         # Before the step, so that an image that cannot be read does not spoil a step.
         try:
-            self.feed.ready(self.done)
+            with self.ranks.reads(f"reading the images of step {self.done + 1}"):
+                self.feed.ready(self.done)
         except FastvaeError:
             raise
         except Exception as error:
@@ -316,7 +403,9 @@ class Trainer:
         # time.
         ends = bool(due) or not self.meter.steps
         in_time = ends and self.seconds - self._saved_at >= 60 * train.checkpoint_minutes > 0
-        return due, in_time or self._is_due(train.checkpoint_every)
+        if ends:
+            (in_time,) = self.ranks.largest(self.ranks.first and in_time)
+        return due, bool(in_time) or self._is_due(train.checkpoint_every)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
@@ -329,6 +418,10 @@ class Trainer:
             ratios = self.objective.balance(images, self.runner.noise)
         for buffer, before in buffers:
             buffer.copy_(before)
+        if ratios and not self.ranks.alone:
+            together = torch.stack(list(ratios.values()))
+            self.ranks.average_(together)
+            ratios = dict(zip(ratios, together.unbind(), strict=True))
         return ratios
 
     def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:
@@ -360,17 +453,39 @@ class Trainer:
         if self._snapshot_waits:
             self.late.flush()
         self.writer.wait()
-        snapshot = self.snapshots.take(checkpoint.tensors(self.objective, self.updates, self.noise, self.average))
-        state = checkpoint.State(
-            checkpoint_files.FORMAT, self.done, self.seconds, self.data, self.loss_network, self.kl_warmup.steps
-        )
-        self._saved_at, self._snapshot_waits = self.seconds, True
+        state, tensors = self._state(), self._tensors()
+        self._saved_at = self.seconds
+        if not self.ranks.first:
+            self._saved = state.step
+            return
+        snapshot = self.snapshots.take(tensors)
+        self._snapshot_waits = True
 
         def start() -> None:
             self._snapshot_waits = False
             self.writer.start(lambda: self._write_checkpoint(state, snapshot))
 
         self.late.add(start)
+
+    def _state(self) -> checkpoint.State:
+        return checkpoint.State(
+            checkpoint_files.FORMAT,
+            self.done,
+            self.seconds,
+            self.data,
+            self.loss_network,
+            self.kl_warmup.steps,
+            *self.order.place(self.done),
+            self.ranks.size,
+        )
+
+    def _tensors(self) -> dict[tuple[str, str], Tensor]:
+        noises = self.ranks.gathered(self.noise.get_state())
+        return checkpoint.tensors(self.objective, self.updates, noises, self.average)
+
+    def _save_kept(self) -> str:
+        self.writer.settle(_WRITES_S)
+        return self.kept.save(self.run, to_json(self.config), keep=self.train.keep_checkpoints)
 
     def _write_checkpoint(self, state: checkpoint.State, snapshot: Snapshot) -> None:
         checkpoint.save(
@@ -383,6 +498,8 @@ class Trainer:
         return nullcontext() if self.average is None else self.average.in_use()
 
     def _evaluate(self) -> None:
+        if not self.ranks.first:
+            return
         for name, system in self.objective.systems().items():
             with self._averaged():
                 metrics = evaluate(system, self.step, self.held_out)
@@ -398,6 +515,8 @@ class Trainer:
 
     @torch.no_grad()
     def _pictures(self) -> None:
+        if not self.ranks.first:
+            return
         originals = self.held_out[:_PICTURED]
         for name, system in self.objective.systems().items():
             generator = torch.Generator().manual_seed(self.train.seed)

@@ -1,0 +1,41 @@
+"""Runs a command on all ranks: one of them speaks, and what ends one ends all."""
+
+import logging
+import traceback
+from collections.abc import Callable
+
+from fastvae.distributed.place import Place
+from fastvae.distributed.ranks import Group
+from fastvae.errors import FastvaeError
+
+
+def together(place: Place, command: Callable[[Group], int]) -> int:
+    """Runs a command with the others that torchrun has started.
+
+    Notes are rank 0's alone; warnings of other ranks carry their number. An error of one rank ends all of them, with
+    one message.
+
+    Args:
+        place: of this process, one of several.
+        command: ends on all ranks, or raises on any.
+
+    Returns:
+        The exit code of this process.
+
+    Raises:
+        FastvaeError: the others cannot be reached.
+    """
+    ranks = Group(place)
+    if not ranks.first:
+        log = logging.getLogger("fastvae")
+        log.setLevel(logging.WARNING)
+        for handler in log.handlers:
+            handler.setFormatter(logging.Formatter(f"rank {ranks.rank}: %(message)s"))
+    try:
+        code = command(ranks)
+        ranks.close()
+        return code
+    except Exception as error:
+        if not isinstance(error, FastvaeError):
+            traceback.print_exc()
+        return ranks.fail(error)
