@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastvae.distributed.failure import Failure, LostRank
+from fastvae.distributed.meeting import meet
 from fastvae.distributed.place import Place
 from fastvae.distributed.watch import Watch
 from fastvae.errors import FastvaeError, UsageError
@@ -127,9 +128,10 @@ class Group(Ranks):
             from torch.distributed.rendezvous import rendezvous
 
             store, _, _ = next(rendezvous("env://", timeout=_STARTS))
-            own = store.clone()
+            name = meet(dist.PrefixStore("fastvae", store), self.rank, self.size, seconds=_STARTS.total_seconds())
+            own = dist.PrefixStore(f"fastvae/{name}/watch", store.clone())
             own.set_timeout(_ANSWERS)
-            hosts = dist.PrefixStore("fastvae/hosts", store)
+            hosts = dist.PrefixStore(f"fastvae/{name}/hosts", store)
             dist.init_process_group("gloo", store=hosts, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
             self._hosts, self._devices = dist.group.WORLD, dist.group.WORLD
         except (RuntimeError, ValueError, OSError) as error:
@@ -137,9 +139,7 @@ class Group(Ranks):
                 f"rank {self.rank} of {self.size} cannot reach the others ({_line(error)}): are all started, with the "
                 "same address of the first machine, and does a firewall let them through?"
             ) from error
-        self.watch = Watch(
-            dist.PrefixStore("fastvae/watch", own), self.rank, self.size, first_of_machine=self.local_rank == 0
-        )
+        self.watch = Watch(own, self.rank, self.size, first_of_machine=self.local_rank == 0)
         self.watch.greet()
         self.largest(0)
         self.watch.start()

@@ -95,6 +95,6 @@ def share(
 def _continue_noise(noise: torch.Generator, saved: list[Tensor], seed: int, rank: int, step: int) -> None:
     # Of another kind of device it has another size.
     if rank < len(saved) and saved[rank].shape == noise.get_state().shape:
-        noise.set_state(saved[rank])
+        noise.set_state(saved[rank].clone())  # a view into a buffer makes torch 2.13 crash
     else:
         noise.manual_seed(noise_seed(seed, rank, step))

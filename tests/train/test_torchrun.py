@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastvae.cli import main
+from fastvae.data.order import epoch_order
 from fastvae.distributed import watch
 from fastvae.train import checkpoint_files
 from fastvae.train.trainer import Trainer
@@ -60,10 +61,10 @@ def before_step(step: int, act: Callable[[Trainer], None]) -> None:
 
 
 def only(rank: int, step: int, act: Callable[[Trainer], None]) -> Callable[[int], None]:
-    """One rank does something before a step; a rank that is lost is so after a second or two."""
+    """One rank does something before a step; ten seconds are enough to be lost."""
 
     def before(number: int) -> None:
-        watch.LOST_S, watch.GONE_S, watch.STUCK_S = 2.0, 1.0, 2.0
+        watch.LOST_S, watch.STUCK_S = 10.0, 10.0
         if number == rank:
             before_step(step, act)
 
@@ -106,27 +107,137 @@ def test_fifty_steps(launch, tmp_path):
     assert [line["step"] for line in lines(tmp_path / "run")] == [0, *range(1, 51), 50]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("how", ["killed", "stopped", "error", "reads for too long"])
-def test_one_rank_ends_all(launch, tmp_path, rank, how):
-    def broken(trainer) -> None:
+_WAYS = [  # (how, rank, machines)
+    ("killed", 0, 1),
+    ("killed", 1, 1),
+    ("stopped", 1, 1),
+    ("error", 1, 1),
+    pytest.param("error", 0, 1, marks=pytest.mark.slow),
+    pytest.param("reads for too long", 0, 1, marks=pytest.mark.slow),
+    pytest.param("reads for too long", 1, 1, marks=pytest.mark.slow),
+    pytest.param("killed", 1, 2, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("how", "rank", "machines"), _WAYS)
+def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
+    def gone(step: int) -> None:
         raise OSError("the disk is gone")
 
-    def endless(trainer) -> None:
-        ready = trainer.feed.ready
-        trainer.feed.ready = lambda step: (time.sleep(60), ready(step))
-
-    act = {
-        "killed": kill(signal.SIGKILL),
-        "stopped": kill(signal.SIGSTOP),
-        "error": lambda trainer: setattr(trainer.feed, "ready", broken),
-        "reads for too long": endless,
+    act, expected = {
+        "killed": (kill(signal.SIGKILL), f"rank {rank} was lost"),
+        "stopped": (kill(signal.SIGSTOP), f"rank {rank} was lost"),
+        "error": (lambda trainer: setattr(trainer.feed, "ready", gone), "images of step 6 cannot be read (the disk is"),
+        "reads for too long": (
+            lambda trainer: setattr(trainer.feed, "ready", lambda step: time.sleep(60)),
+            f"rank {rank}: reading the images of step 6 takes longer than 10 s",
+        ),
     }[how]
-    launched = launch("--steps", "8", before=only(rank, 5, act))
+    launched = launch("--steps", "8", ranks=2 // machines, machines=machines, before=only(rank, 5, act))
+    assert launched.wait() == [FAILED] * machines
+    (message,) = messages(launched)
+    assert expected in message and (rank == 0 or f"rank {rank}" in message)
+    assert f"The first 5 steps are saved; continue with: fastvae train --resume {tmp_path / 'run'}" in message
+    assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 5
+
+
+def test_a_stopped_rank_0_keeps_the_folder_locked(launch, tmp_path):
+    """The others cannot save, since it may go on."""
+    launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, kill(signal.SIGSTOP)))
     assert launched.wait() == [FAILED]
     (message,) = messages(launched)
-    assert f"--resume {tmp_path / 'run'}" in message
-    if how != "error" or rank:
-        assert f"rank {rank}" in message
-    print(message)
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "rank 0 was lost" in message and "continue from the newest checkpoint with" in message
+    assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 3
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all(launch, tmp_path):
+    def poison(trainer: Trainer) -> None:
+        noise = trainer.runner.noise
+        trainer.runner.noise = torch.full_like(noise, float("nan"))
+        trainer.runner.noise.normal_ = lambda generator: None
+
+    launched = launch("--steps", "8", before=only(1, 5, poison))
+    assert launched.wait() == [FAILED]
+    (message,) = messages(launched)
+    assert "was nan at step 6, so training stopped" in message and "rank" not in message
+
+
+def test_a_signal_stops_all_after_the_same_step_and_nothing_is_lost(launch, tmp_path):
+    """The run goes on as one that was never stopped, noise of each rank included."""
+    flags = "--steps", "8", "--resident", "on"
+    launched = launch(*flags, before=only(1, 3, kill(signal.SIGTERM)))
+    assert launched.wait() == [FAILED]
+    assert messages(launched) == []
+    run = tmp_path / "run"
+    assert checkpoint_files.step_of(checkpoint_files.latest(run)) == 4
+    assert launch(resume=True).wait() == [0]
+    run.rename(tmp_path / "stopped")
+    assert launch(*flags).wait() == [0]
+    found, expected = newest(tmp_path / "stopped"), newest(run)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert lines(tmp_path / "stopped") == lines(run)
+    noises = [found[f"{checkpoint_files.OPTIMIZER} {name}"] for name in ("noise", "noise.1")]
+    assert not torch.equal(*noises)
+
+
+def test_the_clock_of_rank_0_decides_for_all(launch, tmp_path):
+    def late(trainer: Trainer) -> None:
+        trainer.seconds = 3600.0
+
+    flags = "--steps", "8", "--minutes", "1"
+    assert launch(*flags, before=only(1, 3, late)).wait() == [0]
+    assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 8
+    (tmp_path / "run").rename(tmp_path / "other")
+    assert launch(*flags, before=only(0, 3, late)).wait() == [0]
+    assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 4
+
+
+def test_torchrun_starts_a_run_again_which_goes_on(launch, tmp_path):
+    def once(trainer: Trainer) -> None:
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            kill(signal.SIGKILL)(trainer)
+
+    launched = launch("--steps", "8", restarts=1, before=only(1, 5, once))
+    assert launched.wait() == [0]
+    assert "continuing after 5 steps of celeba64-vae-gan" in launched.said.read_text()
+    assert [line["step"] for line in lines(tmp_path / "run")] == [0, *range(1, 9), 8]
+
+
+def test_restarts_need_a_folder_that_is_found_again(monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_MAX_RESTARTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "demo"]) == 2
+    assert "needs --out DIR" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(launch, packed, tmp_path):
+    """1, then 2 on two machines, then 3: the images are the next ones of the epoch's order each time."""
+    used = tmp_path / "used"
+    used.mkdir()
+
+    def noting(rank: int) -> None:
+        read = Trainer._read_images
+
+        def reading(trainer: Trainer) -> None:
+            positions = trainer.order[trainer.done].tolist()
+            (used / f"{trainer.done}-{rank}.json").write_text(json.dumps(positions))
+            read(trainer)
+
+        Trainer._read_images = reading
+
+    assert launch("--steps", "1", "--batch-size", "4", ranks=1, before=noting).wait() == [0]
+    assert launch("--steps", "3", resume=True, ranks=1, machines=2, before=noting).wait() == [0, 0]
+    assert launch("--epochs", "2", resume=True, ranks=3, before=noting).wait() == [0]
+    # 4 images, 2 x 8, 1 x 12 of the first epoch's 40; 8 do not fill a step. Then 3 x 12 of the second.
+    sizes = [4, 8, 8, 12, 12, 12, 12]
+    steps = [
+        sorted(p for path in used.glob(f"{step}-*.json") for p in json.loads(path.read_text()))
+        for step in range(len(sizes))
+    ]
+    epochs = [epoch_order(40, seed=0, epoch=epoch) for epoch in range(2)]
+    starts = [(0, 0), (0, 4), (0, 12), (0, 20), (1, 0), (1, 12), (1, 24)]
+    expected = [sorted(epochs[epoch][start : start + size]) for (epoch, start), size in zip(starts, sizes, strict=True)]
+    assert steps == expected
+    assert len(list(used.iterdir())) == 1 + 2 * 2 + 4 * 3
+    assert lines(tmp_path / "run")[-2]["epoch"] == 2.0
