@@ -41,7 +41,7 @@ class Run:
 
     @property
     def weights(self) -> str | None:
-        """"ema" if it is the moving average of a run's weights, "raw" if it is not but there is one; else None."""
+        """ "ema" if it is the moving average of a run's weights, "raw" if it is not but there is one; else None."""
         return None if self.model.run is None else self.model.run.weights
 
     @property
