@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import tyro
 
 from fastvae.cli.parsing import RunName, parse
-from fastvae.config import Config, InitialWeights, Options
+from fastvae.config import Config, Options
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved
 from fastvae.recipes import RECIPES
@@ -51,7 +51,7 @@ class _Flags(Config[Options], Generic[Options]):
     """A complete run."""
 
     recipe: tyro.conf.Suppress[str]  # the positional argument, not a flag
-    initial_weights: InitialWeights | None = field(init=False, default=None)  # a record, of which --init is the flag
+    initial_weights: tyro.conf.Suppress[None] = field(init=False, default=None)  # --init is the flag
 
 
 @dataclass(frozen=True)
