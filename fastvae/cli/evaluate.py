@@ -79,7 +79,7 @@ def run(argv: list[str]) -> int:
         "data": packed.path.name,
         "protocol": plan.summary,
         "seed": command.seed,
-        "weights": [getattr(run.model.run, "weights", None) for run in runs],
+        "weights": {run.name: run.weights for run in runs},
         "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
         "loss_network": None if loss_network is None else loss_network.source,
         "layers": None if loss_network is None else loss_network.taps,

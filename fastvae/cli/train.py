@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from fastvae.cli.parsing import RunName, parse
-from fastvae.config import Config, InitialWeights, Options
+from fastvae.config import Config, Options
 from fastvae.distributed.place import Place, place
 from fastvae.distributed.ranks import Group, Ranks
 from fastvae.distributed.together import together
@@ -55,7 +55,7 @@ class _Flags(Config[Options], Generic[Options]):
     """A complete run."""
 
     recipe: tyro.conf.Suppress[str]  # the positional argument, not a flag
-    initial_weights: InitialWeights | None = field(init=False, default=None)  # a record, of which --init is the flag
+    initial_weights: tyro.conf.Suppress[None] = field(init=False, default=None)  # --init is the flag
 
 
 @dataclass(frozen=True)

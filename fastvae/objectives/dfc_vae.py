@@ -26,7 +26,7 @@ class DfcVaeOptions:
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "unit"
-    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0
     vgg: str = "caffe"  # weights of the loss network: caffe, torchvision, random (a stand-in), or a file
 

@@ -22,7 +22,7 @@ class PlainVaeOptions:
 
     alpha: float = 1.0  # weight of the KL divergence, >= 0
     sigma: float = 1.0  # standard deviation of a pixel around its reconstruction, images in [-1, 1], > 0
-    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ class VaeGanOptions:
     real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
     margin: float = 0.35  # distance from it beyond which one of them is skipped, nats, > 0; large: no gating
-    # share of the run's steps over which the weight of the KL divergence rises linearly from 0, 0 to 1; 0: none
+    # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0
 
     def __post_init__(self) -> None:

@@ -40,6 +40,11 @@ class Run:
         return f"{self.model.run.step:,} steps" + ("" if seconds is None else f", {_duration(seconds)}")
 
     @property
+    def weights(self) -> str | None:
+        """ "ema" if it is the moving average of a run's weights, "raw" if it is not but there is one; else None."""
+        return None if self.model.run is None else self.model.run.weights
+
+    @property
     def title(self) -> str:
         """Its name and how long it was trained."""
         return ", ".join(filter(None, [self.name, self.trained]))

@@ -161,6 +161,8 @@ def restore(
     if not state.step == metadata["step"] or step_in_name not in (None, state.step) or not state.seconds >= 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
     defaults = default_options(config["objective"]["name"])
+    if (state.kl_warmup_steps or 0) < 0:
+        raise damaged(checkpoint / STATE, ValueError(f"it says that the KL rises for {state.kl_warmup_steps} steps"))
     if _comparable(metadata["config"].get("objective"), defaults) != _comparable(config["objective"], defaults):
         raise FastvaeError(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
@@ -195,6 +197,8 @@ def _read_networks(path: Path, objective: Objective, average: WeightAverage | No
     tensors = read_like(path, expected, prefixes=prefixes)
     if bad := not_finite(tensors):
         raise damaged(path, ValueError(f"{bad} holds NaN or infinity"))
+    if negative := next((name for name, t in tensors.items() if t.dim() == 0 and t < 0), None):
+        raise damaged(path, ValueError(f"{negative} counts {tensors[negative].item():g}"))
     return tensors
 
 

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-00000500` in the run's folder `checkpoints` with
 
-    model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; the config in the metadata
+    model.safetensors       the trained networks, keys "encoder.…", "decoder.…", "critic.…"; with `--ema` the average of
+                            their weights, keys "ema.encoder.…", "ema.decoder.…"; the config in the metadata
     optimizer.safetensors   the optimisers' state and the state of each rank's noise generator
     state.json              step, format version, seconds of training, place in the epoch, identity of the images
 

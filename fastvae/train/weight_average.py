@@ -125,7 +125,7 @@ class _Group:
         next_weight(self.count, self.weight, self.skipped, gate, self._decay)
         # A list of tensors moves by a number on the device: `_foreach_lerp_` takes one from the host, which a captured
         # step could not change. With a weight decay of 1 and the sign of the gradient reversed, SGD is that,
-        # average - w (average - weights), 64 tensors a launch, and does nothing where `found_inf` is 1.
+        # average - w (average - weights), in one launch for the VAE, and does nothing where `found_inf` is 1.
         torch._fused_sgd_(
             self.averages,
             [t.detach() for t in self.weights],

@@ -54,8 +54,8 @@ def gan(monkeypatch):
 
     def generator_alone(path, **options):
         whole = sampler(path, **options)
-        parts = SimpleNamespace(image_size=32, latent=4, sample=whole.sample, parameters=whole.decoder.parameters)
-        return parts if Path(path).name == "second" else whole
+        parts = {"sample": whole.sample, "parameters": whole.decoder.parameters, "run": whole.run}
+        return SimpleNamespace(image_size=32, latent=4, **parts) if Path(path).name == "second" else whole
 
     monkeypatch.setattr(loading, "load_views", no_encoder)
     monkeypatch.setattr(loading, "load_sampler", generator_alone)

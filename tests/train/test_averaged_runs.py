@@ -167,6 +167,7 @@ def test_an_average_that_is_damaged_is_told(run, capsys):
     for broken, said in (
         ({**saved, "ema.decoder.linear.bias": saved["decoder.linear.bias"] * float("nan")}, "holds NaN or infinity"),
         ({key: t for key, t in saved.items() if key != "ema.vae"}, "expected ema.vae"),
+        ({**saved, "ema.vae": torch.tensor(-10.0)}, "ema.vae counts -10"),
     ):
         save_file(broken, file, metadata)
         assert main(["train", "--resume", str(run), "--steps", "7"]) == 1

@@ -126,14 +126,16 @@ def test_a_rank_keeps_its_share_and_exchanges_it_between_epochs(packed, tmp_path
     def feeds() -> int:
         def command(ranks) -> int:
             for first, images in ((0, 0), (1, 12), (2, 24), (2, 20)):
-                order = BatchOrder(count, 4, seed=3, rank=ranks.rank, ranks=ranks.size)
+                order = BatchOrder(count, 4, seed=3, flip=True, rank=ranks.rank, ranks=ranks.size)
                 order.start_at(first, 0, images)
                 loader = CountingLoader(packed)
                 made = ShardedFeed(loader, train, order, torch.device("cpu"), ranks)
                 for step in range(first, first + 11):
                     made.ready(step)
                     expected = torch.from_numpy(np.asarray(packed.images[train[order[step]]]))
-                    assert torch.equal(made.batch(), expected), (first, step)
+                    pixels, flips = made.batch()
+                    assert torch.equal(pixels, expected), (first, step)
+                    assert flips.tolist() == order.flips(step).tolist(), (first, step)
                     made.ready(step)
                 loaded = np.concatenate(loader.asked)
                 assert len(loaded) == len(set(loaded)) == len(range(ranks.rank, count, ranks.size))
