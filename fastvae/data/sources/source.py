@@ -11,7 +11,7 @@ class Source:
     """N images that are not decoded yet, and their metadata.
 
     Attributes:
-        kind: "celeba", "cifar10" or "folder".
+        kind: "celeba", "cifar10", "cifar100" or "folder".
         root: the folder they come from.
         images: N files, or uint8 [N, H, W, 3], RGB, if the data set does not consist of picture files.
         names: N names for logs and for the packed file.
@@ -21,6 +21,8 @@ class Source:
         attribute_names: A names; none if the images have no attributes.
         native_size: side of the images in pixels, if the data set defines one.
         left_out: files in the folder that are skipped, by reason.
+        form: which of its kind's forms it has, human-readable; empty if there is one only.
+        notes: more about what was read and what was not, one human-readable line each.
     """
 
     kind: str
@@ -33,3 +35,5 @@ class Source:
     attribute_names: tuple[str, ...] = ()
     native_size: int | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    form: str = ""
+    notes: tuple[str, ...] = ()
