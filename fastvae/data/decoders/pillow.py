@@ -30,7 +30,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # 256 MiB as RGB: more than all but two consumer cameras have, and it bounds a thread's memory. Pillow warns above this
 # limit and raises above twice as many.
 _MAX_PIXELS = (1 << 28) // 3
-_LARGEST_FILE = 1 << 28
+LARGEST_FILE = 1 << 28
 # Pictures per task: enough that submitting a task costs nothing beside 0.4 ms per picture.
 _TASK = 32
 _TASKS_AHEAD_PER_WORKER = 4
@@ -107,8 +107,8 @@ def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray |
 
 
 def _decode(file: BinaryIO, crop: Crop, size: int) -> np.ndarray:
-    if file.seek(0, 2) > _LARGEST_FILE:
-        raise FastvaeError(f"the file is larger than {_LARGEST_FILE >> 20} MiB")
+    if file.seek(0, 2) > LARGEST_FILE:
+        raise FastvaeError(f"the file is larger than {LARGEST_FILE >> 20} MiB")
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > _MAX_PIXELS:
