@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.files.reading import open_regular
 
 REPEATED = "repeated names (the last one is read)"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastvae.data.containers.container import REPEATED, Container, clean_name, open_bounded
-from fastvae.data.decoders.pillow import LARGEST_FILE, BrokenImage
+from fastvae.data.decoders.encoded import LARGEST_FILE, BrokenImage
 from fastvae.data.sources.listing import Listing, why_no_picture
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
