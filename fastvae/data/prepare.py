@@ -15,7 +15,7 @@ from PIL import Image
 from fastvae.data.cores import decoding_threads
 from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.decoders.crop import Crop, check_crop
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source

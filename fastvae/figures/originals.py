@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fastvae.data.dataset import EMBEDDED, open_images
-from fastvae.data.decoders.pillow import BrokenImage, decode_file
+from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.data.decoders.pillow import decode_file
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.runs.open import Run

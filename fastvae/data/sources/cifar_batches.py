@@ -207,7 +207,7 @@ def _class_names(cifar: Cifar, files: CifarFiles) -> tuple[str, ...]:
     name = next((name for name in cifar.class_files if name in files.names), None)
     if name is None:
         raise FastvaeError(
-            f"{shown(files.root)} lacks {' or '.join(cifar.class_files)}, the names of {cifar.title}'s classes; {_AGAIN}"
+            f"{shown(files.root)} lacks {' or '.join(cifar.class_files)}, which names {cifar.title}'s classes; {_AGAIN}"
         )
     if name.endswith(".txt"):
         names = files.read(name).decode("utf-8", "replace").split()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastvae.data.containers.container import Container
 from fastvae.data.packed import SPLITS
 from fastvae.data.sources.listing import list_pictures
 from fastvae.data.sources.source import Source
@@ -57,7 +58,13 @@ def read_folder(root: Path) -> Source:
         FastvaeError: no pictures, or pictures outside the split folders.
     """
     listing = list_pictures(root)
-    names = listing.names
+    return arranged("folder", root, [root / name for name in listing.names], listing.names, listing.left_out)
+
+
+def arranged(
+    kind: str, root: Path, images: list[Path] | Container, names: list[str], left_out: dict[str, list[str]]
+) -> Source:
+    """Pictures with the splits and classes that their names say, as described in `read_folder`."""
     parts = _without_common([tuple(name.split("/")) for name in names])
     level = _split_level(parts)
     if level is None:
@@ -80,15 +87,15 @@ def read_folder(root: Path) -> Source:
         parts = [part[:level] + part[level + 1 :] for part in parts]
     attributes, attribute_names = _classes(_without_common(parts))
     return Source(
-        kind="folder",
+        kind=kind,
         root=root,
-        images=[root / name for name in names],
+        images=images,
         names=names,
         splits=splits,
         split_rule=split_rule,
         attributes=attributes,
         attribute_names=attribute_names,
-        left_out=listing.left_out,
+        left_out=left_out,
     )
 
 

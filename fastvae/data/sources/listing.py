@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,9 +113,21 @@ def is_jpeg(path: Path) -> bool:
     return path.suffix.lower() in JPEG_SUFFIXES or (_has_no_suffix(path.name) and _first_bytes(path)[:3] == _JPEG)
 
 
+def why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
+    """None for a picture inside a container, or the reason to skip it: the same rules as for files.
+
+    Args:
+        name: with slashes.
+        first_bytes: reads its first 18 bytes; called if the name does not say what it is.
+    """
+    if any(_is_hidden(part) for part in name.split("/")):
+        return HIDDEN
+    return _why_no_picture(name, first_bytes)
+
+
 def _kind(entry: os.DirEntry) -> str | None:
     """None for a picture, "folder", or the reason to skip it."""
-    if entry.name.startswith((".", "__MACOSX")):
+    if _is_hidden(entry.name):
         return HIDDEN
     try:
         if entry.is_dir():
@@ -123,12 +136,20 @@ def _kind(entry: os.DirEntry) -> str | None:
             return _BROKEN_LINK if entry.is_symlink() else _NOT_A_FILE
     except OSError:  # a cycle of links
         return _BROKEN_LINK
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+    return _why_no_picture(entry.name, lambda: _first_bytes(entry.path))
+
+
+def _why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
     if suffix in SUFFIXES:
         return None
-    if _has_no_suffix(entry.name):
-        return None if _begins_as_picture(_first_bytes(entry.path)) else NOT_PICTURES
+    if _has_no_suffix(name):
+        return None if _begins_as_picture(first_bytes()) else NOT_PICTURES
     return _UNREAD_FORMAT if suffix in _OTHER_FORMATS else NOT_PICTURES
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
 
 
 def _has_no_suffix(name: str) -> bool:

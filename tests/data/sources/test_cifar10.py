@@ -151,7 +151,7 @@ def test_damaged_archives(tmp_path, damage):
     write_cifar_pickles(tmp_path / "files")
     archive = packed_tar(tmp_path / "files", tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py")
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(FastvaeError, match="cifar-10-python.tar.gz cannot be read .*download it again"):
+    with pytest.raises(FastvaeError, match=r"cifar-10-python.tar.gz cannot be read .*download it again"):
         read_cifar10(archive)
 
 

@@ -52,7 +52,7 @@ def test_unopened_archives(tmp_path, given):
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        (None, "lacks meta or fine_label_names.txt, the names of CIFAR-100's classes"),
+        (None, r"lacks meta or fine_label_names.txt, which names CIFAR-100's classes"),
         ({"fine_label_names": ["a"] * 100}, "meta must contain the 100 names"),
         ({"fine_label_names": list(range(100))}, "meta must contain the 100 names"),
         ({}, "meta must contain the 100 names"),
