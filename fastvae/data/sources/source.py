@@ -23,6 +23,9 @@ class Source:
         attribute_names: A names; none if the images have no attributes.
         native_size: side of the images in pixels, if the data set defines one.
         left_out: files in the folder that are skipped, by reason.
+        form: which of its kind's forms it has, human-readable, for the report.
+        notes: more for the report, one line each: which files were used and which were not.
+        warnings: the same, of what probably is not as intended.
     """
 
     kind: str
@@ -35,6 +38,9 @@ class Source:
     attribute_names: tuple[str, ...] = ()
     native_size: int | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    form: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_files(self) -> bool:
