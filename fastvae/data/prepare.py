@@ -49,9 +49,10 @@ def prepare(
     "fastvae". If more than 1 % of the files are skipped, nothing is written.
 
     Args:
-        source_path: folder with CelebA, CIFAR-10 or any pictures; see `data.sources`.
+        source_path: folder with CelebA, CIFAR-10 or any pictures; a zip, tar or Parquet file, or a folder of shards,
+            read without unpacking; or "hub:user/name", a data set of the Hugging Face Hub (see `sources.hub`).
         out_path: file to write, usually `<name>.fvae`.
-        kind: "auto", "celeba", "cifar10" or "folder"; see `sources.detect.read_source`.
+        kind: "auto", "celeba", "cifar10", "folder", "parquet" or "webdataset"; see `sources.detect.read_source`.
         image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
         crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
             "center", None (the complete picture) or (left, top, right, bottom); see `decoders.crop.check_crop`.
@@ -182,13 +183,13 @@ def _choose_decoder(decoder: str) -> ModuleType:
 
 
 def _check_not_an_input(source: Source, out_path: Path) -> None:
-    if isinstance(source.images, np.ndarray) or not out_path.exists():
+    if not out_path.exists():
         return
     replaced = out_path.stat()
-    for path in source.images:
+    for path in source.files:
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
-                raise FastvaeError(f"{shown(out_path)} is one of the input pictures; choose another name")
+                raise FastvaeError(f"{shown(out_path)} is one of the files that are read; choose another name")
 
 
 def _check_space(path: Path, needed: int) -> None:

@@ -1,6 +1,7 @@
 """Reads CelebA: aligned JPEGs, the list of 40 attributes and the list of splits."""
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def looks_like_celeba(source: Source) -> bool:
     if sum(_NAME.fullmatch(stem) is not None for stem in stems) * 2 < len(stems):
         return False
     try:
-        with open_regular(source.images[0]) as file, Image.open(file) as picture:
+        first = next(iter(source.images))
+        with BytesIO(first) if isinstance(first, bytes) else open_regular(first) as file, Image.open(file) as picture:
             return picture.size == CELEBA_SIZE
     except Exception:  # Pillow may raise anything for damaged files
         return False

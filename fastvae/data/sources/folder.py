@@ -68,7 +68,7 @@ def arranged(
     parts = _without_common([tuple(name.split("/")) for name in names])
     level = _split_level(parts)
     if level is None:
-        splits = _every_20th(len(names))
+        splits = every_20th(len(names))
         split_rule = f"every {VALIDATION_EVERY}th picture in sorted order is validation, the rest train"
         # A single split folder is neither a split nor a class, unless it contains pictures like the classes beside it.
         fewest = 2 if all(split_of(part[0]) is not None for part in parts if len(part) > 1) else 3
@@ -134,7 +134,8 @@ def _split_level(parts: _Parts) -> int | None:
     return None
 
 
-def _every_20th(count: int) -> np.ndarray:
+def every_20th(count: int) -> np.ndarray:
+    """uint8 [count]: every 20th picture is held out for validation; of fewer than 20, the last."""
     splits = np.full(count, SPLITS["train"], np.uint8)
     if count >= VALIDATION_EVERY:
         splits[VALIDATION_EVERY - 1 :: VALIDATION_EVERY] = SPLITS["validation"]
