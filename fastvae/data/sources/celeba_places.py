@@ -19,13 +19,20 @@ _FOLDERS_ABOVE = 3
 _MOST_SUBFOLDERS = 100
 _ENDINGS = (".txt", ".csv")
 _NAME = re.compile(r"\d{6}")
-_LISTS = re.compile(r"(list_(attr|bbox|landmarks(_align)?)_celeba|list_eval_partition|identity_celeba)\.(txt|csv)", re.I)
+_LISTS = re.compile(
+    r"(list_(attr|bbox|landmarks(_align)?)_celeba|list_eval_partition|identity_celeba)\.(txt|csv)", re.I
+)
 
 
 def has_its_name(name: str) -> bool:
     """Whether a file is named as CelebA's pictures are, as in 000001.jpg."""
     stem, ending = os.path.splitext(os.path.basename(name))  # noqa: PTH119, PTH122
     return ending.lower() in SUFFIXES and _NAME.fullmatch(stem) is not None
+
+
+def has_its_pictures(folder: Path) -> bool:
+    """Whether a picture with such a name is directly in the folder."""
+    return any(has_its_name(entry.name) for entry in _entries(folder))
 
 
 def is_one_of_its_lists(name: str) -> bool:
@@ -47,13 +54,13 @@ def find_pictures(root: Path) -> tuple[Path, list[Path]]:
             for candidate in (outer / name, outer / "Img" / name):
                 # Kaggle's archive contains a second folder with the same name.
                 candidate = candidate / name if is_folder(candidate / name) else candidate
-                if is_file(candidate) if name.endswith(".zip") else _has_its_pictures(candidate):
+                if is_file(candidate) if name.endswith(".zip") else has_its_pictures(candidate):
                     found.append(candidate)
     if found:
         first, *others = dict.fromkeys(found)
         return first, others
-    if not _has_its_pictures(root):
-        others = [folder for folder in subfolders if _has_its_pictures(folder)]
+    if not has_its_pictures(root):
+        others = [folder for folder in subfolders if has_its_pictures(folder)]
         if len(others) == 1:
             return others[0], []
     return root, []
@@ -75,7 +82,9 @@ def find_lists(root: Path, pictures: Path, annotations: Path | None = None) -> d
     for name in (ATTRIBUTES_LIST, SPLITS_LIST):
         files = [f"{name}{ending}" for ending in _ENDINGS]
         members = [file for file in inside if file.name in files]
-        places = (folder / inner / file for folder in dict.fromkeys(folders) for inner in _INNER_FOLDERS for file in files)
+        places = (
+            folder / inner / file for folder in dict.fromkeys(folders) for inner in _INNER_FOLDERS for file in files
+        )
         if members:
             found[name] = members[0]
         elif (path := next(filter(is_file, places), None)) is not None:
@@ -97,10 +106,6 @@ def other_lists(found: dict[str, ListFile]) -> list[str]:
 def _subfolders(root: Path) -> list[Path]:
     names = sorted(entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith("."))
     return [root / name for name in names[:_MOST_SUBFOLDERS]]
-
-
-def _has_its_pictures(folder: Path) -> bool:
-    return any(has_its_name(entry.name) for entry in _entries(folder))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
