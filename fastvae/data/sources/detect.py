@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastvae.data.containers.archives import container_kind
 from fastvae.data.packed import SPLITS
-from fastvae.data.sources import archive, celeba, cifar10, folder, parquet, webdataset
+from fastvae.data.sources import archive, celeba, cifar10, folder, hub, parquet, webdataset
 from fastvae.data.sources.labels import NOT_LABELS
 from fastvae.data.sources.listing import HIDDEN, NOT_PICTURES, describe
 from fastvae.data.sources.shards import shard_suffix
@@ -42,7 +42,7 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     Logs its kind, splits, classes and skipped files to "fastvae".
 
     Args:
-        path: the folder; or a zip, tar or Parquet file.
+        path: the folder; or a zip, tar or Parquet file; or "hub:user/name", which is downloaded (`hub.download`).
         kind: "celeba", "cifar10", "folder" (any pictures, also in a zip file), "parquet" and "webdataset" (one file, or
             a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside or above the
             folder, CIFAR-10 if its batches are in it, else what the file is, or the shards in the folder, else
@@ -56,7 +56,9 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     check_kind(kind)
     if annotations is not None and kind not in ("auto", "celeba"):
         raise UsageError(f"--annotations is for CelebA; got --kind {kind}")
-    container = None
+    name, container = path, None
+    if hub.is_on_hub(path):
+        path = hub.download(path)
     if not is_folder(path):
         if not os.path.lexists(path):
             raise FastvaeError(
@@ -75,6 +77,8 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     source = _read(path, kind, container, annotations)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:
         source = dataclasses.replace(source, native_size=cifar10.SIDE)
+    if hub.is_on_hub(name):
+        source = dataclasses.replace(source, origin=str(name))
     _logger.info("%s", _summary(path, source))
     if source.left_out:
         is_harmless = source.left_out.keys() <= {HIDDEN, NOT_PICTURES, NOT_LABELS}
