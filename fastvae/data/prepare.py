@@ -190,7 +190,7 @@ def _check_not_an_input(source: Source, out_path: Path) -> None:
     for path in source.files:
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
-                raise FastvaeError(f"{shown(out_path)} is one of the files that are read; choose another name")
+                raise FastvaeError(f"{shown(out_path)} is one of the input files; choose another name")
 
 
 def _check_space(path: Path, needed: int) -> None:

@@ -149,10 +149,11 @@ def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, b
 def _checked_source(path: Path, loader: str) -> Source:
     source = read_source(path)
     if not source.has_files:
-        form = "in arrays" if isinstance(source.images, np.ndarray) else "inside other files"
+        is_array = isinstance(source.images, np.ndarray)
+        form = "in arrays" if is_array else "inside other files, from where they are decoded once before training"
         raise UsageError(
-            f"--loader {loader} decodes picture files, and the pictures of {shown(path)} are {form}, which are decoded "
-            "once before training; use --loader packed or auto"
+            f"--loader {loader} decodes picture files, and {shown(path)} is {source.kind} {form}; "
+            "use --loader packed or auto"
         )
     if loader == "dali" and (others := _not_jpegs(source)):
         raise UsageError(

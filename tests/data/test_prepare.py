@@ -281,7 +281,7 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     before = (folder / "07.png").read_bytes()
     (tmp_path / "link").symlink_to(folder / "07.png")
     for out in (folder / "07.png", tmp_path / "link"):
-        with pytest.raises(FastvaeError, match="is one of the input pictures"):
+        with pytest.raises(FastvaeError, match="is one of the input files"):
             run(folder, out, overwrite=True)
     assert (folder / "07.png").read_bytes() == before
 

@@ -65,7 +65,7 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
                 f"{shown(path)} does not exist; give the folder of the images, or a zip, tar or Parquet file"
             )
         if (container := container_kind(path)) is None:
-            raise FastvaeError(f"{shown(path)} is neither a folder of images nor a zip, tar or Parquet file")
+            raise FastvaeError(f"{shown(path)} is a file; give the folder of the images, or a zip, tar or Parquet file")
     wanted = kind
     if kind == "auto":
         if annotations is not None or celeba.is_celeba(path):

@@ -64,9 +64,9 @@ def test_annotations_for_another_kind(tmp_path):
 
 
 def test_paths_that_are_no_folder(tmp_path):
-    (tmp_path / "celeba.zip").touch()
-    with pytest.raises(FastvaeError, match=r"celeba.zip is a file; give the folder"):
-        read_source(tmp_path / "celeba.zip")
+    (tmp_path / "celeba.txt").touch()
+    with pytest.raises(FastvaeError, match=r"celeba.txt is a file; give the folder"):
+        read_source(tmp_path / "celeba.txt")
     with pytest.raises(FastvaeError, match="nothing does not exist"):
         read_source(tmp_path / "nothing")
     with pytest.raises(FastvaeError, match="contains no pictures"):
