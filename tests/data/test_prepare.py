@@ -202,7 +202,7 @@ def test_bad_arguments(folder, tmp_path, options, message):
     [
         ("missing", "out", "missing does not exist; give the folder"),
         ("empty", "out", "contains no pictures"),
-        ("photos/00.png", "out", "is a file; give the folder"),
+        ("photos/00.png", "out", "neither a folder of images nor"),
         ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
         ("photos", "empty", "is a folder; give a file"),
     ],

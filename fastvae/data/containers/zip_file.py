@@ -1,6 +1,7 @@
 """Reads pictures out of a zip file."""
 
 import contextlib
+import copy
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,6 +51,14 @@ class ZipPictures(Container):
         self.names = sorted(members)
         self._members = [members[name] for name in self.names]
         self.left_out = listing.left_out
+
+    def only(self, names: list[str]) -> "ZipPictures":
+        """Some of the pictures, in the same order."""
+        kept = set(names)
+        some = copy.copy(self)
+        some._members = [place for name, place in zip(self.names, self._members, strict=True) if name in kept]
+        some.names = [name for name in self.names if name in kept]
+        return some
 
     def __iter__(self) -> Iterator[bytes | BrokenImage]:
         with _opened(self.path) as archive:

@@ -1,52 +1,45 @@
 """Detects the kind of data set in a folder and reads it."""
 
 import dataclasses
-import logging
 import os
 from pathlib import Path
 
 from fastvae.data.containers.archives import container_kind
-from fastvae.data.packed import SPLITS
-from fastvae.data.sources import archive, celeba, cifar10, folder, hub, parquet, webdataset
-from fastvae.data.sources.labels import NOT_LABELS
-from fastvae.data.sources.listing import HIDDEN, NOT_PICTURES, describe
+from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, hub, parquet, webdataset
+from fastvae.data.sources.celeba_hints import with_hint
+from fastvae.data.sources.report import log_report
 from fastvae.data.sources.shards import shard_suffix
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import is_folder, shown
 
-KINDS = ("auto", "celeba", "cifar10", "folder", "parquet", "webdataset")
-_TITLES = {
-    "celeba": "CelebA",
-    "cifar10": "CIFAR-10",
-    "folder": "a plain folder of pictures",
-    "parquet": "Parquet files of pictures",
-    "webdataset": "a WebDataset",
-}
+KINDS = ("auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset")
 # What the files and shards of a kind are read as with "auto".
 _OF_CONTAINERS = {"zip": "folder", "tar": "webdataset", "parquet": "parquet"}
 _CONTAINERS_OF = {
     "celeba": ("zip",),
-    "cifar10": (),
+    "cifar10": ("tar",),
+    "cifar100": ("tar",),
     "folder": ("zip", "tar"),
     "parquet": ("parquet",),
     "webdataset": ("tar",),
 }
+_CIFAR = {"cifar10": cifar10.is_cifar10, "cifar100": cifar100.is_cifar100}
 _OF_SHARDS = {".tar": "webdataset", ".parquet": "parquet", None: "folder"}
-_logger = logging.getLogger("fastvae")
 
 
 def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = None) -> Source:
     """Lists the images of a folder or container, with their splits and attributes; does not decode picture files.
 
-    Logs its kind, splits, classes and skipped files to "fastvae".
+    Logs what it was read as, what was used and what was left out to "fastvae" (`report`).
 
     Args:
-        path: the folder; or a zip, tar or Parquet file; or "hub:user/name", which is downloaded (`hub.download`).
-        kind: "celeba", "cifar10", "folder" (any pictures, also in a zip file), "parquet" and "webdataset" (one file, or
-            a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside or above the
-            folder, CIFAR-10 if its batches are in it, else what the file is, or the shards in the folder, else
-            "folder".
+        path: the folder; or a zip, tar or Parquet file, or CIFAR's .tar.gz; or "hub:user/name", which is downloaded
+            (`hub.download`).
+        kind: "celeba", "cifar10", "cifar100", "folder" (any pictures, also in a zip file), "parquet" and "webdataset"
+            (one file, or a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside
+            or above the folder, CIFAR if its batches are in it, else what the file is, or the shards in the folder,
+            else "folder".
         annotations: folder with CelebA's lists, if they are elsewhere.
 
     Raises:
@@ -56,42 +49,45 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     check_kind(kind)
     if annotations is not None and kind not in ("auto", "celeba"):
         raise UsageError(f"--annotations is for CelebA; got --kind {kind}")
-    name, container = path, None
-    if hub.is_on_hub(path):
-        path = hub.download(path)
-    if not is_folder(path):
-        if not os.path.lexists(path):
-            raise FastvaeError(
-                f"{shown(path)} does not exist; give the folder of the images, or a zip, tar or Parquet file"
-            )
-        if (container := container_kind(path)) is None:
-            raise FastvaeError(f"{shown(path)} is a file; give the folder of the images, or a zip, tar or Parquet file")
+    given = path
+    if hub.is_on_hub(given):
+        path = hub.download(given)
+    container = None if is_folder(path) else _container(path)
     wanted = kind
     if kind == "auto":
-        if annotations is not None or celeba.is_celeba(path):
-            kind = "celeba"
-        elif container is not None:
-            kind = _OF_CONTAINERS[container]
-        else:
-            kind = "cifar10" if cifar10.is_cifar10(path) else _OF_SHARDS[shard_suffix(path)]
+        kind = "celeba" if annotations is not None else _detected(path, container)
     source = _read(path, kind, container, annotations)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:
         source = dataclasses.replace(source, native_size=cifar10.SIDE)
-    if hub.is_on_hub(name):
-        source = dataclasses.replace(source, origin=str(name))
-    _logger.info("%s", _summary(path, source))
-    if source.left_out:
-        is_harmless = source.left_out.keys() <= {HIDDEN, NOT_PICTURES, NOT_LABELS}
-        _logger.log(logging.INFO if is_harmless else logging.WARNING, "%s: %s", shown(path), describe(source.left_out))
-    if wanted == "auto" and kind == "folder" and celeba.looks_like_celeba(source):
-        _logger.warning(
-            "%s: this may be CelebA, but %s: read as a plain folder, without its attributes and splits",
-            shown(path),
-            f"{' and '.join(missing)} (.txt or .csv) is not in, beside or above it"
-            if (missing := celeba.missing_lists(path))
-            else "its pictures are in more than one folder",
-        )
+    if hub.is_on_hub(given):
+        source = dataclasses.replace(source, origin=str(given))
+    if wanted == "auto" and kind == "folder":
+        source = with_hint(path, source)
+    log_report(given, source)
     return source
+
+
+def _container(path: Path) -> str:
+    """What kind of file it is, "zip", "tar" or "parquet"."""
+    if not os.path.lexists(path):
+        raise FastvaeError(
+            f"{shown(path)} does not exist; give the folder of the images, or a zip, tar or Parquet file"
+        )
+    # CIFAR's archives are small enough to be read although they are compressed.
+    if any(is_kind(path) for is_kind in _CIFAR.values()):
+        return "tar"
+    if (container := container_kind(path)) is None:
+        raise FastvaeError(f"{shown(path)} is neither a folder of images nor a zip, tar or Parquet file")
+    return container
+
+
+def _detected(path: Path, container: str | None) -> str:
+    """The kind of a folder or container."""
+    if celeba.is_celeba(path):
+        return "celeba"
+    if (cifar := next((kind for kind, is_kind in _CIFAR.items() if is_kind(path)), None)) is not None:
+        return cifar
+    return _OF_SHARDS[shard_suffix(path)] if container is None else _OF_CONTAINERS[container]
 
 
 def _read(path: Path, kind: str, container: str | None, annotations: Path | None) -> Source:
@@ -109,22 +105,13 @@ def _read(path: Path, kind: str, container: str | None, annotations: Path | None
         return celeba.read_celeba(path, annotations=annotations)
     if kind == "cifar10":
         return cifar10.read_cifar10(path)
+    if kind == "cifar100":
+        return cifar100.read_cifar100(path)
     if kind == "parquet":
         return parquet.read_parquet(path)
     if kind == "webdataset" or container == "tar":
         return webdataset.read_tars(path)
     return folder.read_folder(path) if container is None else archive.read_zip(path)
-
-
-def _summary(path: Path, source: Source) -> str:
-    counts = ", ".join(f"{(source.splits == code).sum()} {split}" for split, code in SPLITS.items())
-    names = source.attribute_names
-    what = f"{len(names)} {'attributes' if source.kind == 'celeba' else 'classes'}"
-    attributes = f"{what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "no classes"
-    return (
-        f"{shown(path)}: read as {_TITLES[source.kind]}: {len(source.names)} pictures; {counts} "
-        f"({shown(source.split_rule)}); {attributes}"
-    )
 
 
 def check_kind(kind: str) -> None:

@@ -1,8 +1,9 @@
 """Lists the picture files in a folder, at any depth, and the skipped files with reasons."""
 
 import os
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +20,15 @@ _OTHER_FORMATS = frozenset(
         *(".tga", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"),
     }
 )
+# Large files come in parts, such as .7z.001.
+_ARCHIVE_ENDING = re.compile(r"\.(7z|zip|rar|tgz|tar(?:\.gz|\.bz2|\.xz|\.zst)?)(\.\d{3})?$")
 _NAMED = 3
 
 HIDDEN = "hidden"
 NOT_PICTURES = "not pictures"
 _UNREAD_FORMAT = "in formats that are not read (save them as PNG or JPEG)"
+_ARCHIVES = "archives (unpack them; a .zip or .tar can also be given by its own path)"
+_SEVEN_ZIP = "7z archives, which are not read (unpack them, as by `7z x img_align_celeba_png.7z.001`)"
 _BROKEN_LINK = "broken links"
 _READ_BEFORE = "links to folders that were read already"
 _ABOVE = "links to a folder above"
@@ -103,9 +108,13 @@ def describe(left_out: dict[str, list[str]]) -> str:
     """One line with the skipped files, counted by reason, and the first names."""
     parts = []
     for reason, names in sorted(left_out.items()):
-        more = ", ..." if len(names) > _NAMED else ""
-        parts.append(f"{len(names)} {reason} ({', '.join(map(shown, names[:_NAMED]))}{more})")
+        parts.append(f"{len(names):,} {reason} ({named(names, len(names))})")
     return f"left out: {', '.join(parts)}"
+
+
+def named(names: Sequence[str], count: int) -> str:
+    """The first three of `count` names, for a message."""
+    return ", ".join([*map(shown, names[:_NAMED]), *(["..."] if count > _NAMED else [])])
 
 
 def is_jpeg(path: Path) -> bool:
@@ -143,6 +152,8 @@ def _why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
     if suffix in SUFFIXES:
         return None
+    if archive := _ARCHIVE_ENDING.search(name.lower()):
+        return _SEVEN_ZIP if archive[1] == "7z" else _ARCHIVES
     if _has_no_suffix(name):
         return None if _begins_as_picture(first_bytes()) else NOT_PICTURES
     return _UNREAD_FORMAT if suffix in _OTHER_FORMATS else NOT_PICTURES
