@@ -19,6 +19,7 @@ from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source
+from fastvae.data.sources.hub import place_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved, shown
@@ -70,7 +71,7 @@ def prepare(
         UsageError: an argument is invalid.
         FastvaeError: the source cannot be read, more than 1 % of it is broken, or the file cannot be written.
     """
-    source_path, out_path = resolved(source_path), resolved(out_path)
+    source_path, out_path = place_of(source_path), resolved(out_path)
     annotations = None if annotations is None else resolved(annotations)
     check_kind(kind)
     check_crop(crop)
@@ -116,7 +117,7 @@ def prepare_source(
         writer.info = {
             "kind": source.kind,
             # Only the name: a packed file that is passed on should not reveal its author's folders.
-            "source": source.root.resolve().name,
+            "source": source.origin or source.root.resolve().name,
             "split_rule": source.split_rule,
             "crop": crop,
             "resize": f"bilinear, antialiased, to {size}x{size}",
@@ -189,7 +190,7 @@ def _check_not_an_input(source: Source, out_path: Path) -> None:
     for path in source.files:
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
-                raise FastvaeError(f"{shown(out_path)} is one of the files that are read; choose another name")
+                raise FastvaeError(f"{shown(out_path)} is one of the input files; choose another name")
 
 
 def _check_space(path: Path, needed: int) -> None:

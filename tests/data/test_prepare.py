@@ -202,7 +202,7 @@ def test_bad_arguments(folder, tmp_path, options, message):
     [
         ("missing", "out", "missing does not exist; give the folder"),
         ("empty", "out", "contains no pictures"),
-        ("photos/00.png", "out", "is a file; give the folder"),
+        ("photos/00.png", "out", "neither a folder of images nor"),
         ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
         ("photos", "empty", "is a folder; give a file"),
     ],
@@ -281,7 +281,7 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     before = (folder / "07.png").read_bytes()
     (tmp_path / "link").symlink_to(folder / "07.png")
     for out in (folder / "07.png", tmp_path / "link"):
-        with pytest.raises(FastvaeError, match="is one of the input pictures"):
+        with pytest.raises(FastvaeError, match="is one of the input files"):
             run(folder, out, overwrite=True)
     assert (folder / "07.png").read_bytes() == before
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from fastvae.data.containers.archives import container_kind
-from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, parquet, webdataset
+from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, hub, parquet, webdataset
 from fastvae.data.sources.celeba_hints import with_hint
 from fastvae.data.sources.report import log_report
 from fastvae.data.sources.shards import shard_suffix
@@ -34,7 +34,8 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     Logs what it was read as, what was used and what was left out to "fastvae" (`report`).
 
     Args:
-        path: the folder; or a zip, tar or Parquet file, or CIFAR's .tar.gz.
+        path: the folder; or a zip, tar or Parquet file, or CIFAR's .tar.gz; or "hub:user/name", which is downloaded
+            (`hub.download`).
         kind: "celeba", "cifar10", "cifar100", "folder" (any pictures, also in a zip file), "parquet" and "webdataset"
             (one file, or a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside
             or above the folder, CIFAR if its batches are in it, else what the file is, or the shards in the folder,
@@ -48,6 +49,9 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     check_kind(kind)
     if annotations is not None and kind not in ("auto", "celeba"):
         raise UsageError(f"--annotations is for CelebA; got --kind {kind}")
+    given = path
+    if hub.is_on_hub(given):
+        path = hub.download(given)
     container = None if is_folder(path) else _container(path)
     wanted = kind
     if kind == "auto":
@@ -55,9 +59,11 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     source = _read(path, kind, container, annotations)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:
         source = dataclasses.replace(source, native_size=cifar10.SIDE)
+    if hub.is_on_hub(given):
+        source = dataclasses.replace(source, origin=str(given))
     if wanted == "auto" and kind == "folder":
         source = with_hint(path, source)
-    log_report(path, source)
+    log_report(given, source)
     return source
 
 

@@ -41,7 +41,7 @@ def summary(path: Path, source: Source) -> str:
     form = f", {source.form}" if source.form else ""
     counts = ", ".join(f"{(source.splits == code).sum():,} {split}" for split, code in SPLITS.items())
     names = source.attribute_names
-    what = "attributes" if source.kind == "celeba" else "classes"
+    what = "attributes" if source.kind in ("celeba", "parquet", "webdataset") else "classes"
     attributes = f"{len(names)} {what} ({named(names, len(names))})" if names else f"no {what}"
     return (
         f"{shown(path)}: read as {title}{form}: {len(source.names):,} pictures; {counts} "

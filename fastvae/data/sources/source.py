@@ -23,6 +23,7 @@ class Source:
         attribute_names: A names; none if the images have no attributes.
         native_size: side of the images in pixels, if the data set defines one.
         left_out: files in the folder that are skipped, by reason.
+        origin: what it is called, if that is not the name of `root`.
         form: which of its kind's forms it has, human-readable, for the report.
         notes: more for the report, one line each: which files were used and which were not.
         warnings: the same, of what probably is not as intended.
@@ -38,6 +39,7 @@ class Source:
     attribute_names: tuple[str, ...] = ()
     native_size: int | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    origin: str = ""
     form: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
