@@ -73,12 +73,19 @@ def _container(path: Path) -> str:
         raise FastvaeError(
             f"{shown(path)} does not exist; give the folder of the images, or a zip, tar or Parquet file"
         )
-    # CIFAR's archives are small enough to be read although they are compressed.
-    if any(is_kind(path) for is_kind in _CIFAR.values()):
-        return "tar"
-    if (container := container_kind(path)) is None:
+    if (container := container_of(path)) is None:
         raise FastvaeError(f"{shown(path)} is neither a folder of images nor a zip, tar or Parquet file")
     return container
+
+
+def container_of(path: Path) -> str | None:
+    """What kind of container a file is, "zip", "tar" or "parquet"; None for other files.
+
+    Raises:
+        FastvaeError: it is another kind of archive, or compressed as a whole and not CIFAR.
+    """
+    # CIFAR's archives are small enough to be read although they are compressed.
+    return "tar" if any(is_kind(path) for is_kind in _CIFAR.values()) else container_kind(path)
 
 
 def _detected(path: Path, container: str | None) -> str:

@@ -134,8 +134,8 @@ list_eval_partition.csv
             """: read as CelebA, in the wild: 3 pictures; 1 train, 1 validation, 1 test (list_eval_partition.txt); \
 2 attributes (Bald, Smiling)
   pictures from img_celeba; attributes from list_attr_celeba.txt; splits from list_eval_partition.txt
-WARNING   these are CelebA's pictures in the wild, of different sizes and not aligned: of each the largest centred \
-square is taken, wherever the face is; the paper uses the aligned ones, img_align_celeba""",
+WARNING   these are CelebA's pictures in the wild, not aligned and of different sizes: unless another crop is chosen, \
+the largest centred square of each is used, wherever the face is; the paper uses the aligned ones, img_align_celeba""",
         ),
         (
             write_classes,
