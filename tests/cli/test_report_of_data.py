@@ -11,7 +11,7 @@ from tests.train.conftest import SMALL
 def write_celeba(folder):
     save_photos(folder / "img_celeba", ["000001.jpg", "000002.jpg", "000003.png"], width=30, height=40)
     (folder / "img_celeba/x.gif").touch()
-    write_celeba_lists(folder)
+    write_celeba_lists(folder, splits="000001.jpg 0\n000002.jpg 0\n000003.jpg 1\n")
     return folder
 
 
@@ -42,7 +42,7 @@ def test_prepare_and_train_say_what_they_read(tmp_path, monkeypatch, capfd, writ
     reports = []
     for command in (
         ["prepare", data, str(tmp_path / "out.fvae"), "--image-size", "32", "--decoder", "pillow"],
-        ["train", "celeba64", "--data", data, *SMALL, "--image-size", "32", "--batch-size", "1", "--dry-run"],
+        ["train", "celeba64", "--data", data, *SMALL, "--image-size", "32", "--batch-size", "2", "--dry-run"],
     ):
         assert main(command) == 0
         lines = capfd.readouterr().err.splitlines()

@@ -50,17 +50,18 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
 
     Args:
         root: any folder of the official data set, of Kaggle's, or with some of the pictures: the 178x218 JPEGs
-            (`img_align_celeba`) or PNGs (`img_align_celeba_png`), pictures that were cropped or resized before, or those
-            in the wild (`img_celeba`); or a zip file of these, unopened, with or without the lists.
+            (`img_align_celeba`) or PNGs (`img_align_celeba_png`), pictures that were cropped or resized before, or
+            those in the wild (`img_celeba`); or a zip file of these, unopened, with or without the lists.
         annotations: folder with `list_attr_celeba` and `list_eval_partition`, .txt or (from Kaggle) .csv. By default
-            they are searched for in the zip file, in `root` and the folder with the pictures, in the three folders above
-            each, and in `Anno` and `Eval` of all these.
+            they are searched for in the zip file, in `root` and the folder with the pictures, in the three folders
+            above each, and in `Anno` and `Eval` of all these.
 
     Returns:
         The pictures in the order of their names. Those that are not in the lists are left out.
 
     Raises:
-        FastvaeError: a list is missing or damaged, there are no pictures, or more than 1 % of them are not in the lists.
+        FastvaeError: a list is missing or damaged, there are no pictures, or more than 1 % of them are not in the
+            lists.
     """
     if annotations is not None and not is_folder(annotations):
         raise FastvaeError(f"--annotations {shown(annotations)} must be a folder containing {_LISTS}")

@@ -57,8 +57,8 @@ def _size(picture: Path | bytes | BrokenImage) -> tuple[int, int] | None:
     if isinstance(picture, BrokenImage):
         return None
     try:
-        with BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture) as file:
-            with Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
-                return opened.size
+        file = BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture)
+        with file, Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
+            return opened.size
     except Exception:  # Pillow may raise anything for damaged files
         return None

@@ -165,8 +165,8 @@ def _read_pngs(cifar: Cifar, files: CifarFiles) -> tuple[list[np.ndarray], list[
             raise FastvaeError(f"{files.shown(name)} cannot be decoded ({shown(str(error))}); {_AGAIN}") from None
         if rows is None:
             raise FastvaeError(
-                f"{files.shown(name)} is not a batch of {cifar.title}: expected one RGB row of {SIDE * SIDE} pixels per "
-                f"image; got {mode} {width}x{height}"
+                f"{files.shown(name)} is not a batch of {cifar.title}: expected one RGB row of {SIDE * SIDE} pixels "
+                f"per image; got {mode} {width}x{height}"
             )
         pixels.append(rows.reshape(-1, SIDE, SIDE, 3))
     counts = [len(block) for block in pixels]

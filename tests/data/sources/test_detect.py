@@ -122,8 +122,8 @@ CIFAR100_COUNTS = "6 pictures; 3 train, 0 validation, 3 test (test is test, the 
     [
         (
             write_kaggle,
-            """: read as CelebA, aligned, 178x218: 3 pictures; 0 train, 2 validation, 1 test (list_eval_partition.csv); \
-2 attributes (Bald, Smiling)
+            """: read as CelebA, aligned, 178x218: 3 pictures; 0 train, 2 validation, 1 test \
+(list_eval_partition.csv); 2 attributes (Bald, Smiling)
   pictures from img_align_celeba/img_align_celeba; attributes from list_attr_celeba.csv; splits from \
 list_eval_partition.csv
   9,997 pictures of list_eval_partition.csv are not there (000003.jpg, 000005.jpg, 000006.jpg, ...)
@@ -156,7 +156,8 @@ WARNING   left out: 1 archives (unpack them; a .zip or .tar can also be given by
         ),
         (
             archived(write_cifar_pickles, "cifar-10-python.tar.gz", "cifar-10-batches-py"),
-            f"/cifar-10-python.tar.gz: read as CIFAR-10, python version: {CIFAR10_COUNTS} (airplane, automobile, bird, ...)",
+            f"/cifar-10-python.tar.gz: read as CIFAR-10, python version: {CIFAR10_COUNTS} "
+            "(airplane, automobile, bird, ...)",
         ),
         (
             write_cifar_folders,
