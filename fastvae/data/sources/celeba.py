@@ -106,8 +106,8 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
         left_out=listing.left_out,
         form=form,
         notes=(
-            f"pictures from {_below(root, place)}; attributes from {_below(root, lists[ATTRIBUTES_LIST].path)}; "
-            f"splits from {_below(root, lists[SPLITS_LIST].path)}",
+            f"pictures from {_below(root, place)}; attributes from {_below(root, lists[ATTRIBUTES_LIST].place)}; "
+            f"splits from {_below(root, lists[SPLITS_LIST].place)}",
             *_absent(splits.others, splits.first_others, lists[SPLITS_LIST]),
             *_unused(root, unused, lists),
         ),

@@ -48,9 +48,14 @@ class ListFile:
         return self.path.name if self.member is None else self.member.rpartition("/")[2]
 
     @property
+    def place(self) -> Path:
+        """For messages; inside a zip file it goes on below the file's path."""
+        return self.path if self.member is None else self.path / self.member
+
+    @property
     def shown(self) -> str:
-        """For messages."""
-        return shown(self.path if self.member is None else self.path / self.member)
+        """`place`, in one line."""
+        return shown(self.place)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[IO[bytes], int]]:

@@ -203,7 +203,10 @@ def test_kaggles_zip_file_unopened(tmp_path):
     source = read_celeba(archive)
     check_zip(source, archive, folder)
     assert source.split_rule == "list_eval_partition.csv"
-    assert source.notes[-1] == "not used: list_bbox_celeba.csv"
+    assert source.notes == (
+        "pictures from archive.zip; attributes from list_attr_celeba.csv; splits from list_eval_partition.csv",
+        "not used: list_bbox_celeba.csv",
+    )
 
 
 @pytest.mark.parametrize("damaged", ["list_attr_celeba.csv", "list_eval_partition.csv"])
