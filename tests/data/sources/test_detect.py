@@ -160,6 +160,11 @@ WARNING   left out: 1 archives (unpack them; a .zip or .tar can also be given by
             "(airplane, automobile, bird, ...)",
         ),
         (
+            lambda folder: write_cifar_pickles(folder / "cifar-10-batches-py"),
+            f": read as CIFAR-10, python version: {CIFAR10_COUNTS} (airplane, automobile, bird, ...)\n"
+            "  read from cifar-10-batches-py",
+        ),
+        (
             write_cifar_folders,
             ": read as CIFAR-10, class folders: 30 pictures; 20 train, 0 validation, 10 test (folders test, train); "
             "10 classes (airplane, automobile, bird, ...)",
