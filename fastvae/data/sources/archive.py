@@ -9,7 +9,11 @@ from fastvae.data.sources.source import Source
 
 
 def read_zip(path: Path, pictures: Container | None = None) -> Source:
-    """Lists a zip file of pictures (`pictures` if it has been listed before). Names, splits and classes are those of `folder.read_folder` for its contents.
+    """Lists a zip file of pictures. Names, splits and classes are those of `folder.read_folder` for its contents.
+
+    Args:
+        path: of the zip file.
+        pictures: its contents, if it has been listed already.
 
     Raises:
         FastvaeError: see `open_archive`; and pictures outside the split folders.
