@@ -11,7 +11,8 @@ from fastvae.errors import UsageError
 from fastvae.files.places import shown
 
 _Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
-_Source = Annotated[Path | None, tyro.conf.arg(metavar="SOURCE")]
+# Not a Path: "hub:user/name" is none.
+_Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
 _Out = Annotated[Path | None, tyro.conf.arg(metavar="OUT")]
 _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
 
@@ -27,9 +28,8 @@ class _Command:
 
     source: tyro.conf.Positional[_Source] = None  # folder of images; zip, tar or Parquet file; hub:USER/NAME
     out: tyro.conf.Positional[_Out] = None  # file to write, e.g. celeba64.fvae
-    kind: Literal["auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset"] = (
-        "auto"  # what SOURCE is; auto looks
-    )
+    # what SOURCE is; auto looks
+    kind: Literal["auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset"] = "auto"
     image_size: int | None = None  # pixels a side, 8 to 1024; default 64, for CIFAR-10 32
     # auto: the authors' box for 178x218 pictures, else the largest centred square; whole: all of it
     crop: Literal["auto", "celeba", "center", "whole"] = "auto"

@@ -22,13 +22,12 @@ def container_kind(path: Path) -> str | None:
     Raises:
         FastvaeError: it is compressed as a whole, or another kind of archive.
     """
-    if (kind := _SUFFIXES.get(path.suffix.lower())) is not None:
-        return kind
+    kind = _SUFFIXES.get(path.suffix.lower())
     try:
         with open_regular(path) as file:
             start = file.read(512)
     except OSError:
-        return None
+        return kind
     for magic, what in _COMPRESSED.items():
         if start.startswith(magic):
             raise FastvaeError(
@@ -38,6 +37,8 @@ def container_kind(path: Path) -> str | None:
     for magic, what in _OTHER_ARCHIVES.items():
         if start.startswith(magic):
             raise FastvaeError(f"{shown(path)} is {what}, which is not read; unpack it and give the folder")
+    if kind is not None:
+        return kind
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):

@@ -43,7 +43,7 @@ class Container(ABC):
     def __iter__(self) -> Iterator[bytes | BrokenImage]:
         """The encoded pictures, in the order of `names`; a BrokenImage for each that cannot be read.
 
-        One picture is in memory at a time (of Parquet a few), and the files are open only while it is iterated.
+        One picture is in memory at a time (of Parquet a page, up to 1,024 of them), and the files are open only while it is iterated.
 
         Raises:
             FastvaeError: a file cannot be read at all.
@@ -59,19 +59,21 @@ def clean_name(name: str) -> str:
     return "/".join(part for part in name.replace("\x00", "\\x00").split("/") if part not in ("", ".", ".."))
 
 
-def open_bounded(path: Path) -> io.BufferedReader:
-    """Opens a regular file that refuses to read more than 512 MiB at once, with a ValueError.
+def open_bounded(path: Path, limit: int = _LARGEST_READ) -> io.BufferedReader:
+    """Opens a regular file that refuses to read more than `limit` bytes at once, with a ValueError.
 
     The libraries that read containers read headers and lists at once, whatever size the file claims for them.
 
     Raises:
         OSError: see `open_regular`.
     """
-    return _BoundedReader(open_regular(path).detach())
+    reader = _BoundedReader(open_regular(path).detach())
+    reader.limit = limit
+    return reader
 
 
 class _BoundedReader(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
-        if size is not None and size > _LARGEST_READ:
+        if size is not None and size > self.limit:
             raise ValueError(f"a part of it claims {size:,} bytes")
         return super().read(size)

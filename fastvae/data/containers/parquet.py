@@ -13,8 +13,10 @@ from fastvae.files.places import shown
 # Rows that are in memory at a time: of images, and of labels and names.
 _IMAGE_ROWS = 16
 _ROWS = 65536
-# Without it pyarrow reads all of a row group's column, which may be all of a shard.
+# Without it pyarrow reads all of a row group's column, which may be all of a shard. With it a page: pyarrow, and the
+# library `datasets` with it, writes pages of at most 1,024 rows.
 _BUFFER_BYTES = 1 << 20
+_LARGEST_PAGE = 1 << 31
 _NO_BYTES = "it holds a picture's path and not its bytes"
 
 
@@ -62,7 +64,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
         ) from error
     try:
         with (
-            open_bounded(path) as file,
+            open_bounded(path, _LARGEST_PAGE) as file,
             library.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened,
         ):
             yield opened
