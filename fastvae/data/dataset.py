@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from fastvae.data import identity
-from fastvae.data.containers.archives import container_kind
 from fastvae.data.identity import Identity
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.detect import container_of, read_source
 from fastvae.data.sources.hub import is_on_hub, place_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError
@@ -68,7 +67,7 @@ def identity_of(data: str, images: PackedImages) -> Identity:
 
 def is_packed(place: Path) -> bool:
     """Whether a place is to be read as a packed file: it is neither a folder, nor a container, nor on the Hub."""
-    return not (is_on_hub(place) or is_folder(place) or container_kind(place) is not None)
+    return not (is_on_hub(place) or is_folder(place) or container_of(place) is not None)
 
 
 def _embedded(image_size: int) -> PackedImages:

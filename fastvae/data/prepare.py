@@ -124,8 +124,10 @@ def prepare_source(
             "decoder": decoder_module.describe(),
             "skipped": {"count": len(broken), "first": broken[:NAMED]},
         }
-    for line in broken:
+    for line in broken[:NAMED]:
         _logger.warning("skipped %s", line)
+    if len(broken) > NAMED:
+        _logger.warning("skipped %d more that cannot be decoded", len(broken) - NAMED)
     packed = PackedImages.open(out_path)
     counts = ", ".join(f"{len(packed.indices(name))} {name}" for name in ("train", "validation", "test"))
     _logger.info("%s: %d images (%s), %d skipped", shown(out_path), len(packed), counts, len(broken))

@@ -1,12 +1,10 @@
 """Reads CelebA: its pictures, the list of 40 attributes and the list of splits."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from fastvae.data.containers.container import Container
-from fastvae.data.containers.zip_file import ZipPictures
 from fastvae.data.sources.celeba_form import form_of
 from fastvae.data.sources.celeba_lists import (
     ATTRIBUTES_LIST,
@@ -16,18 +14,11 @@ from fastvae.data.sources.celeba_lists import (
     read_splits,
     stem_of,
 )
-from fastvae.data.sources.celeba_places import (
-    find_lists,
-    find_pictures,
-    has_its_name,
-    has_its_pictures,
-    is_one_of_its_lists,
-    other_lists,
-)
+from fastvae.data.sources.celeba_places import Places, find_places, is_one_of_its_lists
 from fastvae.data.sources.listing import NOT_PICTURES, Listing, list_pictures, named
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
-from fastvae.files.places import is_file, is_folder, shown
+from fastvae.files.places import is_folder, shown
 
 _LISTS = f"{ATTRIBUTES_LIST}.txt and {SPLITS_LIST}.txt (or .csv)"
 _REPEATED = "of which another file has the number"
@@ -35,45 +26,39 @@ _REPEATED = "of which another file has the number"
 _UNLISTED_LIMIT = 0.01
 
 
-def is_celeba(root: Path) -> bool:
-    """Whether the folder or zip file contains pictures with CelebA's names, and the two lists are in or near it."""
-    pictures, _ = find_pictures(root)
-    if len(find_lists(root, pictures)) < 2:
-        return False
-    if is_file(pictures):
-        return zipfile.is_zipfile(pictures) and any(map(has_its_name, ZipPictures(pictures).names))
-    return has_its_pictures(pictures)
-
-
 def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
     """Lists CelebA or a part of it.
 
     Args:
         root: any folder of the official data set, of Kaggle's, or with some of the pictures: the 178x218 JPEGs
-            (`img_align_celeba`) or PNGs (`img_align_celeba_png`), pictures that were cropped or resized before, or those
-            in the wild (`img_celeba`); or a zip file of these, unopened, with or without the lists.
+            (`img_align_celeba`) or PNGs (`img_align_celeba_png`), pictures that were cropped or resized before, or
+            those in the wild (`img_celeba`); or a zip file of these, unopened, with or without the lists.
         annotations: folder with `list_attr_celeba` and `list_eval_partition`, .txt or (from Kaggle) .csv. By default
-            they are searched for in the zip file, in `root` and the folder with the pictures, in the three folders above
-            each, and in `Anno` and `Eval` of all these.
+            they are searched for: see `celeba_places.find_places`.
 
     Returns:
         The pictures in the order of their names. Those that are not in the lists are left out.
 
     Raises:
-        FastvaeError: a list is missing or damaged, there are no pictures, or more than 1 % of them are not in the lists.
+        FastvaeError: a list is missing or damaged, there are no pictures, or more than 1 % of them are not in the
+            lists.
     """
-    if annotations is not None and not is_folder(annotations):
-        raise FastvaeError(f"--annotations {shown(annotations)} must be a folder containing {_LISTS}")
-    place, unused = find_pictures(root)
-    lists = find_lists(root, place, annotations)
+    return read_places(find_places(root, annotations))
+
+
+def read_places(places: Places) -> Source:
+    """`read_celeba` for files that have already been found."""
+    root, place, lists, container = places.root, places.pictures, places.lists, places.container
+    if places.annotations is not None and not is_folder(places.annotations):
+        raise FastvaeError(f"--annotations {shown(places.annotations)} must be a folder containing {_LISTS}")
     for name in (ATTRIBUTES_LIST, SPLITS_LIST):
         if name not in lists:
-            where = f"{shown(root)} and the three folders above it" if annotations is None else shown(annotations)
+            near = f"{shown(root)} and the three folders above it"
+            where = near if places.annotations is None else shown(places.annotations)
             raise FastvaeError(
                 f"neither {name}.txt nor {name}.csv is in {where}; put CelebA's {_LISTS} there, "
                 "give their folder (--annotations), or prepare it as a plain folder (--kind folder)"
             )
-    container = ZipPictures(place) if is_file(place) else None
     listing = list_pictures(place) if container is None else Listing(container.names, container.left_out)
     names, stems = _one_of_each(listing)
     attribute_names, attributes = read_attributes(lists[ATTRIBUTES_LIST], set(stems))
@@ -90,6 +75,7 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
             listing.leave_out(name, f"not in {file.name}")
         kept = [(name, stem) for name, stem in zip(names, stems, strict=True) if stem in table.rows]
         names, stems = [name for name, _ in kept], [stem for _, stem in kept]
+    unused = _unused(places)
     _drop_lists(listing)
     images: list[Path] | Container = [place / name for name in names] if container is None else container.only(names)
     form, warnings = form_of(images, place.stem)
@@ -105,10 +91,10 @@ def read_celeba(root: Path, *, annotations: Path | None = None) -> Source:
         left_out=listing.left_out,
         form=form,
         notes=(
-            f"pictures from {_below(root, place)}; attributes from {_below(root, lists[ATTRIBUTES_LIST].path)}; "
-            f"splits from {_below(root, lists[SPLITS_LIST].path)}",
+            f"pictures from {_below(root, place)}; attributes from {_below(root, lists[ATTRIBUTES_LIST].place)}; "
+            f"splits from {_below(root, lists[SPLITS_LIST].place)}",
             *_absent(splits.others, splits.first_others, lists[SPLITS_LIST]),
-            *_unused(root, unused, lists),
+            *unused,
         ),
         warnings=warnings,
     )
@@ -135,8 +121,8 @@ def _absent(count: int, first: list[str], file: ListFile) -> list[str]:
     return [f"{count:,} pictures of {file.name} are not there ({named(first, count)})"] if count else []
 
 
-def _unused(root: Path, pictures: list[Path], lists: dict[str, ListFile]) -> list[str]:
-    names = [*(_below(root, path) for path in pictures), *map(shown, other_lists(lists))]
+def _unused(places: Places) -> list[str]:
+    names = [*(_below(places.root, path) for path in places.unused), *map(shown, places.other_lists)]
     return [f"not used: {', '.join(names)}"] if names else []
 
 

@@ -15,8 +15,8 @@ from fastvae.files.reading import open_regular
 
 _LOOKED_AT = 8
 _IN_THE_WILD = (
-    "these are CelebA's pictures in the wild, of different sizes and not aligned: of each the largest centred square is "
-    "taken, wherever the face is; the paper uses the aligned ones, img_align_celeba"
+    "these are CelebA's pictures in the wild, not aligned and of different sizes: unless another crop is chosen, the "
+    "largest centred square of each is used, wherever the face is; the paper uses the aligned ones, img_align_celeba"
 )
 
 
@@ -36,7 +36,7 @@ def form_of(images: list[Path] | Container, folder: str) -> tuple[str, tuple[str
     if not sizes:
         return "", ()
     ((width, height),) = sizes
-    note = f"these pictures are not CelebA's own of {aligned}: of each the largest centred square is taken"
+    note = f"these are not CelebA's own pictures of {aligned}: the largest centred square of each is used"
     return f"{width}x{height}", () if width == height else (note,)
 
 
@@ -57,8 +57,8 @@ def _size(picture: Path | bytes | BrokenImage) -> tuple[int, int] | None:
     if isinstance(picture, BrokenImage):
         return None
     try:
-        with BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture) as file:
-            with Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
-                return opened.size
+        file = BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture)
+        with file, Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
+            return opened.size
     except Exception:  # Pillow may raise anything for damaged files
         return None

@@ -1,17 +1,16 @@
 """What to say of a plain folder that may have been meant as CelebA."""
 
 import dataclasses
-from pathlib import Path
 
 from fastvae.data.sources.celeba_form import looks_like_celeba
 from fastvae.data.sources.celeba_lists import ATTRIBUTES_LIST, SPLITS_LIST
-from fastvae.data.sources.celeba_places import find_lists, find_pictures, has_its_name
+from fastvae.data.sources.celeba_places import Places, has_its_name
 from fastvae.data.sources.source import Source
 
 
-def with_hint(root: Path, source: Source) -> Source:
+def with_hint(source: Source, places: Places) -> Source:
     """The source, with a warning if its pictures look like CelebA's, and a note on lists that are not used."""
-    lists = find_lists(root, find_pictures(root)[0])
+    lists = places.lists
     missing = [name for name in (ATTRIBUTES_LIST, SPLITS_LIST) if name not in lists]
     found = " and ".join(file.shown for file in lists.values())
     if looks_like_celeba(source):

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import itertools
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ SPLITS_LIST = "list_eval_partition"
 _LONGEST_LINE = 1 << 20
 _LARGEST_LIST = 1 << 30
 _CODES = {str(code): code for code in SPLITS.values()}
-_NAME_OF_A_LIST = re.compile(r"[\w-]+\.(txt|csv)")
 _NAMED = 3
 _Value = TypeVar("_Value")
 
@@ -48,9 +46,14 @@ class ListFile:
         return self.path.name if self.member is None else self.member.rpartition("/")[2]
 
     @property
+    def place(self) -> Path:
+        """For messages; inside a zip file it goes on below the file's path."""
+        return self.path if self.member is None else self.path / self.member
+
+    @property
     def shown(self) -> str:
-        """For messages."""
-        return shown(self.path if self.member is None else self.path / self.member)
+        """`place`, in one line."""
+        return shown(self.place)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[IO[bytes], int]]:
@@ -84,17 +87,6 @@ class Table(Generic[_Value]):
         self.others += 1
         if len(self.first_others) < _NAMED:
             self.first_others.append(name[:100])
-
-
-def lists_inside(archive: Path) -> list[ListFile]:
-    """The text files in a zip file that may be lists; none in other files."""
-    try:
-        with open_bounded(archive) as file, zipfile.ZipFile(file) as opened:
-            lists = [ListFile(archive, name) for name in opened.namelist() if name.endswith((".txt", ".csv"))]
-    # zipfile raises various errors for damaged files, which whoever reads the pictures reports.
-    except Exception:
-        return []
-    return [file for file in lists if _NAME_OF_A_LIST.fullmatch(file.name)]
 
 
 def read_attributes(file: ListFile, wanted: set[str]) -> tuple[tuple[str, ...], Table[np.ndarray]]:

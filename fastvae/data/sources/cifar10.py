@@ -53,7 +53,7 @@ def read_cifar10(root: Path) -> Source:
     Raises:
         FastvaeError: files are missing or damaged, or something other than CIFAR-10's arrays is in a pickle.
     """
-    source = read_batches(_CIFAR10, _place(root))
+    source = read_batches(_CIFAR10, root, _place(root))
     if source is not None:
         return source
     if _has_class_folders(root):

@@ -39,7 +39,7 @@ def read_cifar100(root: Path) -> Source:
     Raises:
         FastvaeError: files are missing or damaged, or something other than CIFAR-100's arrays is in a pickle.
     """
-    source = read_batches(_CIFAR100, _place(root))
+    source = read_batches(_CIFAR100, root, _place(root))
     if source is None:
         raise FastvaeError(f"{shown(root)} does not contain CIFAR-100: expected train, test and meta, or the same .bin")
     return source

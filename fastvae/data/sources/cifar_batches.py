@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +56,27 @@ class Cifar:
         return [*batches, *_LABELS_PNG, *self.class_files]
 
 
-def read_batches(cifar: Cifar, root: Path) -> Source | None:
+def read_batches(cifar: Cifar, root: Path, place: Path) -> Source | None:
     """Reads a folder or archive with the batches; None if there are none.
+
+    Args:
+        cifar: which data set.
+        root: what was given.
+        place: the folder or archive with the batches, which is `root` or in it.
 
     Raises:
         FastvaeError: files are missing or damaged.
     """
-    files = CifarFiles(root, cifar.files)
+    files = CifarFiles(place, cifar.files)
     for suffix, (version, read) in _VERSIONS.items():
         present = [name for name in cifar.batches if f"{name}{suffix}" in files.names]
         missing = [f"{name}{suffix}" for name in cifar.batches if name not in present]
         if present and missing:
-            raise FastvaeError(f"{shown(root)} lacks {', '.join(missing)} of {cifar.title}; {_AGAIN}")
+            raise FastvaeError(f"{shown(place)} lacks {', '.join(missing)} of {cifar.title}; {_AGAIN}")
         if present:
             pixels, labels = read(cifar, files)
-            return _source(cifar, files, version, pixels, labels)
+            source = _source(cifar, files, version, pixels, labels)
+            return source if place == root else replace(source, notes=(f"read from {shown(place.relative_to(root))}",))
     return None
 
 
@@ -165,8 +171,8 @@ def _read_pngs(cifar: Cifar, files: CifarFiles) -> tuple[list[np.ndarray], list[
             raise FastvaeError(f"{files.shown(name)} cannot be decoded ({shown(str(error))}); {_AGAIN}") from None
         if rows is None:
             raise FastvaeError(
-                f"{files.shown(name)} is not a batch of {cifar.title}: expected one RGB row of {SIDE * SIDE} pixels per "
-                f"image; got {mode} {width}x{height}"
+                f"{files.shown(name)} is not a batch of {cifar.title}: expected one RGB row of {SIDE * SIDE} pixels "
+                f"per image; got {mode} {width}x{height}"
             )
         pixels.append(rows.reshape(-1, SIDE, SIDE, 3))
     counts = [len(block) for block in pixels]

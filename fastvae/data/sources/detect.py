@@ -7,6 +7,7 @@ from pathlib import Path
 from fastvae.data.containers.archives import container_kind
 from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, hub, parquet, webdataset
 from fastvae.data.sources.celeba_hints import with_hint
+from fastvae.data.sources.celeba_places import Places, find_places
 from fastvae.data.sources.report import log_report
 from fastvae.data.sources.shards import shard_suffix
 from fastvae.data.sources.source import Source
@@ -53,16 +54,19 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     if hub.is_on_hub(given):
         path = hub.download(given)
     container = None if is_folder(path) else _container(path)
-    wanted = kind
+    wanted, places = kind, None
+    if kind in ("auto", "celeba"):
+        places = find_places(path, annotations)
     if kind == "auto":
-        kind = "celeba" if annotations is not None else _detected(path, container)
-    source = _read(path, kind, container, annotations)
+        is_celeba = annotations is not None or places.are_complete
+        kind = "celeba" if is_celeba else _detected(path, container)
+    source = _read(path, kind, container, places)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:
         source = dataclasses.replace(source, native_size=cifar10.SIDE)
     if hub.is_on_hub(given):
         source = dataclasses.replace(source, origin=str(given))
     if wanted == "auto" and kind == "folder":
-        source = with_hint(path, source)
+        source = with_hint(source, places)
     log_report(given, source)
     return source
 
@@ -73,36 +77,41 @@ def _container(path: Path) -> str:
         raise FastvaeError(
             f"{shown(path)} does not exist; give the folder of the images, or a zip, tar or Parquet file"
         )
-    # CIFAR's archives are small enough to be read although they are compressed.
-    if any(is_kind(path) for is_kind in _CIFAR.values()):
-        return "tar"
-    if (container := container_kind(path)) is None:
+    if (container := container_of(path)) is None:
         raise FastvaeError(f"{shown(path)} is neither a folder of images nor a zip, tar or Parquet file")
     return container
 
 
+def container_of(path: Path) -> str | None:
+    """What kind of container a file is, "zip", "tar" or "parquet"; None for other files.
+
+    Raises:
+        FastvaeError: it is another kind of archive, or compressed as a whole and not CIFAR.
+    """
+    # CIFAR's archives are small enough to be read although they are compressed.
+    return "tar" if any(is_kind(path) for is_kind in _CIFAR.values()) else container_kind(path)
+
+
 def _detected(path: Path, container: str | None) -> str:
-    """The kind of a folder or container."""
-    if celeba.is_celeba(path):
-        return "celeba"
+    """The kind of a folder or container other than CelebA."""
     if (cifar := next((kind for kind, is_kind in _CIFAR.items() if is_kind(path)), None)) is not None:
         return cifar
     return _OF_SHARDS[shard_suffix(path)] if container is None else _OF_CONTAINERS[container]
 
 
-def _read(path: Path, kind: str, container: str | None, annotations: Path | None) -> Source:
+def _read(path: Path, kind: str, container: str | None, places: Places | None) -> Source:
     """Reads a kind other than "auto".
 
     Args:
         path: what is read.
         kind: see `read_source`.
         container: "zip", "tar", "parquet"; None for a folder.
-        annotations: see `read_source`.
+        places: of CelebA's files, if it may be CelebA.
     """
     if container is not None and container not in _CONTAINERS_OF[kind]:
         raise UsageError(f"--kind {kind}: {shown(path)} is a {container} file; leave --kind out, or unpack it")
     if kind == "celeba":
-        return celeba.read_celeba(path, annotations=annotations)
+        return celeba.read_places(places)
     if kind == "cifar10":
         return cifar10.read_cifar10(path)
     if kind == "cifar100":
@@ -111,7 +120,7 @@ def _read(path: Path, kind: str, container: str | None, annotations: Path | None
         return parquet.read_parquet(path)
     if kind == "webdataset" or container == "tar":
         return webdataset.read_tars(path)
-    return folder.read_folder(path) if container is None else archive.read_zip(path)
+    return folder.read_folder(path) if container is None else archive.read_zip(path, places and places.container)
 
 
 def check_kind(kind: str) -> None:

@@ -1,11 +1,12 @@
 """Reads Python pickles of plain values and uint8 arrays, without running any code.
 
-`pickle.load` calls whatever a file names. Here the opcodes are walked by `pickletools.genops`, which only parses, and
-the few that CIFAR's files consist of build lists, tuples, dictionaries, integers and strings. A call is never made: the
-four that numpy arrays and Python 3's bytes are written as are recognised by name and replaced by what they stand for.
-Everything else is refused by its name.
+`pickle.load` calls whatever a file names. Here `pickletools` parses the opcodes, and the few that CIFAR's files consist
+of build lists, tuples, dictionaries, integers and strings. A call is never made: the four that numpy arrays and Python
+3's bytes are written as are recognised by name and replaced by what they stand for. Everything else is refused by its
+name.
 """
 
+import io
 import math
 import pickletools
 from collections.abc import Callable
@@ -52,21 +53,40 @@ def parse_pickle(data: bytes) -> Any:
         Malformed: it is damaged, or has anything else in it.
     """
     machine = _Machine(len(data))
+    stream = io.BytesIO(data)
     try:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(data), start=1):
-            if count > _MOST_OPCODES:
-                raise Malformed(f"it has more than {_MOST_OPCODES} opcodes")
+        for _ in range(_MOST_OPCODES):
+            opcode = _next_opcode(stream)
             if opcode.name == "STOP":
-                break
-            machine.run(opcode.name, argument, position)
-        if position + 1 != len(data):
-            raise Malformed(f"{len(data) - position - 1} bytes follow its end")
-        return machine.result()
+                if stream.tell() != len(data):
+                    raise Malformed(f"{len(data) - stream.tell()} bytes follow its end")
+                return machine.result()
+            machine.run(opcode.name, _argument(opcode, stream))
     except Malformed:
         raise
     # Whatever pickletools raises, and an operation without its operands, means damage.
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise Malformed(shown(str(error)) or type(error).__name__) from None
+    raise Malformed(f"it has more than {_MOST_OPCODES} opcodes")
+
+
+def _next_opcode(stream: io.BytesIO) -> pickletools.OpcodeInfo:
+    """The next opcode; refused before its argument is read, which for some opcodes is decoded in intricate ways."""
+    code = stream.read(1)
+    if not code:
+        raise Malformed("it is cut off")
+    opcode = pickletools.code2op.get(code.decode("latin-1"))
+    if opcode is None or opcode.name not in _READ:
+        name = repr(code) if opcode is None else opcode.name
+        raise Malformed(f"the opcode {name} at byte {stream.tell() - 1} is none that CIFAR's files consist of")
+    return opcode
+
+
+def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
+    if opcode.name == "GLOBAL":  # pickletools would interpret backslashes
+        lines = stream.readline(), stream.readline()
+        return ".".join(line.decode("ascii").removesuffix("\n") for line in lines)
+    return opcode.arg and opcode.arg.reader(stream)
 
 
 class _Machine:
@@ -84,17 +104,17 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def result(self) -> Any:
+        """The value that is left at the end."""
         if len(self._stack) != 1 or self._outer:
             raise Malformed("it ends before its value is complete")
         return _finished(self._stack[0])
 
-    def run(self, name: str, argument: Any, position: int) -> None:
+    def run(self, name: str, argument: Any) -> None:
+        """Does what an opcode other than STOP says."""
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name](argument))
-        elif name in _OPERATIONS:
-            _OPERATIONS[name](self, argument)
         else:
-            raise Malformed(f"the opcode {name} at byte {position} is none that CIFAR's files consist of")
+            _OPERATIONS[name](self, argument)
 
     def _mark(self, _: None) -> None:
         self._outer.append(self._stack)
@@ -148,7 +168,7 @@ class _Machine:
         self._stack.append(self._memo[index])
 
     def _global(self, name: str) -> None:
-        self._stack.append(_Name(".".join(name.split(" "))))
+        self._stack.append(_Name(name))
 
     def _stack_global(self, _: None) -> None:
         self._stack.append(_Name(".".join(_expect(part, str) for part in self._pop(2))))
@@ -278,3 +298,4 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine._reduce,
     "BUILD": _Machine._build,
 }
+_READ = {"STOP", *_CONSTANTS, *_OPERATIONS}

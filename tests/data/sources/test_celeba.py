@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from fastvae.data.sources.celeba import is_celeba, read_celeba
+from fastvae.data.sources.celeba import read_celeba
+from fastvae.data.sources.celeba_places import find_places
 from fastvae.data.sources.detect import read_source
 from fastvae.errors import FastvaeError
 from tests.data.layouts import (
@@ -60,7 +61,7 @@ def check(source, folder):
 def test_where_files_may_lie(tmp_path, pictures, lists, given):
     touch_celeba_pictures(tmp_path / pictures)
     write_celeba_lists(tmp_path / lists)
-    assert is_celeba(tmp_path / given)
+    assert find_places(tmp_path / given).are_complete
     check(read_celeba(tmp_path / given), tmp_path / pictures)
 
 
@@ -109,7 +110,7 @@ def test_as_kaggle_has_it(tmp_path, given, mark):
     touch_celeba_pictures(pictures)
     (tmp_path / "list_attr_celeba.csv").write_text(mark + CELEBA_ATTRIBUTES_CSV, newline="\r\n")
     (tmp_path / "list_eval_partition.csv").write_text(mark + CELEBA_SPLITS_CSV)
-    assert is_celeba(tmp_path / given)
+    assert find_places(tmp_path / given).are_complete
     check(read_celeba(tmp_path / given), pictures)
     assert read_celeba(tmp_path / given).split_rule == "list_eval_partition.csv"
 
@@ -140,7 +141,7 @@ def test_a_list_that_is_a_pipe_is_none(tmp_path):
     write_celeba_lists(tmp_path)
     (tmp_path / "list_attr_celeba.txt").unlink()
     os.mkfifo(tmp_path / "list_attr_celeba.txt")
-    assert not is_celeba(tmp_path)
+    assert not find_places(tmp_path).are_complete
     with pytest.raises(FastvaeError, match=r"neither list_attr_celeba.txt nor"):
         read_celeba(tmp_path)
 
@@ -148,7 +149,7 @@ def test_a_list_that_is_a_pipe_is_none(tmp_path):
 def test_annotations_elsewhere(tmp_path):
     touch_celeba_pictures(tmp_path / "faces")
     write_celeba_lists(tmp_path / "a/b/c")
-    assert not is_celeba(tmp_path / "faces")
+    assert not find_places(tmp_path / "faces").are_complete
     check(read_celeba(tmp_path / "faces", annotations=tmp_path / "a/b/c"), tmp_path / "faces")
 
 
@@ -156,7 +157,7 @@ def test_other_pictures_beside_the_lists_are_not_celeba(tmp_path):
     write_celeba_lists(tmp_path)
     (tmp_path / "flowers").mkdir()
     (tmp_path / "flowers/rose.jpg").touch()
-    assert not is_celeba(tmp_path / "flowers")
+    assert not find_places(tmp_path / "flowers").are_complete
 
 
 def zip_pictures(archive, folder, texts=()):
@@ -185,7 +186,7 @@ def test_the_official_zip_file_unopened(tmp_path, given):
     archive = tmp_path / "Img/img_align_celeba.zip"
     zip_pictures(archive, "img_align_celeba/")
     write_celeba_lists(tmp_path / "Anno")
-    assert is_celeba(tmp_path / given)
+    assert find_places(tmp_path / given).are_complete
     check_zip(read_celeba(tmp_path / given), archive, "img_align_celeba/")
 
 
@@ -199,11 +200,14 @@ def test_kaggles_zip_file_unopened(tmp_path):
     zip_pictures(archive, folder, texts)
     # Those inside belong to the pictures.
     write_celeba_lists(tmp_path, attributes="1\nBald\n000001.jpg 1\n")
-    assert is_celeba(archive)
+    assert find_places(archive).are_complete
     source = read_celeba(archive)
     check_zip(source, archive, folder)
     assert source.split_rule == "list_eval_partition.csv"
-    assert source.notes[-1] == "not used: list_bbox_celeba.csv"
+    assert source.notes == (
+        "pictures from archive.zip; attributes from list_attr_celeba.csv; splits from list_eval_partition.csv",
+        "not used: list_bbox_celeba.csv",
+    )
 
 
 @pytest.mark.parametrize("damaged", ["list_attr_celeba.csv", "list_eval_partition.csv"])
@@ -220,7 +224,7 @@ def test_a_zip_file_of_other_pictures(tmp_path):
     write_celeba_lists(tmp_path)
     with zipfile.ZipFile(tmp_path / "flowers.zip", "w") as opened:
         opened.writestr("rose.jpg", b"")
-    assert not is_celeba(tmp_path / "flowers.zip")
+    assert not find_places(tmp_path / "flowers.zip").are_complete
 
 
 def test_parts_of_a_7z_archive(tmp_path):
@@ -229,7 +233,7 @@ def test_parts_of_a_7z_archive(tmp_path):
         (tmp_path / f"Img/img_align_celeba_png.7z.{number:03}").touch()
     write_celeba_lists(tmp_path / "Anno")
     for given in (tmp_path, tmp_path / "Img"):
-        assert not is_celeba(given)
+        assert not find_places(given).are_complete
         with pytest.raises(
             FastvaeError,
             match=r"contains no pictures .*4 7z archives, which are not read \(unpack them, as by `7z x "
@@ -245,10 +249,10 @@ def test_parts_of_a_7z_archive(tmp_path):
     ("folder", "sizes", "form", "warning"),
     [
         ("img_align_celeba", [(178, 218)] * 3, "aligned, 178x218", None),
-        ("img_celeba", [(409, 687), (423, 600), (500, 606)], "in the wild", "not aligned: .*wherever the face is"),
+        ("img_celeba", [(409, 687), (423, 600), (500, 606)], "in the wild", "not aligned .*wherever the face is"),
         ("pictures", [(409, 687), (423, 600), (500, 606)], "in the wild", "not aligned"),
         ("pictures", [(64, 64)] * 3, "64x64", None),
-        ("pictures", [(89, 109)] * 3, "89x109", "not CelebA's own of 178x218: .*largest centred square"),
+        ("pictures", [(89, 109)] * 3, "89x109", "not CelebA's own pictures of 178x218: the largest centred square"),
     ],
 )
 def test_the_form_is_told_by_the_sizes(tmp_path, folder, sizes, form, warning):

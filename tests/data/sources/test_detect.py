@@ -122,8 +122,8 @@ CIFAR100_COUNTS = "6 pictures; 3 train, 0 validation, 3 test (test is test, the 
     [
         (
             write_kaggle,
-            """: read as CelebA, aligned, 178x218: 3 pictures; 0 train, 2 validation, 1 test (list_eval_partition.csv); \
-2 attributes (Bald, Smiling)
+            """: read as CelebA, aligned, 178x218: 3 pictures; 0 train, 2 validation, 1 test \
+(list_eval_partition.csv); 2 attributes (Bald, Smiling)
   pictures from img_align_celeba/img_align_celeba; attributes from list_attr_celeba.csv; splits from \
 list_eval_partition.csv
   9,997 pictures of list_eval_partition.csv are not there (000003.jpg, 000005.jpg, 000006.jpg, ...)
@@ -134,8 +134,8 @@ list_eval_partition.csv
             """: read as CelebA, in the wild: 3 pictures; 1 train, 1 validation, 1 test (list_eval_partition.txt); \
 2 attributes (Bald, Smiling)
   pictures from img_celeba; attributes from list_attr_celeba.txt; splits from list_eval_partition.txt
-WARNING   these are CelebA's pictures in the wild, of different sizes and not aligned: of each the largest centred \
-square is taken, wherever the face is; the paper uses the aligned ones, img_align_celeba""",
+WARNING   these are CelebA's pictures in the wild, not aligned and of different sizes: unless another crop is chosen, \
+the largest centred square of each is used, wherever the face is; the paper uses the aligned ones, img_align_celeba""",
         ),
         (
             write_classes,
@@ -156,7 +156,13 @@ WARNING   left out: 1 archives (unpack them; a .zip or .tar can also be given by
         ),
         (
             archived(write_cifar_pickles, "cifar-10-python.tar.gz", "cifar-10-batches-py"),
-            f"/cifar-10-python.tar.gz: read as CIFAR-10, python version: {CIFAR10_COUNTS} (airplane, automobile, bird, ...)",
+            f"/cifar-10-python.tar.gz: read as CIFAR-10, python version: {CIFAR10_COUNTS} "
+            "(airplane, automobile, bird, ...)",
+        ),
+        (
+            lambda folder: write_cifar_pickles(folder / "cifar-10-batches-py"),
+            f": read as CIFAR-10, python version: {CIFAR10_COUNTS} (airplane, automobile, bird, ...)\n"
+            "  read from cifar-10-batches-py",
         ),
         (
             write_cifar_folders,
