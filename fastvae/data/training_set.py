@@ -150,10 +150,9 @@ def _checked_source(path: Path, loader: str) -> Source:
     source = read_source(path)
     if not source.has_files:
         is_array = isinstance(source.images, np.ndarray)
-        form = "in arrays" if is_array else "inside other files, from where they are decoded once before training"
+        form = f"is {source.kind} in arrays" if is_array else "holds them in other files, decoded once before training"
         raise UsageError(
-            f"--loader {loader} decodes picture files, and {shown(path)} is {source.kind} {form}; "
-            "use --loader packed or auto"
+            f"--loader {loader} decodes picture files, and {shown(path)} {form}; use --loader packed or auto"
         )
     if loader == "dali" and (others := _not_jpegs(source)):
         raise UsageError(

@@ -43,7 +43,8 @@ class Container(ABC):
     def __iter__(self) -> Iterator[bytes | BrokenImage]:
         """The encoded pictures, in the order of `names`; a BrokenImage for each that cannot be read.
 
-        One picture is in memory at a time (of Parquet a page, up to 1,024 of them), and the files are open only while it is iterated.
+        One picture is in memory at a time (of Parquet a page, up to 1,024 of them). The files are open only while it is
+        iterated.
 
         Raises:
             FastvaeError: a file cannot be read at all.

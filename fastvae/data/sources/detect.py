@@ -7,6 +7,7 @@ from pathlib import Path
 from fastvae.data.containers.archives import container_kind
 from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, hub, parquet, webdataset
 from fastvae.data.sources.celeba_hints import with_hint
+from fastvae.data.sources.celeba_names import are_celebas
 from fastvae.data.sources.celeba_places import Places, find_places
 from fastvae.data.sources.report import log_report
 from fastvae.data.sources.shards import shard_suffix
@@ -63,6 +64,10 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     source = _read(path, kind, container, places)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:
         source = dataclasses.replace(source, native_size=cifar10.SIDE)
+    if kind in ("parquet", "webdataset") and are_celebas(source.attribute_names):
+        source = dataclasses.replace(
+            source, kind="celeba", form="Parquet files" if kind == "parquet" else "a WebDataset"
+        )
     if hub.is_on_hub(given):
         source = dataclasses.replace(source, origin=str(given))
     if wanted == "auto" and kind == "folder":

@@ -116,7 +116,7 @@ def test_data_of_every_command(remote, photos, tmp_path):
     assert again.path == first.path and again.path.stat().st_mtime_ns == modified and len(again) == 10
     opened = open_training_set("hub:you/faces", image_size=16, device=_cpu(), batch_size=2)
     assert opened.kind == "packed" and len(opened.train) == 6
-    with pytest.raises(UsageError, match="hub:you/faces is parquet inside other files.*use --loader packed"):
+    with pytest.raises(UsageError, match=r"hub:you/faces holds them in other files.*use --loader packed"):
         open_training_set("hub:you/faces", image_size=16, device=_cpu(), batch_size=2, loader="dali")
     remote.error = None
     shutil.rmtree(tmp_path / "remote")

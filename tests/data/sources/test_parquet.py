@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from fastvae.attributes.table1 import table1
 from fastvae.data.packed import PackedImages
 from fastvae.data.prepare import prepare
+from fastvae.data.sources.celeba_names import ATTRIBUTES
 from fastvae.data.sources.cifar10 import CLASSES
 from fastvae.data.sources.detect import read_source
 from fastvae.errors import FastvaeError
@@ -30,7 +32,7 @@ def photos(tmp_path):
 def test_celeba(tmp_path, photos, form):
     """Three splits, forty columns of attributes and one of identities, in small row groups."""
     expected = prepare(photos, tmp_path / "folder.fvae", image_size=32, progress=False)
-    names = [f"Attribute_{number}" for number in range(40)]
+    names = sorted(ATTRIBUTES, key=str.lower)
     values = np.random.Generator(np.random.PCG64(0)).integers(0, 2, (COUNT, 40))
     images = named_bytes(photos)
     pieces = {"valid-00000-of-00001": (16, 20), "train-00000-of-00002": (0, 9), "train-00001-of-00002": (9, 16)}
@@ -46,8 +48,12 @@ def test_celeba(tmp_path, photos, form):
     assert np.array_equal(packed.images, expected.images) and packed.names == expected.names
     assert packed.splits.tolist() == [0] * 16 + [1] * 4 + [2] * 4
     assert packed.attribute_names == tuple(names) and np.array_equal(packed.attributes, values)
-    assert packed.header["kind"] == "parquet" and packed.header["crop"] == "auto"
+    assert packed.header["kind"] == "celeba" and packed.header["crop"] == "auto"
     assert read_source(tmp_path / "set").left_out == {"columns that are neither attributes nor classes": ["celeb_id"]}
+
+
+def test_celebas_names_are_those_of_its_list():
+    assert table1().keys() == ATTRIBUTES
 
 
 def test_cifar10(tmp_path):
