@@ -22,7 +22,7 @@ def data_of(run: Run, data: str | None) -> PackedImages:
     """
     if data is None:
         if run.model.run is None or run.model.run.config["data"] != EMBEDDED:
-            raise UsageError("give --data: a file of `fastvae prepare`, a folder of images, or `faces`")
+            raise UsageError("give --data: a file of `fastvae prepare`, anything that it reads, or `faces`")
         data = EMBEDDED
     try:
         return open_images(data, run.model.image_size)

@@ -7,7 +7,7 @@ from pathlib import Path
 # In bytes. Larger files count as broken.
 LARGEST_FILE = 1 << 28
 # Bytes of a container in one task. Files count as nothing, because the decoding thread reads them.
-_TASK_BYTES = 1 << 24
+_TASK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ Encoded = Path | bytes | BrokenImage
 
 
 def in_tasks(pictures: Iterable[Encoded], count: int) -> Iterator[list[Encoded]]:
-    """Lists of at most `count` pictures, which end early when they hold 16 MiB in memory."""
+    """Lists of at most `count` pictures, which end early when they hold 4 MiB in memory."""
     task: list[Encoded] = []
     held = 0
     for picture in pictures:

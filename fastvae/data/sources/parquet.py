@@ -9,10 +9,11 @@ from fastvae.data.containers.container import clean_name
 from fastvae.data.containers.parquet import ParquetPictures, open_parquet, read_columns
 from fastvae.data.sources.labels import NOT_LABELS, Column, attributes_of, codes_of, text_column
 from fastvae.data.sources.parquet_layout import ColumnPath, Layout, difference, layout_of
-from fastvae.data.sources.shards import find_shards
+from fastvae.data.sources.shards import OF_SHARDS, find_shards
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
+from fastvae.progress_bar import progress_bar
 
 _LONGEST_NAME = 1024
 
@@ -72,7 +73,7 @@ def _read(
     wanted = [column for column, _ in layout.labels]
     chunks: dict[ColumnPath, list] = {column: [] for column in wanted}
     names: list[str] = []
-    for file, count in zip(files, counts, strict=True):
+    for file, count in progress_bar(zip(files, counts, strict=True), what="list", total=len(files), **OF_SHARDS):
         stem, start = shown(str(file.relative_to(path).with_suffix("")) if file != path else file.stem), len(names)
         if not wanted and layout.name is None:
             names += [f"{stem}/{row}" for row in range(count)]

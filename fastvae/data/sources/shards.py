@@ -11,6 +11,8 @@ from fastvae.data.sources.folder import VALIDATION_EVERY, every_20th, split_of
 from fastvae.data.sources.listing import SUFFIXES
 from fastvae.files.places import shown
 
+# Options of the progress bar of reading labels, which takes seconds for most data sets: it appears after three.
+OF_SHARDS = {"unit": " shards", "delay": 3}
 _NO_SPLIT = "shards of no split"
 _EVERY_20TH = f"every {VALIDATION_EVERY}th picture is validation, the rest train"
 _LETTERS = re.compile(r"[a-z]+")

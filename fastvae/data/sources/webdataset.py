@@ -19,11 +19,12 @@ from fastvae.data.containers.tar_file import (
 from fastvae.data.sources.folder import arranged
 from fastvae.data.sources.labels import NOT_LABELS, Column, attributes_of, codes_of, text_column
 from fastvae.data.sources.listing import NOT_PICTURES, Listing
-from fastvae.data.sources.shards import find_shards
+from fastvae.data.sources.shards import OF_SHARDS, find_shards
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
 from fastvae.files.reading import Malformed, parse_json
+from fastvae.progress_bar import progress_bar
 
 _LABEL_SUFFIXES = (".cls", ".json")
 _LARGEST_LABEL = 1 << 20
@@ -51,7 +52,7 @@ def read_tars(path: Path) -> Source:
     places: list[tuple[int, Member]] = []
     labels = _Labels()
     counts = []
-    for number, file in enumerate(shards.files):
+    for number, file in enumerate(progress_bar(shards.files, what="list", total=len(shards.files), **OF_SHARDS)):
         members = list_members(file, listing)
         sidecars = {name: member for name, member in members.items() if name.lower().endswith(_LABEL_SUFFIXES)}
         pictures = pictures_among(file, {k: v for k, v in members.items() if k not in sidecars}, listing)

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -221,3 +222,20 @@ def _folder(tmp_path):
 
 def _photo_bytes(tmp_path) -> bytes:
     return (_folder(tmp_path) / "1.jpg").read_bytes()
+
+
+def test_memory_does_not_grow_with_the_container(tmp_path):
+    """100 MB of pictures; with two threads about 40 MB wait to be decoded."""
+    save_photos(tmp_path, ["large.bmp"], width=590, height=590)
+    write_members(
+        tmp_path / "a.tar", [(f"{number}.bmp", (tmp_path / "large.bmp").read_bytes()) for number in range(100)]
+    )
+    tracemalloc.start()
+    try:
+        packed = prepare(
+            tmp_path / "a.tar", tmp_path / "a.fvae", image_size=8, decoder="pillow", workers=2, progress=False
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(packed) == 100 and peak < 60e6

@@ -3,18 +3,22 @@
 import fnmatch
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastvae.cli import main
+from fastvae.cli.targets import places
 from fastvae.data.dataset import open_images
 from fastvae.data.packed import PackedImages
 from fastvae.data.prepare import prepare
 from fastvae.data.sources import hub
 from fastvae.data.training_set import open_training_set
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.recipes import RECIPES
+from fastvae.train.build import resolve
 from tests.data.packs import CLASS_LABEL, named_bytes, samples, write_members, write_parquet
 from tests.data.pictures import save_photos
 
@@ -114,6 +118,10 @@ def test_data_of_every_command(remote, photos, tmp_path):
     remote.error = ConnectionError("no route")
     again = open_images("hub:you/faces", 16)
     assert again.path == first.path and again.path.stat().st_mtime_ns == modified and len(again) == 10
+    demo = RECIPES["demo"].config
+    train = replace(demo.train, device="cpu", precision="fp32", compile="off")
+    config, _ = resolve(replace(demo, data="hub:you/faces", train=train))
+    assert config.data == "hub:you/faces" and places(config.data) == []  # as a resumed run and --out see it
     opened = open_training_set("hub:you/faces", image_size=16, device=_cpu(), batch_size=2)
     assert opened.kind == "packed" and len(opened.train) == 6
     with pytest.raises(UsageError, match=r"hub:you/faces holds them in other files.*use --loader packed"):
