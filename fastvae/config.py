@@ -93,7 +93,7 @@ class Config(Generic[Options]):
 
     recipe: str  # name of the recipe that it started from
     objective: Options  # options of the objective; their class says which one
-    data: str = "faces"  # "faces", the embedded data set; or the path of a packed file or a folder of images
+    data: str = "faces"  # "faces", the embedded set; a packed file, folder, zip, tar or Parquet file; or hub:USER/NAME
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     initial_weights: InitialWeights | None = None  # None: drawn from the seed

@@ -12,7 +12,7 @@ import tyro
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.atomic_write import check_writable, write_atomically
-from fastvae.files.places import resolved, shown
+from fastvae.files.places import shown
 from fastvae.ranges import at_least, between, require
 
 _FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
@@ -145,10 +145,12 @@ def run(argv: list[str]) -> int:
 
 def _own_size(data: str) -> int | None:
     """Pixels per side of a packed file's images; None if `data` is not a packed file."""
+    from fastvae.data.dataset import is_packed
     from fastvae.data.packed import PackedImages
+    from fastvae.data.sources.hub import place_of
 
-    path = resolved(data)
-    return PackedImages.open(path).images.shape[1] if path.is_file() else None
+    path = place_of(data)
+    return PackedImages.open(path).images.shape[1] if path.is_file() and is_packed(path) else None
 
 
 def _title(metadata: dict[str, Any]) -> str:

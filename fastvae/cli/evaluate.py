@@ -25,7 +25,7 @@ class _Command:
     """
 
     runs: tyro.conf.Positional[RunNames]  # run folders, or anything else that `fastvae generate` takes
-    data: str  # a file of `fastvae prepare`, a folder of images, or faces: real images that are in part held out
+    data: str  # a file of `fastvae prepare`, anything that it reads, or faces: real images that are in part held out
     protocol: Literal["paper", "usual"] = "paper"  # which images are compared with which
     count: int | None = (
         None  # images to generate, 10 to 1000000; default 2000 (paper; fewer if the data have fewer) or 50000 (usual)

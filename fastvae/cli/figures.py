@@ -49,7 +49,7 @@ class _Reconstructions:
     """The same held-out images, or given ones, reconstructed by several runs (Figs. 5, 6, 9)."""
 
     runs: _Runs  # VAEs of one image size, as `samples` takes them
-    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    data: str | None = None  # a file of `fastvae prepare`, anything that it reads, or faces
     images: tuple[Path, ...] = ()  # picture files to take instead of held-out images
     count: int = 8  # held-out images, > 0
     labels: tuple[str, ...] = ()  # what to call the runs; if not given the system, the recipe or the folder
@@ -76,7 +76,7 @@ class _Interpolation:
     """Rows from one image to another through latent space: z = (1 - a) z_left + a z_right (Fig. 11)."""
 
     run: _Run  # a VAE, as `samples` takes it
-    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    data: str | None = None  # a file of `fastvae prepare`, anything that it reads, or faces
     images: tuple[Path, ...] = ()  # picture files to take instead, two for each row: left right left right ...
     pairs: int = 6  # rows of held-out images, > 0
     seed: int = 0  # of the choice of images, 0 to 2^63 - 1
@@ -135,7 +135,7 @@ class _Map:
     """Images laid out on a square so that neighbours are alike in latent space, by t-SNE (Fig. 13)."""
 
     run: _Run  # a VAE, as `samples` takes it
-    data: str | None = None  # a file of `fastvae prepare`, a folder of images, or faces
+    data: str | None = None  # a file of `fastvae prepare`, anything that it reads, or faces
     side: int = 25  # images a side, 2 to 64
     seed: int = 0  # of the choice of images and of t-SNE, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average

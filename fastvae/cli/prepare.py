@@ -11,7 +11,8 @@ from fastvae.errors import UsageError
 from fastvae.files.places import shown
 
 _Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
-_Source = Annotated[Path | None, tyro.conf.arg(metavar="SOURCE")]
+# Not a Path: "hub:user/name" is none.
+_Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
 _Out = Annotated[Path | None, tyro.conf.arg(metavar="OUT")]
 _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
 
@@ -20,12 +21,15 @@ _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT T
 class _Command:
     """Decodes CelebA, CIFAR-10 or any folder of images into one packed file that training reads at memory speed.
 
+    Reads zip files, Parquet files and WebDatasets without unpacking them, and downloads hub:USER/NAME.
+
     With --check, says what a packed file is, and whether every block of it matches its checksum.
     """
 
-    source: tyro.conf.Positional[_Source] = None  # folder of images
+    source: tyro.conf.Positional[_Source] = None  # folder of images; zip, tar or Parquet file; hub:USER/NAME
     out: tyro.conf.Positional[_Out] = None  # file to write, e.g. celeba64.fvae
-    kind: Literal["auto", "celeba", "cifar10", "folder"] = "auto"  # what the folder is; auto looks
+    # what SOURCE is; auto looks
+    kind: Literal["auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset"] = "auto"
     image_size: int | None = None  # pixels a side, 8 to 1024; default 64, for CIFAR-10 32
     # auto: the authors' box for 178x218 pictures, else the largest centred square; whole: all of it
     crop: Literal["auto", "celeba", "center", "whole"] = "auto"

@@ -61,7 +61,8 @@ def run(argv: list[str]) -> int:
 
 
 def _read(paths: Sequence[Path], size: int) -> list[np.ndarray]:
-    from fastvae.data.decoders.pillow import BrokenImage, decode_file
+    from fastvae.data.decoders.encoded import BrokenImage
+    from fastvae.data.decoders.pillow import decode_file
 
     images = []
     for path in paths:

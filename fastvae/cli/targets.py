@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fastvae.errors import UsageError
 from fastvae.files.atomic_write import check_writable
-from fastvae.files.places import resolved
 
 # What training writes into a run's folder, and `save_pretrained` into one of its own.
 _OF_A_RUN = re.compile(
@@ -54,14 +53,16 @@ def check_not_read(path: Path, inputs: Sequence[Path], flag: str = "--out") -> N
 
 
 def places(data: str | None) -> list[Path]:
-    """The file or folder that a command's --data names: one, or none if it is not given or is the embedded data set.
+    """The file or folder that a command's --data names: one, or none if it is not given, the embedded data set, or on
+    the Hub.
 
     Raises:
         UsageError: it leads nowhere.
     """
     from fastvae.data.dataset import EMBEDDED  # with PyTorch, for which --help should not wait
+    from fastvae.data.sources.hub import is_on_hub, place_of
 
-    return [] if data in (None, EMBEDDED) else [resolved(data)]
+    return [] if data in (None, EMBEDDED) or is_on_hub(place := place_of(data)) else [place]
 
 
 def _leads_to(path: Path, given: Path) -> bool:

@@ -151,7 +151,7 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
 
 
 def _restarted(argv: list[str], own: Place) -> tuple[list[str], Path | None]:
-    """The flags without --out and --init, and the run that torchrun has started before and starts again, if it began."""
+    """The flags but --out and --init, and the run that torchrun has started before and starts again, if it began."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out")
     parser.add_argument("--init")  # which the run has used

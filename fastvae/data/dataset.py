@@ -1,4 +1,4 @@
-"""Opens the data set of `--data`: the embedded faces, a packed file, or a folder that is prepared on first use."""
+"""Opens the data set of `--data`: the embedded faces, a packed file, or anything that is prepared on first use."""
 
 import contextlib
 import hashlib
@@ -13,11 +13,12 @@ import numpy as np
 from fastvae.data import identity
 from fastvae.data.identity import Identity
 from fastvae.data.packed import PackedImages, PackedWriter
-from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.detect import container_of, read_source
+from fastvae.data.sources.hub import is_on_hub, place_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.cache import cache_folder, kept_file
-from fastvae.files.places import is_folder, resolved, shown
+from fastvae.files.places import is_folder, shown
 
 EMBEDDED = "faces"
 EMBEDDED_COUNT = 6000
@@ -31,10 +32,11 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     """The images to train on, uint8 [N, image_size, image_size, 3], memory-mapped.
 
     Args:
-        data: "faces", the embedded data set, drawn on first use; a packed file from `fastvae prepare`; or a folder of
-            images, which is prepared once into the cache folder.
+        data: "faces", the embedded data set, drawn on first use; a packed file from `fastvae prepare`; or anything that
+            `fastvae prepare` reads (a folder of images, a zip, tar or Parquet file, "hub:user/name"), which is prepared
+            once into the cache folder.
         image_size: pixels a side.
-        source: contents of the folder, if it has been read already.
+        source: contents of the folder or container, if it has been read already.
 
     Raises:
         UsageError: the packed file has a different image size.
@@ -42,8 +44,8 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     """
     if data == EMBEDDED:
         return _embedded(image_size)
-    path = resolved(data)
-    images = _prepared(path, image_size, source) if is_folder(path) else PackedImages.open(path)
+    path = place_of(data)
+    images = PackedImages.open(path) if is_packed(path) else _prepared(path, image_size, source)
     size = images.images.shape[1:3]
     if size != (image_size, image_size):
         raise UsageError(
@@ -61,6 +63,11 @@ def identity_of(data: str, images: PackedImages) -> Identity:
 
     count, size = images.images.shape[:2]
     return identity.of_faces(faces.VERSION, count, size, len(images.indices("train")))
+
+
+def is_packed(place: Path) -> bool:
+    """Whether a place is to be read as a packed file: it is neither a folder, nor a container, nor on the Hub."""
+    return not (is_on_hub(place) or is_folder(place) or container_of(place) is not None)
 
 
 def _embedded(image_size: int) -> PackedImages:
@@ -85,21 +92,22 @@ def _drawing_files() -> list[Path]:
     return sorted((Path(__file__).parent / "faces").glob("*.py"))
 
 
-def _prepared(folder: Path, image_size: int, source: Source | None) -> PackedImages:
+def _prepared(place: Path, image_size: int, source: Source | None) -> PackedImages:
     from fastvae.data.prepare import prepare_source
 
-    source = source or read_source(folder)
-    # The folder's name is for readability; the hash of its path distinguishes two folders with the same name.
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)[:40]
-    place = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:8]
+    source = source or read_source(place)
+    # The name is for readability; the hash of the path distinguishes two folders or files with the same name.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", place.name)[:40]
+    path = str(place) if is_on_hub(place) else os.path.realpath(place)
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     key = identity.cache_key(source, image_size=image_size, crop=_CROP)[:16]
 
     def prepare(path: Path) -> None:
-        _logger.info("preparing %s once, to %s", shown(folder), shown(path))
+        _logger.info("preparing %s once, to %s", shown(place), shown(path))
         prepare_source(source, path, image_size=image_size, crop=_CROP, overwrite=True)
         _remove_superseded(path)
 
-    return _kept(f"{name}-{image_size}-{place}-{key}.fvae", image_size, prepare)
+    return _kept(f"{name}-{image_size}-{digest}-{key}.fvae", image_size, prepare)
 
 
 def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedImages:
@@ -120,11 +128,11 @@ def _kept(name: str, image_size: int, make: Callable[[Path], None]) -> PackedIma
 
 
 def _remove_superseded(path: Path) -> None:
-    """Removes files prepared from earlier states of the same folder. Processes that have one mapped keep it."""
+    """Removes files prepared from earlier states of the same folder or file. Processes that have one mapped keep it."""
     stem = path.stem.rpartition("-")[0]
     ours = re.compile(re.escape(stem) + r"-[0-9a-f]{16}\.fvae")
     for other in path.parent.iterdir():
         if other != path and ours.fullmatch(other.name) and not other.is_symlink() and other.is_file():
             with contextlib.suppress(OSError):
                 other.unlink()
-                _logger.info("removed %s, an earlier state of the same folder", shown(other))
+                _logger.info("removed %s, an earlier state of the same data", shown(other))

@@ -72,17 +72,16 @@ def digest_of_source(source: Source, crop: Crop) -> str:
 def cache_key(source: Source, *, image_size: int, crop: Crop) -> str:
     """A digest of everything that determines the packed file of `source`, 64 hexadecimal digits.
 
-    It covers the source's folder, kind, names, splits and attributes; each file's real path, size, mtime and ctime (a
-    replaced file with the old mtime has a new ctime); the image size and crop; and the decoding code and the version of
-    Pillow (DALI's pixels are the same).
+    It covers the source's folder, kind, names, splits and attributes; the real path, size, mtime and ctime of each file
+    that holds pictures (a replaced file with the old mtime has a new ctime); the image size and crop; and the decoding
+    code and the version of Pillow (DALI's pixels are the same).
     """
     parts = [os.path.realpath(source.root), source.kind, image_size, crop, decode_pillow.describe(), _code()]
     parts += [*source.names, source.splits.tobytes()]
     parts += [source.attribute_names, source.attributes.shape, source.attributes.tobytes(), source.split_rule]
     if isinstance(source.images, np.ndarray):
         parts += [source.images.shape, np.ascontiguousarray(source.images)]
-    else:
-        parts += _states(source.images)
+    parts += _states(source.files)
     return _digest(*parts)
 
 

@@ -15,10 +15,11 @@ from PIL import Image
 from fastvae.data.cores import decoding_threads
 from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.decoders.crop import Crop, check_crop
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
 from fastvae.data.sources.detect import check_kind, read_source
+from fastvae.data.sources.hub import place_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved, shown
@@ -49,9 +50,10 @@ def prepare(
     "fastvae". If more than 1 % of the files are skipped, nothing is written.
 
     Args:
-        source_path: folder with CelebA, CIFAR-10 or any pictures; see `data.sources`.
+        source_path: folder with CelebA, CIFAR-10 or any pictures; a zip, tar or Parquet file, or a folder of shards,
+            read without unpacking; or "hub:user/name", a data set of the Hugging Face Hub (see `sources.hub`).
         out_path: file to write, usually `<name>.fvae`.
-        kind: "auto", "celeba", "cifar10" or "folder"; see `sources.detect.read_source`.
+        kind: "auto", "celeba", "cifar10", "folder", "parquet" or "webdataset"; see `sources.detect.read_source`.
         image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
         crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
             "center", None (the complete picture) or (left, top, right, bottom); see `decoders.crop.check_crop`.
@@ -69,7 +71,7 @@ def prepare(
         UsageError: an argument is invalid.
         FastvaeError: the source cannot be read, more than 1 % of it is broken, or the file cannot be written.
     """
-    source_path, out_path = resolved(source_path), resolved(out_path)
+    source_path, out_path = place_of(source_path), resolved(out_path)
     annotations = None if annotations is None else resolved(annotations)
     check_kind(kind)
     check_crop(crop)
@@ -110,15 +112,17 @@ def prepare_source(
         writer.info = {
             "kind": source.kind,
             # Only the name: a packed file that is passed on should not reveal its author's folders.
-            "source": source.root.resolve().name,
+            "source": source.origin or source.root.resolve().name,
             "split_rule": source.split_rule,
             "crop": crop,
             "resize": f"bilinear, antialiased, to {size}x{size}",
             "decoder": decoder_module.describe(),
             "skipped": {"count": len(broken), "first": broken[:NAMED]},
         }
-    for line in broken:
+    for line in broken[:NAMED]:
         _logger.warning("skipped %s", line)
+    if len(broken) > NAMED:
+        _logger.warning("skipped %d more that cannot be decoded", len(broken) - NAMED)
     packed = PackedImages.open(out_path)
     counts = ", ".join(f"{len(packed.indices(name))} {name}" for name in ("train", "validation", "test"))
     _logger.info("%s: %d images (%s), %d skipped", shown(out_path), len(packed), counts, len(broken))
@@ -211,13 +215,13 @@ def _choose_decoder(decoder: str) -> ModuleType:
 
 
 def _check_not_an_input(source: Source, out_path: Path) -> None:
-    if isinstance(source.images, np.ndarray) or not out_path.exists():
+    if not out_path.exists():
         return
     replaced = out_path.stat()
-    for path in source.images:
+    for path in source.files:
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
-                raise FastvaeError(f"{shown(out_path)} is one of the input pictures; choose another name")
+                raise FastvaeError(f"{shown(out_path)} is one of the input files; choose another name")
 
 
 def _check_space(path: Path, needed: int) -> None:

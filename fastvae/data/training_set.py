@@ -10,17 +10,18 @@ import torch
 
 from fastvae.data import identity
 from fastvae.data.cores import decoding_threads
-from fastvae.data.dataset import EMBEDDED, identity_of, open_images
+from fastvae.data.dataset import EMBEDDED, identity_of, is_packed, open_images
 from fastvae.data.identity import Identity
 from fastvae.data.loaders.loader import Loader
 from fastvae.data.loaders.packed import PackedLoader
 from fastvae.data.loaders.picture_files import CROP, PictureFiles
 from fastvae.data.packed import SPLITS, held_out_indices
 from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.hub import place_of
 from fastvae.data.sources.listing import is_jpeg
 from fastvae.data.sources.source import Source
 from fastvae.errors import UsageError, suggest
-from fastvae.files.places import is_folder, resolved, shown
+from fastvae.files.places import shown
 
 LOADERS = ("auto", "dali", "pillow", "packed")
 
@@ -60,9 +61,9 @@ def open_training_set(
     """Opens a data set and chooses its loader.
 
     Args:
-        data: "faces", the embedded data set; a packed file from `fastvae prepare`; or a folder of images.
+        data: as in `open_images`.
         image_size: pixels a side.
-        loader: "packed" reads a packed file; a folder is prepared once, in the cache. "dali" and "pillow" decode a
+        loader: "packed" reads a packed file; anything else is prepared once, in the cache. "dali" and "pillow" decode a
             folder's files on the fly. "auto": dali for a folder of JPEGs with a GPU and DALI, else packed.
         device: of the training step. "dali" decodes there.
         batch_size: largest number of images in a batch.
@@ -76,8 +77,8 @@ def open_training_set(
     if loader not in LOADERS:
         raise UsageError(f"unknown loader {loader!r}{suggest(loader, LOADERS)}")
     workers = decoding_threads(workers)
-    path = resolved(data)
-    if data == EMBEDDED or not is_folder(path):
+    path = place_of(data)
+    if data == EMBEDDED or is_packed(path):
         if loader in ("dali", "pillow") and (data == EMBEDDED or os.path.lexists(path)):
             raise UsageError(
                 f"--loader {loader} decodes picture files, and {shown(data)} contains decoded pixels; "
@@ -138,8 +139,8 @@ def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, b
     if not decode_dali.is_available():
         return None, False, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
     source = read_source(path)
-    if isinstance(source.images, np.ndarray):
-        return source, False, "decoded once, since the images are not picture files"
+    if not source.has_files:
+        return source, False, "decoded once, since the images are not files of their own"
     if others := _not_jpegs(source):
         return source, False, f"decoded once, since {len(others)} pictures are not JPEGs"
     return source, True, "a folder of JPEGs, a GPU and DALI"
@@ -147,10 +148,11 @@ def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, b
 
 def _checked_source(path: Path, loader: str) -> Source:
     source = read_source(path)
-    if isinstance(source.images, np.ndarray):
+    if not source.has_files:
+        is_array = isinstance(source.images, np.ndarray)
+        form = f"is {source.kind} in arrays" if is_array else "holds them in other files, decoded once before training"
         raise UsageError(
-            f"--loader {loader} decodes picture files, and {shown(path)} is {source.kind} in arrays; "
-            "use --loader packed or auto"
+            f"--loader {loader} decodes picture files, and {shown(path)} {form}; use --loader packed or auto"
         )
     if loader == "dali" and (others := _not_jpegs(source)):
         raise UsageError(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastvae.data.decoders.pillow import FORMATS, BrokenImage, decode_file
+from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.data.decoders.pillow import FORMATS, decode_file
 from fastvae.errors import FastvaeError
 
 MAX_BYTES = 20_000_000

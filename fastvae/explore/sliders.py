@@ -6,6 +6,7 @@ from typing import Any
 
 from fastvae.data.dataset import EMBEDDED, open_images
 from fastvae.data.packed import PackedImages
+from fastvae.data.sources.hub import is_on_hub
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files.places import resolved
 from fastvae.files.reading import read_json
@@ -70,7 +71,7 @@ def _open(data: str, image_size: int) -> PackedImages:
 def _existing(data: str | None) -> str:
     if data is None:
         raise FastvaeError("the model's training data are unknown")
-    if data != EMBEDDED and not os.path.exists(resolved(data)):  # noqa: PTH110  (pathlib may raise)
+    if data != EMBEDDED and not is_on_hub(data) and not os.path.exists(resolved(data)):  # noqa: PTH110  (pathlib may raise)
         raise FastvaeError(f"the model's training data, {data}, do not exist")
     return data
 

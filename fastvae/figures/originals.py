@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fastvae.data.dataset import EMBEDDED, open_images
-from fastvae.data.decoders.pillow import BrokenImage, decode_file
+from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.data.decoders.pillow import decode_file
 from fastvae.data.packed import PackedImages
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.runs.open import Run
@@ -21,7 +22,7 @@ def data_of(run: Run, data: str | None) -> PackedImages:
     """
     if data is None:
         if run.model.run is None or run.model.run.config["data"] != EMBEDDED:
-            raise UsageError("give --data: a file of `fastvae prepare`, a folder of images, or `faces`")
+            raise UsageError("give --data: a file of `fastvae prepare`, anything that it reads, or `faces`")
         data = EMBEDDED
     try:
         return open_images(data, run.model.image_size)

@@ -8,6 +8,7 @@ import torch
 
 from fastvae.config import Config
 from fastvae.data.dataset import EMBEDDED
+from fastvae.data.sources.hub import place_of
 from fastvae.data.training_set import TrainingSet, open_training_set
 from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.files.places import resolved
@@ -57,7 +58,7 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
 
 def _with_absolute_paths(config: Config) -> Config:
     """Relative paths made absolute, since the run may be resumed from another working directory."""
-    data = config.data if config.data == EMBEDDED else str(resolved(config.data))
+    data = config.data if config.data == EMBEDDED else str(place_of(config.data))
     vgg = getattr(config.objective, "vgg", None)
     if vgg is None or not resolved(vgg).is_file():  # a name, such as caffe or random
         return replace(config, data=data)

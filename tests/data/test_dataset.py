@@ -13,6 +13,7 @@ from fastvae.data.faces import faces
 from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import cache
 from tests.data.layouts import CELEBA_SPLITS, names_in, write_celeba_lists
+from tests.data.packs import named_bytes, write_parquet, write_tar, write_zip
 from tests.data.pictures import save_photos
 
 
@@ -180,3 +181,33 @@ def test_nothing_there(tmp_path):
         dataset.open_images(str(tmp_path / "nothing"), 64)
     with pytest.raises(FastvaeError, match="is empty"):
         dataset.open_images(str(tmp_path), 64)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
+def test_a_container_is_prepared_once_and_again_when_it_changes(own_cache, tmp_path, caplog, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    names = [f"{number:02}.png" for number in range(20)]
+    save_photos(tmp_path / "pictures", names)
+    file = tmp_path / f"set.{kind}"
+
+    def write():
+        if kind == "parquet":
+            write_parquet(file, named_bytes(tmp_path / "pictures"))
+        else:
+            {"zip": write_zip, "tar": write_tar}[kind](file, tmp_path / "pictures")
+
+    write()
+    images, said = prepared(caplog, file)
+    expected, _ = prepared(caplog, tmp_path / "pictures")
+    assert said and np.array_equal(images.images, expected.images) and images.names == tuple(names)
+    again, said = prepared(caplog, file)
+    assert again.path == images.path and not said
+    status = file.stat()
+    (tmp_path / "pictures/03.png").write_bytes((tmp_path / "pictures/04.png").read_bytes())
+    write()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    changed, said = prepared(caplog, file)
+    assert said and np.array_equal(changed.images[3], expected.images[4])
+    assert not images.path.exists()
+    assert dataset.identity_of(str(file), changed) != dataset.identity_of(str(file), images)

@@ -1,8 +1,11 @@
 """Damaged and hostile data sets: every one works or is one FastvaeError of one line, in bounded time and memory."""
 
+import gzip
 import io
 import json
+import pickle
 import tracemalloc
+import zipfile
 from random import Random
 
 import numpy as np
@@ -19,10 +22,13 @@ from tests.data.layouts import (
     CELEBA_ATTRIBUTES_CSV,
     CELEBA_SPLITS,
     CELEBA_SPLITS_CSV,
+    packed_tar,
     touch_celeba_pictures,
     write_cifar_binary,
+    write_cifar_pickles,
     write_cifar_pngs,
 )
+from tests.data.pickles import python2_pickle
 from tests.data.pictures import photo
 from tests.mutations import mutated_bytes, mutated_json
 
@@ -161,6 +167,58 @@ def test_cifar10_batches(tmp_path, layout, file):
     _, refused = outcomes(
         lambda: read_whole_cifar10(tmp_path), lambda random: (tmp_path / file).write_bytes(mutated_bytes(whole, random))
     )
+    assert refused > 100
+
+
+@pytest.mark.parametrize("dump", [python2_pickle, lambda value: pickle.dumps(value, 2), pickle.dumps])
+def test_cifar10_pickles(tmp_path, dump, monkeypatch):
+    for module, name in (("os", "system"), ("builtins", "exec"), ("builtins", "eval"), ("pickle", "loads")):
+        monkeypatch.setattr(f"{module}.{name}", lambda *_: pytest.fail("code was run"))
+    write_cifar_pickles(tmp_path, dump)
+    file = tmp_path / "data_batch_2"
+    whole = file.read_bytes()
+
+    def write(random: Random) -> None:
+        if random.random() < 0.5:
+            file.write_bytes(mutated_bytes(whole, random))
+        else:
+            calls = random.choice((b"", b"cos\nsystem\n(U\x04truetR", b"cbuiltins\nexec\n(U\x011tR", b"cos\nsystem\n"))
+            cut = random.randint(2, 200)
+            file.write_bytes(mutated_bytes(whole[:cut], random) + calls + whole[cut:])
+
+    _, refused = outcomes(lambda: read_whole_cifar10(tmp_path), write)
+    assert refused > 150
+
+
+def test_cifar10_archives(tmp_path):
+    write_cifar_pickles(tmp_path / "files")
+    archive = packed_tar(tmp_path / "files", tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py")
+    whole = archive.read_bytes()
+    tar = gzip.decompress(whole)
+
+    def write(random: Random) -> None:
+        is_inside = random.random() < 0.5
+        archive.write_bytes(gzip.compress(mutated_bytes(tar, random), 1) if is_inside else mutated_bytes(whole, random))
+
+    _, refused = outcomes(lambda: read_whole_cifar10(archive), write)
+    assert refused > 100
+
+
+def test_celeba_in_zip_files(tmp_path):
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for number in (1, 2, 3):
+            opened.writestr(f"img_align_celeba/{number:06}.jpg", b"")
+        opened.writestr("list_attr_celeba.csv", CELEBA_ATTRIBUTES_CSV)
+        opened.writestr("list_eval_partition.csv", CELEBA_SPLITS_CSV)
+    whole = archive.read_bytes()
+
+    def read() -> None:
+        source = read_celeba(archive)
+        assert len(source.names) == len(source.images.names) == len(source.splits) == len(list(source.images)) > 0
+        assert source.attributes.shape == (len(source.names), len(source.attribute_names))
+
+    _, refused = outcomes(read, lambda random: archive.write_bytes(mutated_bytes(whole, random)))
     assert refused > 100
 
 

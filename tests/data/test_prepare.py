@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,7 +203,7 @@ def test_bad_arguments(folder, tmp_path, options, message):
     [
         ("missing", "out", "missing does not exist; give the folder"),
         ("empty", "out", "contains no pictures"),
-        ("photos/00.png", "out", "is a file; give the folder"),
+        ("photos/00.png", "out", "neither a folder of images nor"),
         ("photos", "nowhere/out", "the folder .*nowhere does not exist"),
         ("photos", "empty", "is a folder; give a file"),
     ],
@@ -281,7 +282,7 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     before = (folder / "07.png").read_bytes()
     (tmp_path / "link").symlink_to(folder / "07.png")
     for out in (folder / "07.png", tmp_path / "link"):
-        with pytest.raises(FastvaeError, match="is one of the input pictures"):
+        with pytest.raises(FastvaeError, match="is one of the input files"):
             run(folder, out, overwrite=True)
     assert (folder / "07.png").read_bytes() == before
 
@@ -316,3 +317,28 @@ def test_progress_goes_to_stderr(folder, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "prepare: 40 of 40 images" in captured.err
+
+
+def test_celeba_in_a_zip_file_gives_the_same_images_as_unpacked(tmp_path):
+    folder = tmp_path / "img_align_celeba"
+    folder.mkdir()
+    for number in (1, 2, 3):
+        photo(seed=number).save(folder / f"{number:06}.jpg", quality=95)
+    write_celeba_lists(tmp_path)
+    unpacked = run(folder, tmp_path / "one.fvae")
+    shutil.make_archive(str(tmp_path / "zip/img_align_celeba"), "zip", tmp_path, folder.name)
+    packed = run(tmp_path / "zip", tmp_path / "two.fvae")
+    for name in ("images", "attributes", "splits"):
+        assert np.array_equal(getattr(packed, name), getattr(unpacked, name))
+    assert packed.header["kind"] == "celeba" and packed.names == tuple(f"img_align_celeba/{n}" for n in unpacked.names)
+
+
+def test_only_the_first_broken_pictures_are_logged(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(prepare_module, "NAMED", 1)
+    save_photos(tmp_path / "photos", [f"{i:03}.png" for i in range(300)], width=8, height=8)
+    for number in range(3):
+        (tmp_path / f"photos/{number:03}.png").write_bytes(b"text")
+    run(tmp_path / "photos", tmp_path / "out", image_size=8)
+    reason = "not a JPEG, PNG, WebP or BMP picture"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"skipped 000.png: {reason}", "skipped 2 more that cannot be decoded"]

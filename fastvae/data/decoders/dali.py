@@ -14,9 +14,8 @@ warns; of 150 such files Pillow rejected one that DALI accepted.
 """
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from threading import Event
 
@@ -25,7 +24,7 @@ from PIL import Image
 
 from fastvae.data.decoders import pillow as decode_pillow
 from fastvae.data.decoders.crop import Box, Crop, crop_box
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage, Encoded, in_tasks
 from fastvae.data.decoders.plain_jpeg import plain_jpeg_size, read_if_small
 from fastvae.errors import FastvaeError
 
@@ -37,7 +36,6 @@ _BATCH = 256
 _TASK = 32
 _logger = logging.getLogger("fastvae")
 
-_File = bytes | Path | BrokenImage
 _Result = np.ndarray | BrokenImage
 
 
@@ -58,8 +56,8 @@ def describe() -> str:
     return f"dali {dali.__version__}, {decode_pillow.describe()}"
 
 
-def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Generator[_Result, None, None]:
-    """Decodes files in order; arguments and results as in `decoders.pillow.decode`.
+def decode(pictures: Iterable[Encoded], *, crop: Crop, size: int, workers: int) -> Generator[_Result, None, None]:
+    """Decodes pictures in order; arguments and results as in `decoders.pillow.decode`.
 
     While DALI decodes a batch, `workers` threads read the next batch's files and resize the previous batch's crops.
     """
@@ -68,22 +66,22 @@ def decode(paths: Sequence[Path], *, crop: Crop, size: int, workers: int) -> Gen
 
     stopping = Event()
 
-    def read_task(start: int, stop: int) -> list[tuple[_File, Box | None]]:
-        return [_read(path, crop) for path in paths[start:stop] if not stopping.is_set()]
+    def read_task(task: list[Encoded]) -> list[tuple[Encoded, Box | None]]:
+        return [_read(picture, crop) for picture in task if not stopping.is_set()]
 
     def finish_task(files, pieces) -> list[_Result]:
         both = zip(files, pieces, strict=True)
         return [_finish(data, piece, crop, size) for (data, _), piece in both if not stopping.is_set()]
 
-    def submit_reads(start: int) -> list[Future]:
-        stop = min(start + _BATCH, len(paths))
-        return [pool.submit(read_task, at, min(at + _TASK, stop)) for at in range(start, stop, _TASK)]
+    def submit_reads(batch: list[Encoded]) -> list[Future]:
+        return [pool.submit(read_task, batch[at : at + _TASK]) for at in range(0, len(batch), _TASK)]
 
     try:
-        reading, finishing = submit_reads(0), []
-        for start in range(0, len(paths), _BATCH):
+        batches = in_tasks(pictures, _BATCH)
+        reading, finishing = submit_reads(next(batches, [])), []
+        while reading:
             files = [file for task in reading for file in task.result()]
-            reading = submit_reads(start + _BATCH)
+            reading = submit_reads(next(batches, []))
             pieces = decoder.decode(files)
             finished, finishing = finishing, []
             for at in range(0, len(files), _TASK):
@@ -104,7 +102,7 @@ class _CroppingDecoder:
         self._threads = threads
         self._build()
 
-    def decode(self, files: list[tuple[_File, Box | None]]) -> list[np.ndarray | None]:
+    def decode(self, files: list[tuple[Encoded, Box | None]]) -> list[np.ndarray | None]:
         """At most _BATCH files -> for each with a box, that box as uint8 [bottom - top, right - left, 3], RGB.
 
         None for files without a box, and for all files if DALI rejects one, since it does not report which one.
@@ -146,14 +144,16 @@ class _CroppingDecoder:
         self._pipeline.build()
 
 
-def _read(path: Path, crop: Crop) -> tuple[_File, Box | None]:
-    """The file's bytes, or the path of a large file; and the crop box if DALI decodes it."""
-    try:
-        data = read_if_small(path)
-    except OSError:  # Pillow's reader reports the error
-        data = None
-    if data is None:
-        return path, None
+def _read(picture: Encoded, crop: Crop) -> tuple[Encoded, Box | None]:
+    """The picture's bytes, or the path of a large file; and the crop box if DALI decodes it."""
+    data = picture
+    if isinstance(picture, Path):
+        try:
+            data = read_if_small(picture)
+        except OSError:  # Pillow's reader reports the error
+            data = None
+    if not isinstance(data, bytes):
+        return picture, None
     size = plain_jpeg_size(data)
     if size is None or size[0] * size[1] > _MAX_PIXELS:
         return data, None
@@ -163,10 +163,7 @@ def _read(path: Path, crop: Crop) -> tuple[_File, Box | None]:
         return BrokenImage(str(error)), None
 
 
-def _finish(data: _File, piece: np.ndarray | None, crop: Crop, size: int) -> _Result:
-    if isinstance(data, BrokenImage):
-        return data
+def _finish(picture: Encoded, piece: np.ndarray | None, crop: Crop, size: int) -> _Result:
     if piece is None:
-        file = data if isinstance(data, Path) else BytesIO(data)
-        return decode_pillow.decode_file(file, crop=crop, size=size)
+        return decode_pillow.decode_file(picture, crop=crop, size=size)
     return decode_pillow.crop_and_resize(Image.fromarray(piece), crop=None, size=size)

@@ -8,9 +8,10 @@ Threads, not processes: on two cores two threads decode 3.1k CelebA pictures (17
 processes 3.6k, but processes would require an `if __name__ == "__main__"` in every calling script.
 """
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
@@ -20,6 +21,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from fastvae.data.decoders.crop import Crop, crop_box
+from fastvae.data.decoders.encoded import LARGEST_FILE, BrokenImage, Encoded, bytes_in, in_tasks
 from fastvae.data.decoders.transparency import opacity
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
@@ -30,17 +32,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # 256 MiB as RGB: more than all but two consumer cameras have, and it bounds a thread's memory. Pillow warns above this
 # limit and raises above twice as many.
 _MAX_PIXELS = (1 << 28) // 3
-_LARGEST_FILE = 1 << 28
 # Pictures per task: enough that submitting a task costs nothing beside 0.4 ms per picture.
 _TASK = 32
 _TASKS_AHEAD_PER_WORKER = 4
-
-
-@dataclass(frozen=True)
-class BrokenImage:
-    """The reason why a file could not be decoded."""
-
-    reason: str
+# Of a container's pictures that wait for a thread.
+_HELD_BYTES = 1 << 27
 
 
 def describe() -> str:
@@ -49,49 +45,56 @@ def describe() -> str:
 
 
 def decode(
-    paths: Sequence[Path], *, crop: Crop, size: int, workers: int
+    pictures: Iterable[Encoded], *, crop: Crop, size: int, workers: int
 ) -> Generator[np.ndarray | BrokenImage, None, None]:
-    """Decodes files, in order, in threads that work a few batches ahead of the reader.
+    """Decodes pictures, in order, in threads that work a few batches ahead of the reader.
 
     Args:
-        paths: the files.
+        pictures: files, which the threads read, or the bytes of files; iterated in the caller's thread.
         crop: see `crop.check_crop`.
         size: side of the result, in pixels.
         workers: number of threads, 1 or more.
 
     Yields:
-        For each path uint8 [size, size, 3], 0..255, RGB, or a BrokenImage.
+        For each picture uint8 [size, size, 3], 0..255, RGB, or a BrokenImage.
     """
 
     stopping = Event()
 
-    def decode_task(start: int) -> list[np.ndarray | BrokenImage]:
-        ahead = paths[start : start + _TASK]
+    def decode_task(task: list[Encoded]) -> list[np.ndarray | BrokenImage]:
         # A task of large pictures takes long; stopping should not wait for it.
-        return [decode_file(path, crop=crop, size=size) for path in ahead if not stopping.is_set()]
+        return [decode_file(picture, crop=crop, size=size) for picture in task if not stopping.is_set()]
 
-    starts = range(0, len(paths), _TASK)
-    ahead = workers * _TASKS_AHEAD_PER_WORKER
     pool = ThreadPoolExecutor(workers)
+    started: deque[tuple[Future, int]] = deque()
+    held = 0
     try:
-        # Submitting everything at once would keep every decoded image in memory.
-        tasks = [pool.submit(decode_task, start) for start in starts[:ahead]]
-        for start in (*starts[ahead:], *[None] * len(tasks)):
-            yield from tasks.pop(0).result()
-            if start is not None:
-                tasks.append(pool.submit(decode_task, start))
+        # Submitting everything at once would keep every decoded image, and all bytes of a container, in memory.
+        for task in in_tasks(pictures, _TASK):
+            held += (in_memory := bytes_in(task))
+            started.append((pool.submit(decode_task, task), in_memory))
+            while len(started) > workers * _TASKS_AHEAD_PER_WORKER or held > _HELD_BYTES:
+                decoding, in_memory = started.popleft()
+                yield from decoding.result()
+                held -= in_memory
+        while started:
+            yield from started.popleft()[0].result()
     finally:
         stopping.set()
         pool.shutdown(cancel_futures=True)
 
 
-def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray | BrokenImage:
-    """One file as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never raises.
+def decode_file(file: Encoded | BinaryIO, *, crop: Crop, size: int) -> np.ndarray | BrokenImage:
+    """One file, or its bytes, as uint8 [size, size, 3], 0..255, RGB, or a BrokenImage; never raises.
 
     A file is also broken if it is not a regular file (reading a pipe would block), or has more than 256 MiB, as a file
     or decoded to RGB.
     """
+    if isinstance(file, BrokenImage):
+        return file
     try:
+        if isinstance(file, bytes):
+            return _decode(BytesIO(file), crop, size)
         if not isinstance(file, Path):
             return _decode(file, crop, size)
         with open_regular(file) as opened:
@@ -107,8 +110,8 @@ def decode_file(file: Path | BinaryIO, *, crop: Crop, size: int) -> np.ndarray |
 
 
 def _decode(file: BinaryIO, crop: Crop, size: int) -> np.ndarray:
-    if file.seek(0, 2) > _LARGEST_FILE:
-        raise FastvaeError(f"the file is larger than {_LARGEST_FILE >> 20} MiB")
+    if file.seek(0, 2) > LARGEST_FILE:
+        raise FastvaeError(f"the file is larger than {LARGEST_FILE >> 20} MiB")
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > _MAX_PIXELS:

@@ -1,13 +1,13 @@
 """Reads any folder of pictures, at any depth."""
 
-import logging
 import re
 from pathlib import Path
 
 import numpy as np
 
+from fastvae.data.containers.container import Container
 from fastvae.data.packed import SPLITS
-from fastvae.data.sources.listing import list_pictures
+from fastvae.data.sources.listing import list_pictures, named
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
@@ -23,7 +23,6 @@ _SPLIT_FOLDERS = {
 _SPLIT_ENDING = re.compile(r"[-_ ]?(set|data|images|imgs|\d*)")
 # Words of a folder's name: img_train, trainA.
 _WORDS = re.compile(r"[A-Z]?[a-z]+|\d+|[A-Z]+")
-_logger = logging.getLogger("fastvae")
 
 _Parts = list[tuple[str, ...]]
 
@@ -57,17 +56,24 @@ def read_folder(root: Path) -> Source:
         FastvaeError: no pictures, or pictures outside the split folders.
     """
     listing = list_pictures(root)
-    names = listing.names
+    return arranged("folder", root, [root / name for name in listing.names], listing.names, listing.left_out)
+
+
+def arranged(
+    kind: str, root: Path, images: list[Path] | Container, names: list[str], left_out: dict[str, list[str]]
+) -> Source:
+    """Pictures with the splits and classes that their names say, as described in `read_folder`."""
     parts = _without_common([tuple(name.split("/")) for name in names])
     level = _split_level(parts)
     if level is None:
-        splits = _every_20th(len(names))
+        splits = every_20th(len(names))
         split_rule = f"every {VALIDATION_EVERY}th picture in sorted order is validation, the rest train"
         # A single split folder is neither a split nor a class, unless it contains pictures like the classes beside it.
         fewest = 2 if all(split_of(part[0]) is not None for part in parts if len(part) > 1) else 3
         parts = [part[1:] if len(part) >= fewest and split_of(part[0]) is not None else part for part in parts]
-        _warn_of_likely_splits(root, parts)
+        warnings = _of_likely_splits(parts)
     else:
+        warnings = ()
         folders = sorted({part[level] for part in parts if _split_at(part, level) is not None})
         outside = [name for name, part in zip(names, parts, strict=True) if _split_at(part, level) is None]
         if outside:
@@ -79,32 +85,33 @@ def read_folder(root: Path) -> Source:
         split_rule = f"folders {', '.join(map(shown, folders))}"
         parts = [part[:level] + part[level + 1 :] for part in parts]
     attributes, attribute_names = _classes(_without_common(parts))
+    notes = () if attribute_names else _why_no_classes(names, _without_common(parts))
     return Source(
-        kind="folder",
+        kind=kind,
         root=root,
-        images=[root / name for name in names],
+        images=images,
         names=names,
         splits=splits,
         split_rule=split_rule,
         attributes=attributes,
         attribute_names=attribute_names,
-        left_out=listing.left_out,
+        left_out=left_out,
+        notes=notes,
+        warnings=warnings,
     )
 
 
-def _warn_of_likely_splits(root: Path, parts: _Parts) -> None:
-    """Warns of folders whose names suggest splits but are not read as such, since train_station may be a class."""
+def _of_likely_splits(parts: _Parts) -> tuple[str, ...]:
+    """A warning of folders whose names suggest splits but are not read as such, since train_station may be a class."""
     likely: dict[int, str] = {}
     for name in sorted({part[0] for part in parts if len(part) > 1}):
         for word in _WORDS.findall(name):
             if (split := split_of(word)) is not None:
                 likely.setdefault(split, name)
-    if len(likely) >= 2:
-        _logger.warning(
-            "%s: the folders %s are not read as splits; if they are splits, rename them to train, val and test",
-            shown(root),
-            " and ".join(shown(name) for name in likely.values()),
-        )
+    if len(likely) < 2:
+        return ()
+    folders = " and ".join(shown(name) for name in likely.values())
+    return (f"the folders {folders} are not read as splits; if they are splits, rename them to train, val and test",)
 
 
 def _without_common(parts: _Parts) -> _Parts:
@@ -127,7 +134,8 @@ def _split_level(parts: _Parts) -> int | None:
     return None
 
 
-def _every_20th(count: int) -> np.ndarray:
+def every_20th(count: int) -> np.ndarray:
+    """uint8 [count]: every 20th picture is held out for validation; of fewer than 20, the last."""
     splits = np.full(count, SPLITS["train"], np.uint8)
     if count >= VALIDATION_EVERY:
         splits[VALIDATION_EVERY - 1 :: VALIDATION_EVERY] = SPLITS["validation"]
@@ -143,3 +151,17 @@ def _classes(parts: _Parts) -> tuple[np.ndarray, tuple[str, ...]]:
     column = {name: number for number, name in enumerate(classes)}
     labels = [column[part[0]] for part in parts]
     return np.eye(len(classes), dtype=np.uint8)[labels], tuple(map(shown, classes))
+
+
+def _why_no_classes(names: list[str], parts: _Parts) -> tuple[str, ...]:
+    """What keeps the folders from being classes, if there are several."""
+    folders = {part[0] for part in parts if len(part) > 1}
+    if len(folders) > _MAX_CLASSES:
+        return (
+            f"{len(folders):,} folders are read as albums, not as classes, of which there are at most {_MAX_CLASSES}",
+        )
+    outside = [name for name, part in zip(names, parts, strict=True) if len(part) == 1]
+    if len(folders) < 2 or not outside:
+        return ()
+    first = named(outside, len(outside))
+    return (f"{len(folders)} folders are not read as classes, since {len(outside):,} pictures are in none ({first})",)

@@ -1,7 +1,9 @@
 """Lists the picture files in a folder, at any depth, and the skipped files with reasons."""
 
 import os
+import re
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +20,15 @@ _OTHER_FORMATS = frozenset(
         *(".tga", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"),
     }
 )
+# Large files come in parts, such as .7z.001.
+_ARCHIVE_ENDING = re.compile(r"\.(7z|zip|rar|tgz|tar(?:\.gz|\.bz2|\.xz|\.zst)?)(\.\d{3})?$")
 _NAMED = 3
 
 HIDDEN = "hidden"
 NOT_PICTURES = "not pictures"
 _UNREAD_FORMAT = "in formats that are not read (save them as PNG or JPEG)"
+_ARCHIVES = "archives (unpack them; a .zip or .tar can also be given by its own path)"
+_SEVEN_ZIP = "7z archives, which are not read (unpack them, as by `7z x img_align_celeba_png.7z.001`)"
 _BROKEN_LINK = "broken links"
 _READ_BEFORE = "links to folders that were read already"
 _ABOVE = "links to a folder above"
@@ -102,9 +108,13 @@ def describe(left_out: dict[str, list[str]]) -> str:
     """One line with the skipped files, counted by reason, and the first names."""
     parts = []
     for reason, names in sorted(left_out.items()):
-        more = ", ..." if len(names) > _NAMED else ""
-        parts.append(f"{len(names)} {reason} ({', '.join(map(shown, names[:_NAMED]))}{more})")
+        parts.append(f"{len(names):,} {reason} ({named(names, len(names))})")
     return f"left out: {', '.join(parts)}"
+
+
+def named(names: Sequence[str], count: int) -> str:
+    """The first three of `count` names, for a message."""
+    return ", ".join([*map(shown, names[:_NAMED]), *(["..."] if count > _NAMED else [])])
 
 
 def is_jpeg(path: Path) -> bool:
@@ -112,9 +122,21 @@ def is_jpeg(path: Path) -> bool:
     return path.suffix.lower() in JPEG_SUFFIXES or (_has_no_suffix(path.name) and _first_bytes(path)[:3] == _JPEG)
 
 
+def why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
+    """None for a picture inside a container, or the reason to skip it: the same rules as for files.
+
+    Args:
+        name: with slashes.
+        first_bytes: reads its first 18 bytes; called if the name does not say what it is.
+    """
+    if any(_is_hidden(part) for part in name.split("/")):
+        return HIDDEN
+    return _why_no_picture(name, first_bytes)
+
+
 def _kind(entry: os.DirEntry) -> str | None:
     """None for a picture, "folder", or the reason to skip it."""
-    if entry.name.startswith((".", "__MACOSX")):
+    if _is_hidden(entry.name):
         return HIDDEN
     try:
         if entry.is_dir():
@@ -123,12 +145,22 @@ def _kind(entry: os.DirEntry) -> str | None:
             return _BROKEN_LINK if entry.is_symlink() else _NOT_A_FILE
     except OSError:  # a cycle of links
         return _BROKEN_LINK
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+    return _why_no_picture(entry.name, lambda: _first_bytes(entry.path))
+
+
+def _why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
     if suffix in SUFFIXES:
         return None
-    if _has_no_suffix(entry.name):
-        return None if _begins_as_picture(_first_bytes(entry.path)) else NOT_PICTURES
+    if archive := _ARCHIVE_ENDING.search(name.lower()):
+        return _SEVEN_ZIP if archive[1] == "7z" else _ARCHIVES
+    if _has_no_suffix(name):
+        return None if _begins_as_picture(first_bytes()) else NOT_PICTURES
     return _UNREAD_FORMAT if suffix in _OTHER_FORMATS else NOT_PICTURES
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
 
 
 def _has_no_suffix(name: str) -> bool:

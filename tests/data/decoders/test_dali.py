@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastvae.data.decoders import dali as decode_dali
 from fastvae.data.decoders import pillow as decode_pillow
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage
 from tests.data.pictures import photo, spoil
 
 pytestmark = pytest.mark.skipif(not decode_dali.is_available(), reason="DALI is not installed")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvae.data.decoders.pillow import BrokenImage, decode, decode_file
+from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.data.decoders.pillow import decode, decode_file
 from tests.data.pictures import photo, save_photos, spoil
 
 

@@ -131,7 +131,32 @@ def test_splits_by_other_names(tmp_path, names):
 
 
 @pytest.mark.parametrize("names", [("img_train", "img_test"), ("trainA", "testA"), ("train_station", "test_tube")])
-def test_folders_that_may_be_splits_are_classes_with_a_word(tmp_path, names, caplog):
+def test_folders_that_may_be_splits_are_classes_with_a_warning(tmp_path, names):
     save_photos(tmp_path, [f"{name}/{number}.png" for name in names for number in range(3)])
-    assert read_folder(tmp_path).attribute_names == tuple(sorted(names))
-    assert "not read as splits" in caplog.text
+    source = read_folder(tmp_path)
+    assert source.attribute_names == tuple(sorted(names))
+    assert source.warnings == (
+        f"the folders {' and '.join(sorted(names))} are not read as splits; "
+        "if they are splits, rename them to train, val and test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "notes"),
+    [
+        (
+            ["cat/1.png", "dog/2.png", "cover.png"],
+            ["2 folders are not read as classes, since 1 pictures are in none (cover.png)"],
+        ),
+        (
+            [f"{number:03}/1.png" for number in range(257)],
+            ["257 folders are read as albums, not as classes, of which there are at most 256"],
+        ),
+        (["cat/1.png", "dog/2.png"], []),
+        (["cat/1.png", "cover.png"], []),
+        (["1.png", "2.png"], []),
+    ],
+)
+def test_why_folders_are_no_classes(tmp_path, names, notes):
+    touch(tmp_path, *names)
+    assert list(read_folder(tmp_path).notes) == notes

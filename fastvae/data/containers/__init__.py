@@ -1,0 +1,1 @@
+"""Containers: pictures inside zip files, tar files and Parquet shards, read without unpacking."""
