@@ -28,7 +28,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 def model(tmp_path_factory):
     """A saved VAE whose batch normalisations have something to fold."""
     torch.manual_seed(0)
-    vae = fastvae.VAE(16, width=2, latent=4).train()
+    vae = fastvae.VAE(16, width=2, latent=4, stages=4).train()
     with torch.no_grad():
         for module in vae.modules():
             if isinstance(module, nn.BatchNorm2d):
