@@ -131,6 +131,16 @@ def test_names_that_are_not_utf8(model, tmp_path):
     assert [path.stem for path in out.iterdir()] == ["decoder"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [28, 48, 128])
+def test_every_size_is_exported(size, tmp_path):
+    pytest.importorskip("onnxruntime")
+    fastvae.VAE(size, width=2, latent=4).save_pretrained(tmp_path / "model")
+    flags = ["--parts", "reconstruct", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(["export", str(tmp_path / "model"), *flags]) == 0  # compared with the module before it is kept
+    assert (tmp_path / "out" / "reconstruct.onnx").is_file()
+
+
 @pytest.mark.slow  # what is packed is what the ONNX files hold, whose tests always run
 @pytest.mark.skipif(compile_obstacle(torch.device("cpu")) is not None, reason="needs a C++ compiler")
 def test_a_package_runs_without_fastvae(model, tmp_path, capfd):
