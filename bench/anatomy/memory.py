@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.anatomy.flops import shapes_of
 from fastvae.config import Config, ModelConfig
+from fastvae.models.stages import count_stages
 from fastvae.objectives import Objective
 from fastvae.recipes import RECIPES
 
@@ -110,7 +111,7 @@ def table(rows: list[Memory], batch: int) -> str:
         size = row.model.image_size
         held = {"fp32": row.state + row.loss_network, "bf16": row.state + row.loss_network // 2}
         lines.append(
-            [f"{size}x{size}", f"{row.model.stages}"]
+            [f"{size}x{size}", f"{count_stages(size, row.model.stages)}"]
             + [f"{row.parameters[name] / 1e6:.2f}" for name in networks]
             + [f"{4 * sum(row.parameters.values()) / _MEGABYTE:.0f}", f"{row.state / _MEGABYTE:.0f}"]
             + [f"{saved / _MEGABYTE:.1f}" for saved in row.saved.values()]
