@@ -34,7 +34,7 @@ class Memory:
     Attributes:
         model: the sizes of the networks.
         parameters: their number, by network.
-        state: bytes of parameters, gradients and Adam's averages, in float32, and of the batch normalisations' averages.
+        state: bytes of parameters, gradients, Adam's averages and batch normalisations' averages, in float32.
         loss_network: bytes of its weights, in float32; in bfloat16 half of them.
         saved: bytes that a step keeps for each image of the batch, by precision, "fp32" and "bf16".
     """

@@ -87,7 +87,8 @@ class DcganDiscriminator(nn.Module):
         Args:
             images: real or generated.
             batches: as in `BatchNorm2d`.
-            layer: 1 to the number of stages, to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
+            layer: 1 to the number of stages, to return the output of that convolution, before its BN:
+                [B, C, H / 2^layer, W / 2^layer].
         """
         last = len(self.convs)
         maps = self._convolved(self.convs[0](images), 1, layer or last, batches)

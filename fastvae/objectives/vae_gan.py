@@ -41,8 +41,8 @@ class VaeGanOptions:
     """Options of the VAE/GAN."""
 
     gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
-    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one, which
-    # is the authors' 3 at 64x64
+    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one: at
+    # 64x64 the authors' 3
     feature_layer: int | None = None
     real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats

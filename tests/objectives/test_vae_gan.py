@@ -117,7 +117,7 @@ def test_by_default_the_last_convolution_but_one_is_compared(image_size, layer):
 def test_options_are_checked():
     with pytest.raises(UsageError, match="feature-layer must be 1 or more; got 0"):
         VaeGanOptions(feature_layer=0)
-    with pytest.raises(UsageError, match="feature-layer must be from 1 to 4, .* got 5"):
+    with pytest.raises(UsageError, match=r"feature-layer must be from 1 to 4, .* got 5"):
         VaeGan(VaeGanOptions(feature_layer=5), MODEL)
     with pytest.raises(UsageError, match="real-weight"):
         VaeGanOptions(real_weight=1.0)
