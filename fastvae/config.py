@@ -4,23 +4,36 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from fastvae.errors import UsageError
+from fastvae.models.stages import MOST_STAGES, stages_of
 from fastvae.ranges import above, at_least, between, require
 
 Options = TypeVar("Options")
+# Weights of one linear layer: 4 GB in float32, and as much for its gradient and each of Adam's averages.
+_LARGEST_LINEAR = 2**30
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the networks."""
 
-    image_size: int = 64  # pixels a side, a multiple of 16 up to 1024
-    width: int = 32  # channels of the first stage, 1 to 1024; later stages have 2, 4 and 8 times as many
+    image_size: int = 64  # pixels a side, 8 to 1024: 4, 5, 6 or 7 times a power of two unless stages are given
+    width: int = 32  # channels of the first stage, 1 to 1024; later stages have 2, 4, and from then on 8 times as many
     latent: int = 100  # dimensions of z, 1 to 65536
+    # how often the networks halve an image; by default as often as leaves 4x4 to 7x7: 3 at 32, 4 at 64, 5 at 128
+    stages: int | None = None
 
     def __post_init__(self) -> None:
-        if not 16 <= self.image_size <= 1024 or self.image_size % 16:
-            raise UsageError(f"image-size must be a multiple of 16 up to 1024, e.g. 64 or 32; got {self.image_size}")
-        require(self, width=between(1, 1024), latent=between(1, 65536))
+        require(self, width=between(1, 1024), latent=between(1, 65536), stages=between(1, MOST_STAGES))
+        try:
+            widths, side = stages_of(self.image_size, self.width, self.stages)
+        except ValueError as error:
+            raise UsageError(f"image-size and stages: {error}") from error
+        if (weights := widths[-1] * side**2 * self.latent) > _LARGEST_LINEAR:
+            raise UsageError(
+                f"latent, width and stages: {self.latent} dimensions for a {side}x{side} map of {widths[-1]} channels "
+                f"make linear layers of {weights:,} weights, and at most {_LARGEST_LINEAR:,} are possible: give more "
+                "stages, a smaller width or fewer dimensions"
+            )
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,19 @@ class VAE(models.VAE):
     """Variational autoencoder of Hou et al., section 3.2, with methods to accelerate, save and share it.
 
     Args:
-        image_size: height and width of the images in pixels, a multiple of 16.
+        image_size: height and width of the images in pixels: 4, 5, 6 or 7 times a power of two, from 8 to 1024.
         width: channels of the stage with the highest resolution.
         latent: dimensions of z.
+        stages: how often encoder and decoder halve and double a map. None: as often as leaves one of 4x4 to 7x7, which
+            is 3 at 32x32, 4 at 64x64 (the paper's), 5 at 128x128. With a number, the image size may be any that can be
+            halved so often without remainder.
 
     Attributes:
+        stages: their number, also if None was given.
         run: summary of the training run that the weights come from, or None.
 
     Raises:
-        ValueError: image_size is not a multiple of 16, or a number is not a positive integer.
+        ValueError: image_size and stages do not fit together, or a number is not a positive integer.
     """
 
     run: RunSummary | None = None

@@ -1,9 +1,11 @@
 """Configs as JSON, and the recipes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from fastvae.config import ModelConfig
 from fastvae.errors import FastvaeError, suggest
 from fastvae.recipes import RECIPES
 from fastvae.train.config_json import from_json, to_json
@@ -24,6 +26,9 @@ def test_the_papers_schedule():
     assert (config.objective.alpha, config.objective.beta) == (1, 0.5)
     assert RECIPES["celeba64-wide"]().model.width == 64
     assert RECIPES["cifar10"]().model.image_size == 32
+    assert RECIPES["celeba128"]() == replace(
+        config, recipe="celeba128", data="celeba128.fvae", model=ModelConfig(image_size=128)
+    )
     assert RECIPES["demo"]().objective.vgg == "random"
 
 

@@ -73,10 +73,10 @@ def forms(device: str, note: Callable[[str], None]) -> list[Form]:
     return [*made, *(Form(ours, best.value, True, "compiled") for ours in (False, True))]
 
 
-def trained_vae(width: int, image_size: int = 64, latent: int = 100) -> VAE:
+def trained_vae(width: int, image_size: int = 64, latent: int = 100, stages: int | None = None) -> VAE:
     """A VAE in eval mode whose batch normalisations have statistics and weights as after some training."""
     torch.manual_seed(0)
-    vae = VAE(image_size, width, latent).train()
+    vae = VAE(image_size, width, latent, stages).train()
     with torch.no_grad():
         for module in vae.modules():
             if isinstance(module, nn.BatchNorm2d):

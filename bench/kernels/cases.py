@@ -7,7 +7,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from fastvae.config import Config
+from fastvae.config import Config, ModelConfig
 from fastvae.kernels import batch_norm, feature_loss, pack_weights, replicate_conv2d, replicate_conv2d_with_sums
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import LossNetwork
@@ -128,8 +128,16 @@ def _configs(recipes: tuple[str, ...]) -> list[Config]:
     return [RECIPES[name]() for name in recipes]
 
 
-def _sizes(config: Config) -> tuple[int, int, int]:
-    return config.model.image_size, config.model.width, config.model.latent
+def _encoder(model: ModelConfig) -> Encoder:
+    return Encoder(model.image_size, model.width, model.latent, model.stages)
+
+
+def _decoder(model: ModelConfig) -> Decoder:
+    return Decoder(model.image_size, model.width, model.latent, model.stages)
+
+
+def _critic(model: ModelConfig) -> Critic:
+    return Critic(model.image_size, model.width, stages=model.stages)
 
 
 @cache
@@ -145,7 +153,7 @@ def conv_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[ConvCase, ...
 
     for config in _configs(recipes):
         with torch.device("meta"):
-            decoder = Decoder(config.model.image_size, config.model.width, config.model.latent)
+            decoder = _decoder(config.model)
             for module in decoder.modules():
                 if isinstance(module, ReplicationConv2d):
                     module.register_forward_hook(note)
@@ -177,16 +185,16 @@ def norm_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[NormCase, ...
         cases.setdefault(NormCase(x.shape[0], x.shape[1], x.shape[2], batches, residual))
 
     for config in _configs(recipes):
-        (size, width, latent), batch = _sizes(config), config.train.batch_size
+        model, batch = config.model, config.train.batch_size
         with torch.device("meta"):
-            encoder, decoder, critic = Encoder(size, width, latent), Decoder(size, width, latent), Critic(size, width)
+            encoder, decoder, critic = _encoder(model), _decoder(model), _critic(model)
             for network in (encoder, decoder, critic):
                 for module in network.modules():
                     if isinstance(module, BatchNorm2d):
                         module.register_forward_hook(note, with_kwargs=True)
-            encoder(torch.empty(batch, 3, size, size))
-            decoder(torch.empty(batch, latent))
-            critic.forward_pair(*torch.empty(2, batch, 64, size, size))
+            encoder(torch.empty(batch, 3, model.image_size, model.image_size))
+            decoder(torch.empty(batch, model.latent))
+            critic.forward_pair(*torch.empty(2, batch, 64, model.image_size, model.image_size))
     return tuple(cases)
 
 
@@ -195,11 +203,11 @@ def update_cases(recipes: tuple[str, ...] = tuple(RECIPES)) -> tuple[UpdateCase,
     """Critic and VAE of every size of model that the recipes train; the critic by RMSprop too, which is an option."""
     cases = {}
     for config in _configs(recipes):
-        size, width, latent = _sizes(config)
+        model = config.model
         with torch.device("meta"):
-            critic = Critic(size, width).parameters()
-            vae = [*Encoder(size, width, latent).parameters(), *Decoder(size, width, latent).parameters()]
-        which = f"{size}x{size} width {width}"
+            critic = _critic(model).parameters()
+            vae = [*_encoder(model).parameters(), *_decoder(model).parameters()]
+        which = f"{model.image_size}x{model.image_size} width {model.width}"
         critic_shapes = tuple(tuple(p.shape) for p in critic)
         cases.setdefault(UpdateCase(f"critic, {which}", critic_shapes, "adam", 0.01))
         cases.setdefault(UpdateCase(f"critic by RMSprop, {which}", critic_shapes, "rmsprop", 0.01))
@@ -228,7 +236,7 @@ def recipe_runs(dtype: torch.dtype, recipes: tuple[str, ...] = tuple(RECIPES)) -
         torch.autograd.grad(y, [x, weight] + ([bias] if case.bias else []), torch.zeros_like(y))
 
     def packing(config: Config) -> None:
-        decoder = Decoder(config.model.image_size, config.model.width, config.model.latent)
+        decoder = _decoder(config.model)
         convs = [module for module in decoder.modules() if isinstance(module, ReplicationConv2d)]
         weights = [conv.weight.contiguous(memory_format=torch.channels_last) for conv in convs]
         pack_weights(weights, [conv.upsample for conv in convs], dtype)

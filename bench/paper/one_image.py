@@ -77,7 +77,7 @@ def form_of(fast: AcceleratedVAE) -> str:
 
 def _vae(config: Config) -> VAE:
     model = config.model
-    return trained_vae(model.width, model.image_size, model.latent).to(config.train.device)
+    return trained_vae(model.width, model.image_size, model.latent, model.stages).to(config.train.device)
 
 
 def _image(config: Config) -> Tensor:

@@ -75,6 +75,7 @@ def run(argv: list[str]) -> int:
         "image_size": vae.image_size,
         "width": vae.width,
         "latent": vae.latent,
+        "stages": vae.stages,
         "accelerated": repr(fast),
         "plain": "fastvae.VAE, eager, float32, channels_last",
         "seconds_a_cell": command.seconds,

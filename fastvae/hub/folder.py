@@ -36,7 +36,7 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
     """
     folder = resolved(folder)
     _check_folder(folder)
-    model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent}
+    model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent, "stages": vae.stages}
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}
     if run is not None:
         config = {**run.config, "model": {**run.config.get("model", {}), **model}}

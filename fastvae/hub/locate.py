@@ -36,7 +36,7 @@ def filled(
     """A float32 network with the weights of a file.
 
     Args:
-        kind: class of the network, called with image_size, width and latent.
+        kind: class of the network, called with image_size, width, latent and stages.
         model: gives their values.
         file: a model.safetensors.
         prefix: of the network in the names in the file.
@@ -46,7 +46,7 @@ def filled(
         FastvaeError: the tensors in the file are not those of this network; then nothing was allocated.
     """
     with torch.device("meta"):
-        network = kind(model.image_size, model.width, model.latent)
+        network = kind(model.image_size, model.width, model.latent, model.stages)
     expected = {f"{prefix}{name}": like for name, like in network.state_dict().items()}
     tensors = checkpoint_files.read_like(file, expected, prefixes=prefixes)
     network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()}, assign=True)

@@ -45,7 +45,7 @@ def model_card(vae: VAE, run: RunSummary | None, *, picture: str | None, license
         f"# VAE for {size}x{size} images",
         f"A variational autoencoder of Hou et al., *Improving Variational Autoencoder with Deep Feature Consistent and "
         f"Generative Adversarial Training* (2019): {size}x{size} RGB images, {vae.latent} latent dimensions, width "
-        f"{vae.width}, {parameters:.2f} M parameters.",
+        f"{vae.width}, {vae.stages} stages, {parameters:.2f} M parameters.",
     ]
     if picture:
         sections.append(

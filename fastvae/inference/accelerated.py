@@ -51,6 +51,7 @@ class AcceleratedVAE:
     Attributes:
         image_size: height and width of the images, in pixels.
         latent: dimensions of z.
+        stages: how often encoder and decoder halve and double a map.
         device: of its computations and results.
         dtype: of its weights and feature maps.
         backend: name of the implementation: "native", "eager" or "captured".
@@ -65,7 +66,7 @@ class AcceleratedVAE:
         dtype: torch.dtype,
         batch_sizes: tuple[int, ...] = (1,),
     ):
-        self.image_size, self.width, self.latent = vae.image_size, vae.width, vae.latent
+        self.image_size, self.width, self.latent, self.stages = vae.image_size, vae.width, vae.latent, vae.stages
         self.device, self.dtype, self.backend = device, dtype, name
         self._run = backend
         # For copies: the backend holds memory of C++ or a GPU, which cannot be copied.
@@ -73,7 +74,7 @@ class AcceleratedVAE:
         self._batch_sizes = batch_sizes
 
     def __reduce__(self):
-        sizes = (self.image_size, self.width, self.latent)
+        sizes = (self.image_size, self.width, self.latent, self.stages)
         return _accelerate_copy, (sizes, self._weights, self.dtype, self._batch_sizes, self.device)
 
     def encode(self, images: Any) -> tuple[Tensor, Tensor]:
@@ -204,7 +205,7 @@ def accelerate(
 
 
 def _accelerate_copy(
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int, int, int],
     weights: dict[str, Tensor],
     dtype: torch.dtype,
     batch_sizes: tuple[int, ...],

@@ -67,6 +67,7 @@ class LossNetwork(nn.Module):
     Attributes:
         taps: the names, in order of depth.
         channels: of each tap.
+        smallest_side: height and width that images must have at the least, for the poolings.
         source: where the weights came from, human-readable.
         digest: identifies the weights: SHA-256 of the tensors, the same for every file format; "stand-in"; or None if
             nothing was loaded.
@@ -91,7 +92,7 @@ class LossNetwork(nn.Module):
             for index, layer in enumerate(self.features)
             if not isinstance(layer, nn.ReLU)  # fused with the convolution before it
         )
-        self._smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
+        self.smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self.channels = tuple(convs[index - 1][2] for index in indices.values())
         # Not in the state dict, which has only torchvision's keys.
         shift = torch.tensor([127.5 - level for level in mean], dtype=torch.float32).view(1, 3, 1, 1)
@@ -189,9 +190,9 @@ class LossNetwork(nn.Module):
                 f"the loss network expects floating-point images [B, 3, H, W] in [-1, 1]; "
                 f"got {images.dtype} {tuple(images.shape)}"
             )
-        if min(images.shape[2:]) < self._smallest_side:
+        if min(images.shape[2:]) < self.smallest_side:
             raise ValueError(
-                f"images for {self.taps[-1]} must be at least {self._smallest_side} pixels wide and high; "
+                f"images for {self.taps[-1]} must be at least {self.smallest_side} pixels wide and high; "
                 f"got {images.shape[2]}x{images.shape[3]} (H x W)"
             )
         # The shift cannot be folded into conv1_1's bias: the zero padding, which stands for the mean colour, would then

@@ -55,14 +55,3 @@ class DownsamplingStage(nn.Sequential):
         """Everything after the first convolution: [B, O, H/2, W/2] -> the same shape."""
         _, norm, activation, block = self
         return block(norm(x, batches, activation), batches)
-
-
-def stage_widths(width: int) -> tuple[int, int, int, int]:
-    """Channels of the four stages, starting at the image: width x (1, 2, 4, 8)."""
-    return (width, 2 * width, 4 * width, 8 * width)
-
-
-def check_image_size(image_size: int) -> None:
-    """Raises ValueError unless the image size can be halved four times."""
-    if image_size < 16 or image_size % 16:
-        raise ValueError(f"image_size must be a multiple of 16, 16 or more; got {image_size}")

@@ -3,29 +3,30 @@
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
+from fastvae.models.blocks import DownsamplingStage
+from fastvae.models.stages import stages_of
 from fastvae.models.whole_map_conv import WholeMapConv2d
 
 
 class Critic(nn.Module):
-    """Four downsampling stages, then one convolution over the remaining map to a single number.
+    """Downsampling stages, then one convolution over the remaining map to a single number.
 
     Source: Hou et al., section 3.2: no sigmoid, as in WGAN; the input is relu1_1 of the loss network.
 
     Args:
-        image_size: height and width of the input map, a multiple of 16.
-        width: channels of the first stage; later stages have 2, 4 and 8 times as many.
+        image_size: height and width of the input map.
+        width: channels of the first stage; later stages have 2, 4, and from then on 8 times as many.
         in_channels: channels of the input, 64 for relu1_1 of VGG-19.
+        stages: how many; None: by the image size.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 32, in_channels: int = 64):
+    def __init__(self, image_size: int = 64, width: int = 32, in_channels: int = 64, stages: int | None = None):
         super().__init__()
-        check_image_size(image_size)
-        widths = stage_widths(width)
+        widths, side = stages_of(image_size, width, stages)
         self.stages = nn.Sequential(
             *(DownsamplingStage(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True))
         )
-        self.head = WholeMapConv2d(widths[-1], image_size // 16)
+        self.head = WholeMapConv2d(widths[-1], side)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [B, in_channels, H, W] -> one number per image, [B], float32 at least."""

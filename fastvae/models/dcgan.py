@@ -11,30 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
-from fastvae.models.blocks import NEGATIVE_SLOPE, check_image_size, stage_widths
+from fastvae.models.blocks import NEGATIVE_SLOPE
 from fastvae.models.image_conv import ImageConv2d
+from fastvae.models.stages import count_stages, stages_of
 from fastvae.models.transposed_conv import TransposedConv2d
 from fastvae.models.whole_map_conv import WholeMapConv2d
 
 
 class DcganGenerator(nn.Module):
-    """z -> image: five transposed convolutions, the first to a map of 1/16 of the image's side, then tanh.
+    """z -> image: transposed convolutions, the first to a small map, each further one to twice its side, then tanh.
+
+    The source has five of them for 64x64; see `fastvae.models.stages`.
 
     Args:
-        image_size: height and width of the images, a multiple of 16.
-        width: channels before the last convolution, 64 in the source; earlier ones have 2, 4 and 8 times as many.
+        image_size: height and width of the images.
+        width: channels before the last convolution, 64 in the source; earlier ones have 2, 4, and before them 8 times
+            as many.
         latent: dimensions of z.
+        stages: how many convolutions double the map; None: by the image size.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 64, latent: int = 100):
+    def __init__(self, image_size: int = 64, width: int = 64, latent: int = 100, stages: int | None = None):
         super().__init__()
-        check_image_size(image_size)
         self.image_size, self.width, self.latent = image_size, width, latent
-        first, *others = reversed(stage_widths(width))
-        layers = [TransposedConv2d(latent, first, image_size // 16, bias=False), BatchNorm2d(first), nn.ReLU()]
-        for inputs, outputs in zip((first, *others[:-1]), others, strict=True):
+        self.stages = count_stages(image_size, stages)
+        widths, side = stages_of(image_size, width, stages)
+        layers = [TransposedConv2d(latent, widths[-1], side, bias=False), BatchNorm2d(widths[-1]), nn.ReLU()]
+        for inputs, outputs in pairwise(reversed(widths)):
             layers += [_upsampling(inputs, outputs), BatchNorm2d(outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, _upsampling(others[-1], 3), nn.Tanh())
+        self.layers = nn.Sequential(*layers, _upsampling(width, 3), nn.Tanh())
         self.apply(_draw_weights)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -51,17 +56,20 @@ class DcganGenerator(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """Image -> one number: four convolutions of stride 2, then one over the remaining map; no sigmoid.
+    """Image -> one number: convolutions of stride 2, then one over the remaining map; no sigmoid.
+
+    The source has four for 64x64; see `fastvae.models.stages`.
 
     Args:
-        image_size: height and width of the images, a multiple of 16.
-        width: channels after the first convolution, 64 in the source; later ones have 2, 4 and 8 times as many.
+        image_size: height and width of the images.
+        width: channels after the first convolution, 64 in the source; later ones have 2, 4, and from then on 8 times
+            as many.
+        stages: how many convolutions of stride 2; None: by the image size.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 64):
+    def __init__(self, image_size: int = 64, width: int = 64, stages: int | None = None):
         super().__init__()
-        check_image_size(image_size)
-        widths = stage_widths(width)
+        widths, side = stages_of(image_size, width, stages)
         self.convs = nn.ModuleList(
             [
                 ImageConv2d(3, width, 4, stride=2, padding=1),
@@ -70,7 +78,7 @@ class DcganDiscriminator(nn.Module):
         )
         self.norms = nn.ModuleList(BatchNorm2d(channels) for channels in widths[1:])
         self.activation = nn.LeakyReLU(NEGATIVE_SLOPE)
-        self.head = WholeMapConv2d(widths[-1], image_size // 16)
+        self.head = WholeMapConv2d(widths[-1], side)
         self.apply(_draw_weights)
 
     def forward(self, images: Tensor, batches: int = 1, layer: int | None = None) -> Tensor:
@@ -79,7 +87,8 @@ class DcganDiscriminator(nn.Module):
         Args:
             images: real or generated.
             batches: as in `BatchNorm2d`.
-            layer: 1 to 4 to return the output of that convolution, before its BN: [B, C, H / 2^layer, W / 2^layer].
+            layer: 1 to the number of stages, to return the output of that convolution, before its BN:
+                [B, C, H / 2^layer, W / 2^layer].
         """
         last = len(self.convs)
         maps = self._convolved(self.convs[0](images), 1, layer or last, batches)
@@ -88,15 +97,18 @@ class DcganDiscriminator(nn.Module):
     def scores(self, maps: Tensor, layer: int, batches: int = 1) -> Tensor:
         """The output of convolution number `layer` -> one number for each image, [B], as `forward` has it."""
         maps = self._convolved(maps, layer, len(self.convs), batches)
-        scores = self.head(self.norms[-1](maps, batches, self.activation))
+        scores = self.head(self._activated(maps, len(self.convs), batches))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _convolved(self, maps: Tensor, layer: int, last: int, batches: int) -> Tensor:
         """The output of convolution number `layer`, from 1 -> that of convolution number `last`."""
         for i in range(layer, last):
-            activated = self.norms[i - 2](maps, batches, self.activation) if i > 1 else self.activation(maps)
-            maps = self.convs[i](activated)
+            maps = self.convs[i](self._activated(maps, i, batches))
         return maps
+
+    def _activated(self, maps: Tensor, layer: int, batches: int) -> Tensor:
+        """The output of convolution number `layer` after its BN, which the first one has not, and LeakyReLU."""
+        return self.norms[layer - 2](maps, batches, self.activation) if layer > 1 else self.activation(maps)
 
 
 def _upsampling(inputs: int, outputs: int) -> TransposedConv2d:

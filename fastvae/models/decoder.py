@@ -1,12 +1,15 @@
 """The decoder: z -> image."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from fastvae.kernels.dispatch import map_format
 from fastvae.models.batch_norm import BatchNorm2d
-from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock, check_image_size, stage_widths
+from fastvae.models.blocks import NEGATIVE_SLOPE, ResidualBlock
 from fastvae.models.linear import Linear
+from fastvae.models.stages import stages_of
 from fastvae.nn import ReplicationConv2d
 
 
@@ -32,29 +35,25 @@ class _UpsamplingStage(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """Linear layer to a small map, then four times nearest x2 upsampling and replication-padded 3x3 convolution, tanh.
+    """Linear layer to a small map, then stages of nearest x2 upsampling and replication-padded 3x3 convolution, tanh.
 
-    Source: Hou et al., section 3.2 and figure 2. Every stage but the last is followed by BN, LeakyReLU and a
-    residual block.
+    Source: Hou et al., section 3.2 and figure 2, which has four stages for 64x64; see `fastvae.models.stages`. Every
+    stage but the last is followed by BN, LeakyReLU and a residual block.
 
     Args:
-        image_size: height and width of the images, a multiple of 16.
-        width: channels before the last convolution; earlier stages have 2, 4 and 8 times as many.
+        image_size: height and width of the images.
+        width: channels before the last convolution; earlier stages have 2, 4, and before them 8 times as many.
         latent: dimensions of z.
+        stages: how many; None: by the image size.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
+    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100, stages: int | None = None):
         super().__init__()
-        check_image_size(image_size)
-        first, second, third, fourth = reversed(stage_widths(width))
-        self.map_shape = (first, image_size // 16, image_size // 16)
-        self.linear = Linear(latent, first * (image_size // 16) ** 2)
-        self.stages = nn.Sequential(
-            _UpsamplingStage(first, second),
-            _UpsamplingStage(second, third),
-            _UpsamplingStage(third, fourth),
-        )
-        self.to_image = ReplicationConv2d(fourth, 3, upsample=2)
+        widths, side = stages_of(image_size, width, stages)
+        self.map_shape = (widths[-1], side, side)
+        self.linear = Linear(latent, widths[-1] * side**2)
+        self.stages = nn.Sequential(*(_UpsamplingStage(i, o) for i, o in pairwise(reversed(widths))))
+        self.to_image = ReplicationConv2d(width, 3, upsample=2)
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""

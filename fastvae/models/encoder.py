@@ -5,31 +5,32 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fastvae.models.blocks import DownsamplingStage, check_image_size, stage_widths
+from fastvae.models.blocks import DownsamplingStage
 from fastvae.models.image_conv import ImageConv2d
 from fastvae.models.linear import Linear
+from fastvae.models.stages import stages_of
 
 
 class Encoder(nn.Module):
-    """Four downsampling stages, then one linear layer each for the mean and the log-variance.
+    """Downsampling stages, then one linear layer each for the mean and the log-variance.
 
-    Source: Hou et al., section 3.2 and figure 2.
+    Source: Hou et al., section 3.2 and figure 2, which has four for 64x64; see `fastvae.models.stages`.
 
     Args:
-        image_size: height and width of the images, a multiple of 16.
-        width: channels of the first stage; later stages have 2, 4 and 8 times as many.
+        image_size: height and width of the images.
+        width: channels of the first stage; later stages have 2, 4, and from then on 8 times as many.
         latent: dimensions of z.
+        stages: how many; None: by the image size.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
+    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100, stages: int | None = None):
         super().__init__()
-        check_image_size(image_size)
-        widths = stage_widths(width)
+        widths, side = stages_of(image_size, width, stages)
         self.stages = nn.Sequential(
             DownsamplingStage(3, width, ImageConv2d),
             *(DownsamplingStage(i, o) for i, o in pairwise(widths)),
         )
-        features = widths[-1] * (image_size // 16) ** 2
+        features = widths[-1] * side**2
         self.mean = Linear(features, latent)
         self.log_variance = Linear(features, latent)
 

@@ -7,28 +7,37 @@ from torch import Tensor, nn
 
 from fastvae.models.decoder import Decoder
 from fastvae.models.encoder import Encoder
+from fastvae.models.stages import count_stages
 
 
 class VAE(nn.Module):
     """Variational autoencoder of Hou et al., section 3.2.
 
     Args:
-        image_size: height and width of the images in pixels, a multiple of 16.
+        image_size: height and width of the images in pixels: 4, 5, 6 or 7 times a power of two, from 8 to 1024.
         width: channels of the stage with the highest resolution.
         latent: dimensions of z.
+        stages: how often encoder and decoder halve and double a map. None: as often as leaves one of 4x4 to 7x7, which
+            is 3 at 32x32, 4 at 64x64 (the paper's), 5 at 128x128. With a number, the image size may be any that can be
+            halved so often without remainder.
+
+    Attributes:
+        stages: their number, also if None was given.
 
     Raises:
-        ValueError: image_size is not a multiple of 16, or a number is not a positive integer.
+        ValueError: image_size and stages do not fit together, or a number is not a positive integer.
     """
 
-    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100):
+    def __init__(self, image_size: int = 64, width: int = 32, latent: int = 100, stages: int | None = None):
         super().__init__()
-        for name, value in {"image_size": image_size, "width": width, "latent": latent}.items():
+        given = {"image_size": image_size, "width": width, "latent": latent}
+        for name, value in (given if stages is None else {**given, "stages": stages}).items():
             if not (hasattr(value, "__index__") and operator.index(value) > 0):
                 raise ValueError(f"VAE expects {name} as a positive integer; got {value!r}")
         self.image_size, self.width, self.latent = image_size, width, latent
-        self.encoder = Encoder(image_size, width, latent)
-        self.decoder = Decoder(image_size, width, latent)
+        self.stages = count_stages(image_size, stages)
+        self.encoder = Encoder(image_size, width, latent, self.stages)
+        self.decoder = Decoder(image_size, width, latent, self.stages)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W], floats in [-1, 1] -> mean and log-variance of q(z|x), each [B, latent].

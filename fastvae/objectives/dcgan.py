@@ -35,8 +35,8 @@ class Dcgan(Objective):
     def __init__(self, options, model: ModelConfig, loss_network: nn.Module | None = None):
         self.options = options
         self.latent = self.noise_size = model.latent
-        self.generator = DcganGenerator(model.image_size, model.width, model.latent)
-        self.discriminator = DcganDiscriminator(model.image_size, model.width)
+        self.generator = DcganGenerator(model.image_size, model.width, model.latent, model.stages)
+        self.discriminator = DcganDiscriminator(model.image_size, model.width, model.stages)
         self.networks = {"generator": self.generator, "discriminator": self.discriminator}
 
     def passes(self, step: int) -> Sequence[Pass]:

@@ -40,8 +40,8 @@ class PlainVae(Objective):
         self.options = options
         self.noise_size = model.latent
         self.loss_network = loss_network
-        self.encoder = Encoder(model.image_size, model.width, model.latent)
-        self.decoder = Decoder(model.image_size, model.width, model.latent)
+        self.encoder = Encoder(model.image_size, model.width, model.latent, model.stages)
+        self.decoder = Decoder(model.image_size, model.width, model.latent, model.stages)
         self.networks = {"encoder": self.encoder, "decoder": self.decoder}
         self.kl_share = torch.ones(()) if options.kl_warmup else None
 

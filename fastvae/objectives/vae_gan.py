@@ -41,7 +41,9 @@ class VaeGanOptions:
     """Options of the VAE/GAN."""
 
     gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
-    feature_layer: int = 3  # the discriminator's convolution whose output is compared, before its BN: 1, 2, 3 or 4
+    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one: at
+    # 64x64 the authors' 3
+    feature_layer: int | None = None
     real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
     margin: float = 0.35  # distance from it beyond which one of them is skipped, nats, > 0; large: no gating
@@ -49,9 +51,14 @@ class VaeGanOptions:
     kl_warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, gamma=at_least(0), equilibrium=at_least(0), margin=above(0), kl_warmup=between(0, 1))
-        if self.feature_layer not in (1, 2, 3, 4):
-            raise UsageError(f"feature-layer must be 1, 2, 3 or 4; got {self.feature_layer}")
+        require(
+            self,
+            gamma=at_least(0),
+            feature_layer=at_least(1),
+            equilibrium=at_least(0),
+            margin=above(0),
+            kl_warmup=between(0, 1),
+        )
         if not 0 < self.real_weight < 1:
             raise UsageError(f"real-weight must be above 0 and below 1; got {self.real_weight}")
 
@@ -66,7 +73,14 @@ class VaeGan(PlainVae):
     def __init__(self, options: VaeGanOptions, model: ModelConfig, loss_network: nn.Module | None = None):
         super().__init__(options, model, loss_network)
         self.latent, self.noise_size = model.latent, 2 * model.latent  # for the posterior and for the prior
-        self.discriminator = DcganDiscriminator(model.image_size, 2 * model.width)
+        self.discriminator = DcganDiscriminator(model.image_size, 2 * model.width, model.stages)
+        last = len(self.discriminator.convs)
+        self.feature_layer = max(last - 1, 1) if options.feature_layer is None else options.feature_layer
+        if self.feature_layer > last:
+            raise UsageError(
+                f"feature-layer must be from 1 to {last}, the convolutions of stride 2 of the discriminator; "
+                f"got {self.feature_layer}"
+            )
         self.networks["discriminator"] = self.discriminator
 
     def passes(self, step: int) -> Sequence[Pass]:
@@ -107,7 +121,7 @@ class VaeGan(PlainVae):
         """
         weighted = {n: scale_gradient(p, self.options.gamma) for n, p in self.decoder.named_parameters()}
         fakes = functional_call(self.decoder, weighted, (z,))
-        return with_fixed_parameters(self.discriminator, fakes, layer=self.options.feature_layer)
+        return with_fixed_parameters(self.discriminator, fakes, layer=self.feature_layer)
 
     def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean -log(D(x) + e) over the images, mean -log(1 - D(fake) + e) over those of z [2B, latent], and D_l(x).
@@ -116,7 +130,7 @@ class VaeGan(PlainVae):
         each had the weight 1; the discriminator descends (1 - r) times the mean over both. The third, [B, C, H, W],
         has no gradient.
         """
-        fakes, layer = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight)), self.options.feature_layer
+        fakes, layer = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight)), self.feature_layer
         maps = self.discriminator(torch.cat([images, fakes]), batches=3, layer=layer)
         probabilities = torch.sigmoid(self.discriminator.scores(maps, layer, batches=3))
         real, fake = probabilities.split([len(images), len(fakes)])

@@ -101,7 +101,7 @@ class VaeWgan(DfcVae):
     def __init__(self, options: VaeWganOptions, model: ModelConfig, loss_network: nn.Module):
         super().__init__(options, model, loss_network)
         self.form = critic_form(options)
-        self.critic = Critic(model.image_size, model.width, in_channels=loss_network.channels[0])
+        self.critic = Critic(model.image_size, model.width, loss_network.channels[0], model.stages)
         self.networks["critic"] = self.critic
 
     @classmethod

@@ -11,8 +11,10 @@ from fastvae.data.dataset import EMBEDDED
 from fastvae.data.sources.hub import place_of
 from fastvae.data.training_set import TrainingSet, open_training_set
 from fastvae.distributed.ranks import ALONE, Ranks
+from fastvae.errors import UsageError
 from fastvae.files.places import resolved
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
+from fastvae.models.stages import count_stages
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
 from fastvae.train.order import BatchOrder
 from fastvae.train.shared_state import noise_seed
@@ -34,6 +36,8 @@ class Training(NamedTuple):
 def resolve(config: Config) -> tuple[Config, dict[str, str]]:
     """Replaces "auto" by this machine's choice, so that a resumed run uses the same, and makes paths absolute.
 
+    The number of stages becomes the one that follows from the image size, if none is given.
+
     `open_data` resolves `loader`, which depends on the data. `resident` stays "auto", since it changes no result.
 
     Returns:
@@ -50,10 +54,12 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
         compile=compiled.value,
         cuda_graph=graph.value,
     )
+    # Not "by the size", so that the run's files say how many there are.
+    model = replace(config.model, stages=count_stages(config.model.image_size, config.model.stages))
     config = _with_absolute_paths(config)
     reasons = {"precision": precision.reason, "compile": compiled.reason, "cuda_graph": graph.reason}
     _logger.info("precision %s: %s", precision.value, precision.reason)
-    return replace(config, train=train), reasons
+    return replace(config, model=model, train=train), reasons
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -100,6 +106,7 @@ def build(config: Config, ranks: Ranks = ALONE) -> Training:
     Every rank has the same networks, and noise of its own.
 
     Raises:
+        UsageError: the images are too small for the loss network.
         FastvaeError: the loss network's weights cannot be loaded.
     """
     device = torch.device(config.train.device)
@@ -139,4 +146,10 @@ def _loss_network(config: Config, taps: tuple[str, ...]):
         return None
     from fastvae.lossnet import load_loss_network
 
-    return load_loss_network(config.objective.vgg, taps=taps)
+    network = load_loss_network(config.objective.vgg, taps=taps)
+    if config.model.image_size < network.smallest_side:
+        raise UsageError(
+            f"the loss network needs images of {network.smallest_side}x{network.smallest_side} or more for "
+            f"{network.taps[-1]}; image-size is {config.model.image_size}: give a larger one, or other --layers"
+        )
+    return network

@@ -11,6 +11,8 @@ from fastvae.files.reading import Malformed, conform, unknown_fields
 from fastvae.objectives import OBJECTIVES, name_of
 from fastvae.renamed import renamed_config
 
+# What models have whose config does not say it: it was written when there was no choice.
+_STAGES_BEFORE = 4
 _logger = logging.getLogger("fastvae")
 
 
@@ -52,7 +54,7 @@ def from_json(values: Any) -> Config:
             recipe=conform(values.get("recipe"), str, "recipe"),
             data=conform(values.get("data"), str, "data"),
             objective=conform(objective, options, "objective"),
-            model=conform(values.get("model"), ModelConfig, "model"),
+            model=model_from_json(values),
             train=conform(values.get("train"), TrainConfig, "train"),
             initial_weights=conform(values.get("initial_weights"), InitialWeights | None, "initial_weights"),
         )
@@ -71,7 +73,10 @@ def model_from_json(values: dict[str, Any]) -> ModelConfig:
     Raises:
         FastvaeError: it is missing, of the wrong type, or out of range.
     """
+    model = values.get("model")
+    if isinstance(model, dict):
+        model = {"stages": _STAGES_BEFORE, **model}
     try:
-        return conform(values.get("model"), ModelConfig, "model")
+        return conform(model, ModelConfig, "model")
     except (Malformed, UsageError) as error:
         raise FastvaeError(f"the config does not say how to build the model ({error}): was it edited?") from error

@@ -108,6 +108,14 @@ def test_cases_are_those_of_the_models():
         (128, 128, 8, 1),
     ]
     assert (convolutions[-1].out_channels, convolutions[-1].bias) == (3, True)
+    assert [(c.in_channels, c.out_channels, c.size) for c in conv_cases(("celeba128",)) if c.upsample == 2] == [
+        (256, 256, 4),
+        (256, 128, 8),
+        (128, 64, 16),
+        (64, 32, 32),
+        (32, 3, 64),
+    ]
+    assert conv_cases(("cifar10",))[0].size == 4 and conv_cases(("cifar10",))[0].in_channels == 128
     (features,) = feature_cases(("celeba64",))
     assert features.shapes[0] == (64, 64, 64) and features.shapes[-1] == (512, 4, 4)
     assert {case.clip for case in update_cases(("celeba64",))} == {0.01, None}

@@ -28,7 +28,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 def model(tmp_path_factory):
     """A saved VAE whose batch normalisations have something to fold."""
     torch.manual_seed(0)
-    vae = fastvae.VAE(16, width=2, latent=4).train()
+    vae = fastvae.VAE(16, width=2, latent=4, stages=4).train()
     with torch.no_grad():
         for module in vae.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -129,6 +129,16 @@ def test_names_that_are_not_utf8(model, tmp_path):
     out = tmp_path / os.fsdecode(b"\xfc")
     assert main(["export", str(model), "--parts", "decoder", "--device", "cpu", "--out", str(out)]) == 0
     assert [path.stem for path in out.iterdir()] == ["decoder"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [28, 48, 128])
+def test_every_size_is_exported(size, tmp_path):
+    pytest.importorskip("onnxruntime")
+    fastvae.VAE(size, width=2, latent=4).save_pretrained(tmp_path / "model")
+    flags = ["--parts", "reconstruct", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(["export", str(tmp_path / "model"), *flags]) == 0  # compared with the module before it is kept
+    assert (tmp_path / "out" / "reconstruct.onnx").is_file()
 
 
 @pytest.mark.slow  # what is packed is what the ONNX files hold, whose tests always run

@@ -83,9 +83,21 @@ def test_results_are_the_plain_module_s(vae, dtype, count):
 
 
 @needs_compiler
-@pytest.mark.parametrize("size, width", [(64, 8), (32, 5)])
-def test_random_weights(size, width):
-    vae = fastvae.VAE(size, width, latent=9).eval()
+@pytest.mark.parametrize(
+    "size, width, stages",
+    [
+        (64, 8, None),
+        (32, 5, None),
+        (8, 4, None),
+        (28, 16, None),
+        (128, 4, None),
+        (256, 2, None),
+        (32, 3, 5),
+        (36, 4, 2),
+    ],
+)
+def test_random_weights(size, width, stages):
+    vae = fastvae.VAE(size, width, latent=9, stages=stages).eval()
     x = torch.rand(2, 3, size, size) * 2 - 1
     with torch.no_grad():
         expected = vae.reconstruct(x)

@@ -119,7 +119,7 @@ def packed(module: nn.Module) -> list[bool]:
 
 
 def test_packed_weights_compute_the_same_and_no_call_packs_again(monkeypatch):
-    decoder, launch, launched = FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True), interpreter._launch, []
+    decoder, launch, launched = FoldedDecoder(VAE(16, 2, 3, stages=4).eval(), kernels=True), interpreter._launch, []
 
     def recording(kernel, *rest):
         launched.append(kernel.fn.__name__)
@@ -140,8 +140,8 @@ def test_packed_weights_compute_the_same_and_no_call_packs_again(monkeypatch):
 
 @pytest.mark.parametrize("change", ["cast", "load", "copy"])
 def test_a_changed_weight_is_not_read_from_its_packed_copy(change):
-    vae = VAE(16, 2, 3).eval()
-    decoder, other = FoldedDecoder(vae, kernels=True), FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True)
+    vae = VAE(16, 2, 3, stages=4).eval()
+    decoder, other = FoldedDecoder(vae, kernels=True), FoldedDecoder(VAE(16, 2, 3, stages=4).eval(), kernels=True)
     with interpreted():
         pack(decoder)
     assert not any("packed" in name for name in decoder.state_dict())
@@ -156,7 +156,7 @@ def test_a_changed_weight_is_not_read_from_its_packed_copy(change):
 
 
 def test_without_triton_nothing_is_packed():
-    decoder, encoder = FoldedDecoder(VAE(16, 2, 3).eval(), kernels=True), FoldedEncoder(VAE(16, 2, 3).eval())
+    decoder, encoder = FoldedDecoder(VAE(16, 2, 3, stages=4).eval(), kernels=True), FoldedEncoder(VAE(16, 2, 3).eval())
     pack(decoder)
     pack(encoder)
     assert packed(decoder) == 10 * [False]

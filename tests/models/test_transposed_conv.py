@@ -26,7 +26,7 @@ def test_values_and_gradients_are_those_of_torch(kernel, stride, padding, bias, 
 
 @pytest.mark.parametrize(("image_size", "width"), [(16, 4), (32, 2), (64, 2)])
 def test_the_generator_is_the_one_of_torchs_layers(image_size, width):
-    generator = DcganGenerator(image_size, width, latent=7).double()
+    generator = DcganGenerator(image_size, width, latent=7, stages=4).double()
     plain = [nn.ConvTranspose2d(7, 8 * width, image_size // 16, bias=False), nn.BatchNorm2d(8 * width), nn.ReLU()]
     for factor in (8, 4, 2):
         inputs, outputs = factor * width, factor * width // 2
@@ -44,7 +44,7 @@ def test_the_generator_is_the_one_of_torchs_layers(image_size, width):
 
 @pytest.mark.parametrize("image_size", [16, 32, 64])
 def test_every_map_and_every_gradient_is_in_channels_last(image_size):
-    generator = DcganGenerator(image_size, 2, latent=7).to(memory_format=torch.channels_last)
+    generator = DcganGenerator(image_size, 2, latent=7, stages=4).to(memory_format=torch.channels_last)
     seen = []
 
     def look(module, inputs, output):

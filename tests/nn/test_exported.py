@@ -67,7 +67,7 @@ MODELS = {
     "swapped": swapped,
     "swapped in training": lambda: swapped().train(),
     "operations": Ops,
-    "decoder stage": lambda: nn.Sequential(nn.Conv2d(3, 16, 1), VAE(16, 2, 3).decoder.stages[0]).eval(),
+    "decoder stage": lambda: nn.Sequential(nn.Conv2d(3, 4, 1), VAE(16, 2, 3).decoder.stages[0]).eval(),
     "loss network pair": Pair,
 }
 

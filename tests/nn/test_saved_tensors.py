@@ -77,7 +77,7 @@ MODELS = {
     "swapped": swapped,
     "loss network pair": Pair,
     "encoder stage": Stage,
-    "decoder stage": lambda: nn.Sequential(nn.Conv2d(3, 16, 1), VAE(16, 2, 3).decoder.stages[0]),
+    "decoder stage": lambda: nn.Sequential(nn.Conv2d(3, 4, 1), VAE(16, 2, 3).decoder.stages[0]),
 }
 
 

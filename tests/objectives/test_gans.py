@@ -10,7 +10,7 @@ from fastvae.objectives.dcgan import Dcgan, DcganOptions
 from fastvae.objectives.lsgan import Lsgan, LsganOptions
 from fastvae.objectives.wgan import Wgan, WganOptions, generator_moves
 
-MODEL = ModelConfig(image_size=16, width=2, latent=5)
+MODEL = ModelConfig(image_size=16, width=2, latent=5, stages=4)
 
 
 def build(objective_class, options):

@@ -10,7 +10,7 @@ from fastvae.objectives.base import Update
 from fastvae.objectives.vae_gan import VaeGan, VaeGanOptions, gates
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 
-MODEL = ModelConfig(image_size=16, width=2, latent=5)
+MODEL = ModelConfig(image_size=16, width=2, latent=5, stages=4)
 EPSILON = 1e-3
 
 
@@ -107,8 +107,17 @@ def test_a_closed_gate_leaves_weights_and_optimiser_as_they_are(optimizer, clip_
         assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
+@pytest.mark.parametrize(("image_size", "layer"), [(8, 1), (16, 1), (32, 2), (64, 3), (128, 4)])
+def test_by_default_the_last_convolution_but_one_is_compared(image_size, layer):
+    """The authors' third at 64x64: from 16x16 on, a map of 8x8."""
+    objective = VaeGan(VaeGanOptions(), ModelConfig(image_size=image_size, width=1, latent=2))
+    assert objective.feature_layer == layer
+
+
 def test_options_are_checked():
-    with pytest.raises(UsageError, match="feature-layer must be 1, 2, 3 or 4; got 5"):
-        VaeGanOptions(feature_layer=5)
+    with pytest.raises(UsageError, match="feature-layer must be 1 or more; got 0"):
+        VaeGanOptions(feature_layer=0)
+    with pytest.raises(UsageError, match=r"feature-layer must be from 1 to 4, .* got 5"):
+        VaeGan(VaeGanOptions(feature_layer=5), MODEL)
     with pytest.raises(UsageError, match="real-weight"):
         VaeGanOptions(real_weight=1.0)

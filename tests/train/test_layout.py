@@ -21,10 +21,12 @@ BATCH = 3
 COPIES = ("aten.clone.", "aten._to_copy.", "aten.copy.", "aten.contiguous.")
 
 
-def graphs_of_a_step(device: str, precision: str, options, image_size: int = 32) -> list[torch.fx.GraphModule]:
+def graphs_of_a_step(
+    device: str, precision: str, options, image_size: int = 32, stages: int | None = None
+) -> list[torch.fx.GraphModule]:
     """Of the last pass of a step, forward and backward."""
     train = TrainConfig(device=device, precision=precision, compile="off", batch_size=BATCH)
-    config = Config("test", options, model=ModelConfig(image_size=image_size, width=8), train=train)
+    config = Config("test", options, model=ModelConfig(image_size, width=8, stages=stages), train=train)
     objective, _, step, _ = build(config)
     found = []
 
@@ -64,7 +66,7 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
     # What a CPU does with maps as small as this test's, but not as a recipe's.
     monkeypatch.setattr(f"{replicate_conv_aten.__name__}._FEWEST_PIXELS", 0)
     convolutions, flips = 0, []
-    for graph in graphs_of_a_step(device, precision, VaeWganOptions(vgg="random")):
+    for graph in graphs_of_a_step(device, precision, VaeWganOptions(vgg="random"), stages=4):
         for node in graph.graph.nodes:
             if node.op != "call_function" or "val" not in node.meta:
                 continue
@@ -91,7 +93,7 @@ def test_no_map_changes_its_layout(device, precision, monkeypatch):
 def test_no_transposed_convolution_of_a_generator_is_of_a_single_pixel(device, precision, image_size):
     # Its strides are predicted otherwise than cuDNN returns them, so that compiled training would fail on a GPU.
     maps_in, transposed = [], 0
-    for graph in graphs_of_a_step(device, precision, DcganOptions(), image_size):
+    for graph in graphs_of_a_step(device, precision, DcganOptions(), image_size, stages=4):
         for node in graph.graph.nodes:
             name = str(node.target)
             if node.op != "call_function" or not name.startswith(("aten.convolution.", "aten.convolution_backward.")):

@@ -25,12 +25,14 @@ PRECISIONS = ("fp32", "bf16")
 STEPS = {"fp32": 24, "bf16": 8}
 
 
-def training(name: str, precision: str, *, image_size: int = 32) -> Training:
+def training(
+    name: str, precision: str, *, image_size: int = 32, layers: tuple[str, ...] = ("relu1_1", "relu2_1")
+) -> Training:
     """The smallest one of an objective, on the CPU; every step of a WGAN moves its generator."""
     options_class = OBJECTIVES[name][0]
     options = {"warmup_generator_steps": 1, "warmup_critic_steps": 1, "critic_steps": 1} if name == "wgan" else {}
     if hasattr(options_class, "vgg"):
-        options = {"vgg": "random", "layers": ("relu1_1", "relu2_1")}
+        options = {"vgg": "random", "layers": layers}
     train = TrainConfig(device="cpu", precision=precision, compile="off", batch_size=4)
     model = ModelConfig(image_size=image_size, width=2, latent=5)
     return build(Config("test", options_class(**options), model=model, train=train))
@@ -41,7 +43,7 @@ def batch(of: Training, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, torch.randn(4, of.objective.noise_size)
 
 
-@pytest.mark.parametrize("image_size", [16, 32])
+@pytest.mark.parametrize("image_size", [28, 32])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_trains_in_either_precision(name, precision, image_size):
@@ -56,6 +58,18 @@ def test_every_objective_trains_in_either_precision(name, precision, image_size)
             assert p.dtype == torch.float32 and torch.isfinite(p).all()
             # A bias may have no say: the WGAN's last one cancels between real and generated images.
             assert key.endswith("bias") or not torch.equal(p, before[n][key]), f"{n}.{key} has not moved"
+
+
+@pytest.mark.parametrize("image_size", [8, 48, 128, 256])
+@pytest.mark.parametrize("name", ["vae_wgan", "vae_gan", "dcgan"])
+def test_every_network_trains_at_every_size(name, image_size):
+    of = training(name, "fp32", image_size=image_size, layers=("relu1_1",))
+    before = {n: [p.detach().clone() for p in net.parameters()] for n, net in of.objective.networks.items()}
+    terms = of.step(*batch(of, image_size), 0)
+    assert terms and all(torch.isfinite(value) for value in terms.values()), terms
+    for n, network in of.objective.networks.items():
+        for (key, p), old in zip(network.named_parameters(), before[n], strict=True):
+            assert torch.isfinite(p).all() and (key.endswith("bias") or not torch.equal(p, old)), f"{n}.{key}"
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ VERSION = 1
 
 # Faces per batch of `choose_traits`, which takes 15 % of the time with batches of 16.
 _BATCH = 256
-_SIZE_STEP = 16
+_SMALLEST = 8
 
 _SKIN = ((0.99, 0.87, 0.80), (0.93, 0.76, 0.66), (0.83, 0.63, 0.50), (0.67, 0.46, 0.34), (0.45, 0.29, 0.21))
 _BLACK = ((0.07, 0.06, 0.06), (0.13, 0.10, 0.09))
@@ -99,7 +99,7 @@ def draw_faces(
     Args:
         count: number of faces, 0 or more.
         seed: 0 or more.
-        size: side of the images in pixels, a positive multiple of 16.
+        size: side of the images in pixels, 8 or more.
         start: index of the first face, 0 or more. Two calls with adjoining ranges return the same as one call.
         progress: called with the number of faces just finished, a few at a time, like `tqdm.update`.
 
@@ -112,9 +112,8 @@ def draw_faces(
     for name, value in (("count", count), ("seed", seed), ("start", start)):
         if value < 0:
             raise UsageError(f"{name} must be 0 or more; got {value}")
-    if size < _SIZE_STEP or size % _SIZE_STEP:
-        below = max(size // _SIZE_STEP, 1) * _SIZE_STEP
-        raise UsageError(f"size must be a positive multiple of {_SIZE_STEP}; got {size}, so try {below}")
+    if size < _SMALLEST:
+        raise UsageError(f"size must be {_SMALLEST} or more; got {size}")
     images = np.empty((count, size, size, 3), np.uint8)
     attributes = np.empty((count, len(ATTRIBUTES)), np.uint8)
     for first in range(0, count, _BATCH):
