@@ -67,10 +67,13 @@ def signals_of_a_terminal():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory):
+def _own_cache(tmp_path_factory, pytestconfig):
     """Tests neither read nor fill the cache of whoever runs them, and ask no server for models."""
+    base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # One for all of xdist's workers, so that the C++ engine is compiled once.
+        together = base.parent if hasattr(pytestconfig, "workerinput") else base
+        patch.setenv("FASTVAE_CACHE", str(together / "fastvae-cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
