@@ -69,11 +69,14 @@ def signals_of_a_terminal():
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory, pytestconfig):
     """Tests neither read nor fill the cache of whoever runs them, and ask no server for models."""
-    base = tmp_path_factory.getbasetemp()
+    cache = tmp_path_factory.mktemp("cache")
+    if hasattr(pytestconfig, "workerinput"):
+        # xdist's workers compile the C++ engine once for all of them; all else is each one's own.
+        engines = tmp_path_factory.getbasetemp().parent / "engines"
+        engines.mkdir(exist_ok=True)
+        (cache / "native").symlink_to(engines)
     with pytest.MonkeyPatch.context() as patch:
-        # One for all of xdist's workers, so that the C++ engine is compiled once.
-        together = base.parent if hasattr(pytestconfig, "workerinput") else base
-        patch.setenv("FASTVAE_CACHE", str(together / "fastvae-cache"))
+        patch.setenv("FASTVAE_CACHE", str(cache))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
