@@ -46,11 +46,17 @@ def _gathered(partials, batch, splits, C: tl.constexpr, c, inside, BLOCK_C: tl.c
 
 
 @triton.jit
+def _rows(start, batch, M, C: tl.constexpr, c, inside, BLOCK_M: tl.constexpr):
+    """Where BLOCK_M rows of a batch lie, from `start` on, and which of their elements there are."""
+    m = start + tl.arange(0, BLOCK_M)
+    return ((batch.to(tl.int64) * M + m) * C)[:, None] + c[None, :], (m < M)[:, None] & inside[None, :]
+
+
+@triton.jit
 def _shift(x, batch, M, C: tl.constexpr, c, inside, BLOCK_M: tl.constexpr):
     """The mean over a batch's first rows."""
-    m = tl.arange(0, BLOCK_M)
-    at = (batch.to(tl.int64) * M * C) + m[:, None] * C + c[None, :]
-    first = tl.load(x + at, mask=(m < M)[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    at, mask = _rows(0, batch, M, C, c, inside, BLOCK_M)
+    first = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
     return tl.sum(first, 0) / tl.minimum(M, BLOCK_M)
 
 
@@ -71,9 +77,7 @@ def statistics_kernel(
     total = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     squares = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for start in range(split * rows, tl.minimum((split + 1) * rows, M), BLOCK_M):
-        m = start + tl.arange(0, BLOCK_M)
-        mask = (m < M)[:, None] & inside[None, :]
-        at = ((batch.to(tl.int64) * M + m) * C)[:, None] + c[None, :]
+        at, mask = _rows(start, batch, M, C, c, inside, BLOCK_M)
         d = tl.where(mask, tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - shift[None, :], 0.0)
         total += d
         squares += d * d
@@ -116,9 +120,7 @@ def sums_kernel(
     total = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     along = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for start in range(split * rows, tl.minimum((split + 1) * rows, M), BLOCK_M):
-        m = start + tl.arange(0, BLOCK_M)
-        mask = (m < M)[:, None] & inside[None, :]
-        at = ((batch.to(tl.int64) * M + m) * C)[:, None] + c[None, :]
+        at, mask = _rows(start, batch, M, C, c, inside, BLOCK_M)
         g = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32)
         normalised = (tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - mean) * inverse
         if slope is not None:

@@ -15,8 +15,7 @@ replace the memory of the caller's parameters.
 learn which, and so neither waits for the device nor takes another way.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -73,11 +72,8 @@ def _adam_clip(
                 params, grads, exp_avgs, exp_avg_sqs, steps, gate, lr, lr_tensor, (beta1, beta2), eps, clip, tile
             )
             return
-    if gate is not None and gate.device.type == "cpu":  # the host knows it without waiting
-        if gate == 0:
-            return
-        gate = None
-    with _undone_if_zero(gate, [*params, *exp_avgs, *exp_avg_sqs, *steps]):
+
+    def update() -> None:
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             params,
@@ -95,6 +91,8 @@ def _adam_clip(
             maximize=False,
         )
         _clip_(params, clip)
+
+    _unless_zero(gate, update, [*params, *exp_avgs, *exp_avg_sqs, *steps])
 
 
 def _rmsprop_clip(
@@ -116,25 +114,22 @@ def _rmsprop_clip(
         if tile := triton.choose_tile("rmsprop_clip_", params):
             triton.rmsprop_clip_(params, grads, square_avgs, steps, gate, lr, lr_tensor, alpha, eps, clip, tile)
             return
-    if gate is not None and gate.device.type == "cpu":  # the host knows it without waiting
-        if gate == 0:
-            return
-        gate = None
-    with _undone_if_zero(gate, [*params, *square_avgs, *steps]):
+
+    def update() -> None:
         torch._foreach_add_(steps, 1)
         torch._foreach_mul_(square_avgs, alpha)
         torch._foreach_addcmul_(square_avgs, grads, grads, value=1 - alpha)
         root = torch._foreach_sqrt(square_avgs)
         torch._foreach_add_(root, eps)
-        if lr_tensor is not None and lr_tensor.device.type == "cpu":
-            lr, lr_tensor = lr_tensor.item(), None  # no device sync on a CPU
-        if lr_tensor is None:
-            torch._foreach_addcdiv_(params, grads, root, value=-lr)
+        if lr_tensor is None or lr_tensor.device.type == "cpu":  # no device sync on a CPU
+            torch._foreach_addcdiv_(params, grads, root, value=-(lr if lr_tensor is None else lr_tensor.item()))
         else:
             change = torch._foreach_div(grads, root)
             torch._foreach_mul_(change, lr_tensor)
             torch._foreach_sub_(params, change)
         _clip_(params, clip)
+
+    _unless_zero(gate, update, [*params, *square_avgs, *steps])
 
 
 def _count(steps: list[Tensor], gate: Tensor | None) -> None:
@@ -146,15 +141,19 @@ def _count(steps: list[Tensor], gate: Tensor | None) -> None:
         torch._foreach_add_(steps, [one] * len(steps))  # a list: to add one tensor to all, torch asks for its value
 
 
-@contextmanager
-def _undone_if_zero(gate: Tensor | None, tensors: list[Tensor]) -> Iterator[None]:
-    """After the block the tensors are as before it if the gate is zero, which only the device knows."""
-    if gate is None:
-        yield
-        return
+def _unless_zero(gate: Tensor | None, update: Callable[[], None], tensors: list[Tensor]) -> None:
+    """Runs `update`, which changes `tensors`; if the gate is zero, they stay as they are."""
+    if gate is not None and gate.device.type != "cpu":
+        _undone_if_zero(gate, update, tensors)
+    elif gate is None or gate != 0:  # on a CPU the host knows it without waiting
+        update()
+
+
+def _undone_if_zero(gate: Tensor, update: Callable[[], None], tensors: list[Tensor]) -> None:
+    """`_unless_zero` where only the device knows whether the gate is zero."""
     closed, before = gate == 0, [torch.empty_like(t) for t in tensors]
     torch._foreach_copy_(before, tensors)
-    yield
+    update()
     for t, old in zip(tensors, before, strict=True):
         torch.where(closed, old, t, out=t)
 

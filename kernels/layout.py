@@ -28,4 +28,7 @@ def with_channels(x: Tensor, channels: int) -> Tensor:
 
     A convolution whose weight has as many more input channels, all zero or not, gives the same result.
     """
-    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])) if channels > x.shape[1] else x
+    if channels <= x.shape[1]:
+        return x
+    # In the order of memory, or Inductor pads in the other order and transposes the result.
+    return F.pad(x.permute(0, 2, 3, 1), (0, channels - x.shape[1])).permute(0, 3, 1, 2)

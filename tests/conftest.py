@@ -67,10 +67,16 @@ def signals_of_a_terminal():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory):
+def _own_cache(tmp_path_factory, pytestconfig):
     """Tests neither read nor fill the cache of whoever runs them, and ask no server for models."""
+    cache = tmp_path_factory.mktemp("cache")
+    if hasattr(pytestconfig, "workerinput"):
+        # xdist's workers compile the C++ engine once for all of them; all else is each one's own.
+        engines = tmp_path_factory.getbasetemp().parent / "engines"
+        engines.mkdir(exist_ok=True)
+        (cache / "native").symlink_to(engines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("FASTVAE_CACHE", str(cache))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 

@@ -13,7 +13,7 @@ from typing import Any
 from bench.all.processes import ROOT, Ended
 from bench.suites import SUITES
 
-# Beside the ops: tests that a GPU runs. tests/bench/test_all.py names those that are left out.
+# Beside the ops: tests that a GPU runs. tests/bench/all/test_gate.py names those that are left out.
 OTHERS = {
     "optim": "tests/test_optim.py",
     "accelerated": "tests/inference/test_accelerated.py",

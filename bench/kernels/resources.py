@@ -36,7 +36,7 @@ SPILL_LIMIT = 40
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 
 _DTYPES = ("bfloat16", "float16", "float32")
-_ASSEMBLERS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 _POINTERS = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
@@ -131,29 +131,23 @@ def compile_for(variant: Variant, capability: tuple[int, int]):
 
 
 def resources(variant: Variant, capability: tuple[int, int]) -> Resources:
-    """Compiles and assembles one variant.
+    """Compiles one variant, and asks what its machine code needs.
 
     Raises:
-        RuntimeError: the assembler's report cannot be read.
+        RuntimeError: the answer cannot be read.
     """
     compiled = compile_for(variant, capability)
-    ptx = compiled.asm["ptx"]
-    target = re.search(r"\.target (\w+)", ptx).group(1)
-    newer = _ASSEMBLERS / "ptxas-blackwell"
-    assembler = newer if capability >= (10, 0) and newer.exists() else _ASSEMBLERS / "ptxas"
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
-        report = subprocess.run(
-            [assembler, "-v", f"--gpu-name={target}", source, "-o", Path(folder) / "kernel.cubin"],
-            capture_output=True,
-            text=True,
-        ).stderr
-    registers = re.search(r"Used (\d+) registers", report)
-    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    if not (registers and spills):
-        raise RuntimeError(f"no resource report for {variant.name} on {target}:\n{report}")
-    return Resources(int(registers.group(1)), max(map(int, spills.groups())), compiled.metadata.shared)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as code:
+        code.write(compiled.asm["cubin"])
+        code.flush()
+        asked = [_CUOBJDUMP, "--dump-resource-usage", code.name]
+        done = subprocess.run(asked, capture_output=True, text=True)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    if not used:
+        raise RuntimeError(f"no resource report for {variant.name} on {capability}:\n{done.stdout}{done.stderr}")
+    # A kernel has nothing else on its stack.
+    registers, spilled = map(int, used.groups())
+    return Resources(registers, spilled, compiled.metadata.shared)
 
 
 def of_recipes(

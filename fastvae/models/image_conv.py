@@ -1,10 +1,9 @@
 """The first convolution of a network whose input is an image."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastvae.kernels.layout import ALIGNED_CHANNELS
+from fastvae.kernels.layout import ALIGNED_CHANNELS, with_channels
 
 
 class ImageConv2d(nn.Conv2d):
@@ -18,13 +17,8 @@ class ImageConv2d(nn.Conv2d):
         """[B, I, H, W] -> [B, O, H', W']."""
         if not _in_half_precision(x):
             return super().forward(x)
-        x, weight = (_aligned(t) for t in (x, self.weight))
+        x, weight = (with_channels(t, ALIGNED_CHANNELS) for t in (x, self.weight))
         return self._conv_forward(x, weight, self.bias)
-
-
-def _aligned(x: Tensor) -> Tensor:
-    # In the order of memory, or Inductor pads in the other order and transposes the result.
-    return F.pad(x.permute(0, 2, 3, 1), (0, -x.shape[1] % ALIGNED_CHANNELS)).permute(0, 3, 1, 2)
 
 
 def _in_half_precision(x: Tensor) -> bool:

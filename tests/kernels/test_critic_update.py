@@ -132,9 +132,8 @@ def test_the_references_know_the_gate():
 def test_what_the_host_cannot_know_is_undone(gate, value):
     """As on a GPU without Triton, where asking for the gate would be a wait."""
     changed = [torch.nn.Parameter(torch.ones(2)), torch.tensor(1.0)]
-    with torch.no_grad(), critic_update._undone_if_zero(torch.tensor(gate), changed):
-        for t in changed:
-            t.fill_(3.0)
+    with torch.no_grad():
+        critic_update._undone_if_zero(torch.tensor(gate), lambda: [t.fill_(3.0) for t in changed], changed)
     assert all((t == value).all() for t in changed)
 
 

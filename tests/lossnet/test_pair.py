@@ -133,7 +133,8 @@ def test_compiled_graphs_do_only_what_is_needed(aligned):
     assert convolutions[0].args[0].meta["val"].shape[1] == (8 if aligned else 3)
     assert gradients[-1].meta["val"][0].shape[1] == (8 if aligned else 3)
     pads = [n.meta["val"] for n in (*forward, *backward) if "pad" in str(n.target)]
-    assert [x.shape for x in pads] == [(batch, 8, 16, 16)] * (2 * aligned)  # of the images alone, not of the weight
+    # In memory order; of the images alone, not of the weight.
+    assert [x.shape for x in pads] == [(batch, 16, 16, 8)] * (2 * aligned)
     assert {n.meta["val"][0].shape[0] for n in gradients} == {batch}
     assert all(n.args[-1] == [True, False, False] for n in gradients)
     results = [n.meta["val"] for n in convolutions] + [n.meta["val"][0] for n in gradients]
