@@ -33,7 +33,7 @@ class _Command:
     """
 
     run: tyro.conf.Positional[RunName]  # a run folder, one of its checkpoints, a model.safetensors, or user/name
-    # a folder of pictures, cropped and resized as in `prepare`; a file of `fastvae prepare`; or faces
+    # whatever `fastvae prepare` reads, cropped and resized as there; a file of `fastvae prepare`; or faces
     data: tyro.conf.Positional[_Data]
     out: Path = Path("latents.safetensors")  # file to write
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average

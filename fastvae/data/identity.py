@@ -59,13 +59,13 @@ def of_pictures(source: Source, crop: Crop) -> Identity:
 def digest_of_source(source: Source, crop: Crop) -> str:
     """A digest of what results of the images depend on, 64 hexadecimal digits: names, splits, contents and crop.
 
-    In place of a file's contents its size and time of modification, which a picture that is edited changes, and moving
+    In place of a file's contents, or a container's, its size and time of modification, which editing changes; moving
     the folder, or a copy that keeps times, does not.
     """
     if isinstance(source.images, np.ndarray):
         contents = [source.images.shape, np.ascontiguousarray(source.images)]
     else:
-        contents = [_size_and_time(path) for path in source.images]
+        contents = [_size_and_time(path) for path in source.files]
     return _digest("source", *source.names, source.splits.tobytes(), *contents, crop)
 
 

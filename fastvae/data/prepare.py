@@ -159,8 +159,12 @@ def decoded(
     if isinstance(source.images, np.ndarray):
         pixels = source.images if indices is None else source.images[indices]
         return _resized(pixels, crop=crop, size=size), decode_pillow
-    files = source.images if indices is None else [source.images[index] for index in indices]
-    return module.decode(files, crop=crop, size=size, workers=decoding_threads(workers)), module
+    pictures = source.images
+    if indices is not None:  # a container is read from its start to its end
+        wanted = np.zeros(len(source.names), bool)
+        wanted[indices] = True
+        pictures = itertools.compress(pictures, wanted)
+    return module.decode(pictures, crop=crop, size=size, workers=decoding_threads(workers)), module
 
 
 def _write(images: Iterable[np.ndarray | BrokenImage], source: Source, writer: PackedWriter) -> list[str]:

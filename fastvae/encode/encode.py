@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.encode.images import Images
 from fastvae.encode.parts import Parts
 from fastvae.errors import FastvaeError

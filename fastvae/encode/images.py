@@ -1,22 +1,19 @@
 """The images of a data set in order, decoded on the way: a folder is neither prepared nor held in memory."""
 
-import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fastvae.data import identity
-from fastvae.data.dataset import EMBEDDED, identity_of, open_images
-from fastvae.data.decoders.pillow import BrokenImage
+from fastvae.data.dataset import EMBEDDED, identity_of, is_packed, open_images
+from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.packed import SPLITS, PackedImages
-from fastvae.data.packed_header import MAGIC
 from fastvae.data.prepare import decoded
 from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.hub import place_of
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.places import is_file, resolved, shown
-from fastvae.files.reading import open_regular
+from fastvae.files.places import shown
 
 _CROP = "auto"
 
@@ -55,15 +52,15 @@ def open_all(data: str, size: int) -> Images:
     """All images of a data set, of every split.
 
     Args:
-        data: "faces", a packed file, or a folder of pictures, which are cropped and resized as `prepare` does.
+        data: "faces", a packed file, or anything that `prepare` reads, cropped and resized as it does.
         size: pixels a side.
 
     Raises:
         UsageError: a packed file has images of another size.
         FastvaeError: the data are missing, empty or damaged.
     """
-    path = resolved(data)
-    if data == EMBEDDED or _is_packed(path):
+    path = place_of(data)
+    if data == EMBEDDED or is_packed(path):
         return _packed(data, size)
     source = read_source(path)
     return Images(
@@ -73,14 +70,6 @@ def open_all(data: str, size: int) -> Images:
         digest=identity.digest_of_source(source, _CROP),
         decode=lambda indices: decoded(source, indices, crop=_CROP, size=size)[0],
     )
-
-
-def _is_packed(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        if is_file(path):
-            with open_regular(path) as file:
-                return file.read(len(MAGIC)) == MAGIC
-    return False
 
 
 def _packed(data: str, size: int) -> Images:

@@ -26,6 +26,7 @@ from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.pictures import to_images
 from tests.conftest import blobs
 from tests.data.layouts import CIFAR_PIXELS, write_cifar_binary
+from tests.data.packs import write_zip
 from tests.pages import ROOT, python_blocks
 
 COUNT = 40
@@ -157,6 +158,20 @@ def test_a_packed_file_and_one_of_its_splits(vae, model, tmp_path):
     some = load_file(tmp_path / "some.safetensors")
     assert some["indices"].tolist() == list(range(1, 30, 3)) and names_in(some) == [str(i) for i in range(1, 30, 3)]
     assert torch.equal(some["means"], tensors["means"][1::3])
+
+
+def test_pictures_in_a_zip_file(model, folder, tmp_path, small_pieces, encoded):
+    """As those of the folder; after an interruption only what is missing is encoded."""
+    write_zip(tmp_path / "data.zip", folder)
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "latents.safetensors"
+    assert run(model, folder, "--out", whole) == 0
+    encoded.clear()
+    encoded.at = {3: KeyboardInterrupt()}
+    assert run(model, tmp_path / "data.zip", "--out", out) == 130
+    assert run(model, tmp_path / "data.zip", "--out", out) == 0 and sum(encoded) == COUNT - 1
+    expected, found = load_file(whole), load_file(out)
+    assert names_in(found) == names_in(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in ("indices", "means", "splits"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated(signal.SIGTERM), RuntimeError("a fault")], ids=repr)
