@@ -368,7 +368,7 @@ def places(tmp_path, packed, folder) -> dict[str, Path]:
         ("empty", [], 1, "no pictures"),
         ("texts", [], 1, "no pictures"),
         ("broken", [], 1, "none of the 3 images of"),
-        ("pipe", [], 1, "is a file; give the folder"),
+        ("pipe", [], 1, "is not a regular file"),
         ("nowhere", [], 1, "does not exist"),
         ("size", [], 2, "takes images of 16x16 pixels and"),
         ("pictures", ["--split", "test"], 1, "has no images in its test split"),
