@@ -3,8 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from fastvae.data.sources.cifar_batches import SIDE, Cifar, read_batches
+from fastvae.data.sources.cifar_batches import read_batches
 from fastvae.data.sources.cifar_files import archive_begins_with, is_archive
+from fastvae.data.sources.cifar_set import SIDE, Cifar
 from fastvae.data.sources.folder import read_folder, split_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError

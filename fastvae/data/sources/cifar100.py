@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from fastvae.data.sources.cifar_batches import Cifar, read_batches
+from fastvae.data.sources.cifar_batches import read_batches
 from fastvae.data.sources.cifar_files import archive_begins_with, is_archive
+from fastvae.data.sources.cifar_set import Cifar
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
 from fastvae.files.places import is_file, is_folder, shown

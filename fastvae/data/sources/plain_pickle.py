@@ -7,39 +7,17 @@ name.
 """
 
 import io
-import math
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from fastvae.data.sources.pickled_arrays import Name, build, call, expect, finished
 from fastvae.files.places import shown
 from fastvae.files.reading import Malformed
 
 # CIFAR-100's largest file has 200,000. Bounds time and memory: a list of one byte in the file takes 60 in memory.
 _MOST_OPCODES = 500_000
 _NEWEST_PROTOCOL = 5
-_MOST_DIMENSIONS = 4
-
-
-@dataclass(frozen=True)
-class _Name:
-    """What GLOBAL names; it is never imported."""
-
-    text: str
-
-
-@dataclass
-class _Array:
-    """An array before BUILD has given it shape and contents."""
-
-    values: np.ndarray | None = None
-
-
-class _Uint8:
-    """The type of the elements, the only one that is read."""
 
 
 def parse_pickle(data: bytes) -> Any:
@@ -107,7 +85,7 @@ class _Machine:
         """The value that is left at the end."""
         if len(self._stack) != 1 or self._outer:
             raise Malformed("it ends before its value is complete")
-        return _finished(self._stack[0])
+        return finished(self._stack[0])
 
     def run(self, name: str, argument: Any) -> None:
         """Does what an opcode other than STOP says."""
@@ -145,7 +123,7 @@ class _Machine:
         self._extend(self._since_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        _expect(self._stack[-1], list).extend(map(_finished, items))
+        expect(self._stack[-1], list).extend(map(finished, items))
 
     def _set_item(self, _: None) -> None:
         self._update(self._pop(2))
@@ -154,9 +132,9 @@ class _Machine:
         self._update(self._since_mark())
 
     def _update(self, items: list[Any]) -> None:
-        target = _expect(self._stack[-1], dict)
+        target = expect(self._stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_expect(key, str, bytes, int)] = _finished(value)
+            target[expect(key, str, bytes, int)] = finished(value)
 
     def _put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
@@ -168,17 +146,13 @@ class _Machine:
         self._stack.append(self._memo[index])
 
     def _global(self, name: str) -> None:
-        self._stack.append(_Name(name))
+        self._stack.append(Name(name))
 
     def _stack_global(self, _: None) -> None:
-        self._stack.append(_Name(".".join(_expect(part, str) for part in self._pop(2))))
+        self._stack.append(Name(".".join(expect(part, str) for part in self._pop(2))))
 
     def _reduce(self, _: None) -> None:
-        name, arguments = self._pop(2)
-        text = _expect(name, _Name).text
-        if text not in _STANDS_FOR:
-            raise Malformed(f"it calls {shown(text[:100])}, and nothing is called here")
-        value = _STANDS_FOR[text](*_expect(arguments, tuple))
+        value = call(*self._pop(2))
         if isinstance(value, bytes):
             self._still_encoded -= len(value)
             if self._still_encoded < 0:
@@ -187,73 +161,7 @@ class _Machine:
 
     def _build(self, _: None) -> None:
         (state,) = self._pop(1)
-        target, state = _expect(self._stack[-1], _Array, _Uint8), _expect(state, tuple)
-        if isinstance(target, _Array):
-            _, shape, element, is_fortran, data = state
-            target.values = _array(data, element, shape, "F" if is_fortran else "C")
-        elif state[2:5] != (None, None, None):  # subarrays, names and fields
-            raise Malformed("it has an array of records; CIFAR's are of uint8")
-
-
-def _expect(value: Any, *types: type) -> Any:
-    if type(value) not in types:
-        expected = " or ".join(kind.__name__.lstrip("_") for kind in types)
-        raise Malformed(f"expected {expected}; got {type(value).__name__.lstrip('_')}")
-    return value
-
-
-def _finished(value: Any) -> Any:
-    """A value that may be in the result: an array instead of its description."""
-    if isinstance(value, _Array):
-        if value.values is None:
-            raise Malformed("an array has no contents")
-        return value.values
-    if isinstance(value, _Name | _Uint8):
-        raise Malformed(f"it has {shown(value.text[:100]) if isinstance(value, _Name) else 'a dtype'} as a value")
-    return value
-
-
-def _array(data: Any, element: Any, shape: Any, order: Any) -> np.ndarray:
-    _expect(element, _Uint8)
-    lengths = [_expect(length, int) for length in _expect(shape, tuple)]
-    values = np.frombuffer(_expect(data, bytes), np.uint8)
-    if len(lengths) > _MOST_DIMENSIONS or min(lengths, default=0) < 0 or math.prod(lengths) != len(values):
-        raise Malformed(f"an array of {len(values)} bytes cannot have its shape")
-    return values.reshape(lengths, order="F" if order == "F" else "C")
-
-
-def _unfinished_array(kind: Any, shape: Any, code: Any) -> _Array:
-    if _expect(kind, _Name).text != "numpy.ndarray":
-        raise Malformed(f"it has an array of the type {shown(kind.text[:100])}")
-    return _Array()
-
-
-def _element(code: Any, *_: Any) -> _Uint8:
-    if _text(code) not in ("u1", "|u1", "uint8"):
-        raise Malformed(f"it has an array of {shown(_text(code)[:100])}; CIFAR's are of uint8")
-    return _Uint8()
-
-
-def _encoded(text: Any, encoding: Any) -> bytes:
-    if _text(encoding) not in ("latin1", "latin-1"):
-        raise Malformed(f"it has bytes as {shown(_text(encoding)[:100])}; Python writes them as latin1")
-    return _expect(text, str).encode("latin-1")
-
-
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else _expect(value, str)
-
-
-# What numpy and Python 3 write as calls: an empty array that BUILD fills, the type of its elements, an array with its
-# contents (protocol 5), and bytes (protocol 2).
-_STANDS_FOR: dict[str, Callable[..., Any]] = {
-    "numpy.core.multiarray._reconstruct": _unfinished_array,
-    "numpy._core.multiarray._reconstruct": _unfinished_array,
-    "numpy.dtype": _element,
-    "numpy.core.numeric._frombuffer": lambda *arguments: _Array(_array(*arguments)),
-    "numpy._core.numeric._frombuffer": lambda *arguments: _Array(_array(*arguments)),
-    "_codecs.encode": _encoded,
-}
+        build(self._stack[-1], state)
 
 
 def _protocol(_: _Machine, version: int) -> None:

@@ -55,6 +55,8 @@ def test_unopened_archives(tmp_path, given):
         (None, r"lacks meta or fine_label_names.txt, which names CIFAR-100's classes"),
         ({"fine_label_names": ["a"] * 100}, "meta must contain the 100 names"),
         ({"fine_label_names": list(range(100))}, "meta must contain the 100 names"),
+        ({"fine_label_names": 5}, "meta must contain the 100 names"),
+        ({"fine_label_names": [[["a"]]] * 100}, "meta must contain the 100 names"),
         ({}, "meta must contain the 100 names"),
         ([], "meta is damaged or not a batch of CIFAR"),
     ],
