@@ -120,15 +120,16 @@ def download(name: str | os.PathLike[str]) -> Path:
 
 def _listed(api: Any, dataset: _Dataset) -> tuple[str, list[str]]:
     """The commit, and the files to download."""
+    from huggingface_hub import errors
+
     found: dict[str, list[str]] = {}
     for revision in [dataset.revision] if dataset.revision else [None, _CONVERTED]:
         try:
             info = api.dataset_info(dataset.repository, revision=revision)
-        except Exception:
-            # Data sets with a main branch of other files are not always converted.
-            if revision == _CONVERTED and found:
-                break
-            raise
+        except errors.RevisionNotFoundError:
+            if revision != _CONVERTED:
+                raise
+            break  # not every data set is converted
         names = [file.rfilename for file in info.siblings or ()]
         found[revision or "main"] = names
         for suffix in (".parquet", ".tar"):

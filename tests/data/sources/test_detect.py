@@ -217,9 +217,23 @@ def test_celeba_without_its_lists_is_said_to_be_read_as_plain(tmp_path, caplog):
     (tmp_path / "a/list_eval_partition.txt").unlink()
     caplog.clear()
     read_source(folder)
-    assert "but list_eval_partition (.txt" in caplog.text
+    assert (
+        "but list_eval_partition (.txt or .csv) is not in, beside or above it "
+        f"({tmp_path}/a/list_attr_celeba.txt is not used without the other): read without" in caplog.text
+    )
     caplog.clear()
     read_source(folder, kind="folder")
     Image.new("RGB", (64, 64)).save(folder / "000000.jpg")
     read_source(folder)
     assert not caplog.records
+
+
+def test_lists_of_celeba_beside_other_pictures_are_said_to_be_unused(tmp_path):
+    save_photos(tmp_path / "flowers", ["rose.jpg", "tulip.jpg"])
+    write_celeba_lists(tmp_path)
+    source = read_source(tmp_path / "flowers")
+    assert source.kind == "folder"
+    assert source.notes == (
+        "CelebA's lists are not used, since the pictures are not named as in them: "
+        f"{tmp_path}/list_attr_celeba.txt and {tmp_path}/list_eval_partition.txt",
+    )
