@@ -65,7 +65,8 @@ def test_a_busy_machine_is_mentioned(model, tmp_path, monkeypatch, capsys, cores
     out = tmp_path / "latency.json"
     flags = ["--batch-sizes", "1", "--verbs", "decode", *QUICK, "--no-start", "--out", str(out)]
     assert main(["latency", str(model), *flags]) == 0
-    assert json.loads(out.read_text())["load_average"] == round(load, 2)
+    values = json.loads(out.read_text())
+    assert values["load_average"] == round(load, 2) and (values["image_size"], values["stages"]) == (32, 3)
     assert ("busy with something else" in capsys.readouterr().out) == (cores_busy > 0.5)
 
 

@@ -74,7 +74,7 @@ class Engine:
         FastvaeError: the engine cannot be compiled here.
     """
 
-    def __init__(self, threads: int, images_at_a_time: int = 8, flags: tuple[str, ...] = ()):
+    def __init__(self, threads: int, images_at_a_time: int, flags: tuple[str, ...] = ()):
         self._library = library(flags)
         self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
 

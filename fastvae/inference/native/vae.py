@@ -11,6 +11,9 @@ from fastvae.models.blocks import NEGATIVE_SLOPE
 # Tile, and the smallest map that it is used for: with few tiles it does not pay to read 36 or 16 numbers per filter
 # instead of nine.
 _WINOGRAD = ((4, 16), (2, 8))
+# Eight images of 64x64 share one reading of the filters; larger ones come in fewer, so that their maps take no more.
+_IMAGES_AT_A_TIME = 8
+_PIXELS_AT_A_TIME = _IMAGES_AT_A_TIME * 64 * 64
 
 
 class NativeVAE:
@@ -26,8 +29,9 @@ class NativeVAE:
 
     def __init__(self, vae: VAE, threads: int, flags: tuple[str, ...] = ()):
         self.image_size, self.latent = vae.image_size, vae.latent
-        self._engine = engine = Engine(threads, flags=flags)
         size = vae.image_size
+        images_at_a_time = max(min(_PIXELS_AT_A_TIME // size**2, _IMAGES_AT_A_TIME), 1)
+        self._engine = engine = Engine(threads, images_at_a_time, flags)
         self._pixels = engine.add_map(size, size, 3)
         self._mean, self._log_variance = (engine.add_map(1, 1, vae.latent) for _ in range(2))
         features, self._encoder = self._pixels, []
