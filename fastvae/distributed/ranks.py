@@ -237,10 +237,11 @@ class Group(Ranks):
         code = getattr(error, "exit_code", 1)
         if isinstance(error, LostRank):
             self.watch.connection_broke()  # and there it ends, usually
+        self.watch.claim_end()
         message = str(error) if isinstance(error, FastvaeError) else f"{type(error).__name__}: {_line(error)}"
+        if self.first:
+            print(f"fastvae train: {message}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):  # the store may have gone
-            if self.first:
-                print(f"fastvae train: {message}", file=sys.stderr, flush=True)
             if self.first or not getattr(error, "on_all_ranks", False):
                 self.watch.publish(Failure(self.rank, message, code))
             if self.first:

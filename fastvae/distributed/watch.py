@@ -46,7 +46,7 @@ class Watch:
         self._seen = {other: ("", time.monotonic()) for other in range(size)}
         self._broken = False
         self.doing: tuple[str, float] | None = None
-        self._own: Failure | None = None
+        self._ending = threading.Lock()  # held by the thread that ends this process
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -71,9 +71,12 @@ class Watch:
         self._thread.join(timeout=LOST_S + SPEAK_S)
 
     def publish(self, failure: Failure) -> None:
-        """Ends all ranks; the first failure counts. The caller says the message if this is rank 0."""
-        self._own = failure
+        """Ends all ranks; the first failure counts."""
         self._store.compare_set("failure", "", failure.to_json())
+
+    def claim_end(self) -> None:
+        """From now on the caller ends this process; returns only if the watching thread does not."""
+        self._ending.acquire()
 
     def said(self) -> None:
         """Tells the others that the message is out."""
@@ -99,7 +102,7 @@ class Watch:
                 failure = Failure(0, "or its machine was lost, and the store that torchrun keeps there", lost=True)
                 self._store = None
             if failure is not None and not self._closed.is_set():
-                if self._own is not None:  # this rank's main thread has begun to end it
+                if not self._ending.acquire(blocking=False):  # this rank's main thread has begun to end it
                     return
                 self._end(failure)
 
