@@ -151,6 +151,8 @@ def restore(
     step_in_name = step_of(checkpoint)  # None for a renamed copy
     if not state.step == metadata["step"] or step_in_name not in (None, state.step) or not state.seconds >= 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says step {state.step} after {state.seconds} s"))
+    if not (state.epoch is None) == (state.images is None) or (state.epoch or 0) < 0 or (state.images or 0) < 0:
+        raise damaged(checkpoint / STATE, ValueError(f"it says {state.images} images of epoch {state.epoch}"))
     if _without_paths(metadata["config"].get("objective")) != _without_paths(config["objective"]):
         raise FastvaeError(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
