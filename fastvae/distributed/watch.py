@@ -65,10 +65,12 @@ class Watch:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=SPEAK_S)
 
-    def connection_broke(self) -> None:
-        """A collective failed: somebody is gone; find out who, fast. Returns only if nobody can be found."""
+    def connection_broke(self, seconds: float) -> None:
+        """Somebody seems to be gone; find out who, fast. Returns after some seconds if nobody is."""
         self._broken = True
-        self._thread.join(timeout=LOST_S + SPEAK_S)
+        self._thread.join(seconds)
+        if self._ending.locked():
+            self._thread.join()
 
     def publish(self, failure: Failure) -> None:
         """Ends all ranks; the first failure counts."""
