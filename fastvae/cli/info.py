@@ -38,6 +38,7 @@ def _info() -> None:
         "Triton": _triton(device),
         "compiler": machine.host_compiler() or "no C++ compiler found (g++ or clang++): torch.compile cannot run",
         "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",
+        "torchrun": _torchrun(device),
         "TensorBoard": _tensorboard(),
         "cache": str(cache_folder()),
     }
@@ -65,6 +66,19 @@ def _triton(device) -> str:
         return f"{version('triton')}, unused: the ops run on ATen on the CPU"
     obstacle = compile_obstacle(device)
     return f"{version('triton')}, unused: {obstacle}" if obstacle else f"{version('triton')}, used by torch.compile"
+
+
+def _torchrun(device) -> str:
+    import torch
+
+    if not torch.distributed.is_available():
+        return "this torch has no torch.distributed: runs use one process"
+    if device.type == "cpu":
+        return "several processes sum gradients with gloo"
+    if not torch.distributed.is_nccl_available():
+        return "this torch has no NCCL: runs use one GPU"
+    count = torch.cuda.device_count()
+    return f"{count} GPUs: torchrun --nproc-per-node {count} -m fastvae train ..." if count > 1 else "one GPU"
 
 
 def _tensorboard() -> str:

@@ -307,5 +307,5 @@ def _print_plan(config: Config, folder: Path, reasons: dict[str, str], own: Plac
     if order.ranks > 1:
         print(about_batch_and_rate(train, order))
     print(f"{steps}, into {folder}")
-    print("dry run: nothing was trained or written")
+    print("dry run: nothing was trained")
     return 0

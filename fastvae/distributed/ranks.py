@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvae.distributed.failure import Failure, LostRank
 from fastvae.distributed.meeting import meet
 from fastvae.distributed.place import Place
-from fastvae.distributed.watch import Watch
+from fastvae.distributed.watch import GONE_S, LOST_S, Watch
 from fastvae.errors import FastvaeError, UsageError
 
 # `Watch` decides who is lost; until then operations wait.
@@ -228,6 +228,11 @@ class Group(Ranks):
         """See `Ranks.on_loss`."""
         self.watch.save = save
 
+    def interrupted(self) -> None:
+        """This process was told to end. If that is since another rank was lost, it ends here, with the message."""
+        self.watch.connection_broke(GONE_S + 2)
+        self.watch.close()
+
     def fail(self, error: BaseException) -> int:
         """Ends all ranks because of this one's error, with one message.
 
@@ -236,11 +241,12 @@ class Group(Ranks):
         """
         code = getattr(error, "exit_code", 1)
         if isinstance(error, LostRank):
-            self.watch.connection_broke()  # and there it ends, usually
+            self.watch.connection_broke(LOST_S)  # and there it ends, usually
+        self.watch.claim_end()
         message = str(error) if isinstance(error, FastvaeError) else f"{type(error).__name__}: {_line(error)}"
+        if self.first:
+            print(f"fastvae train: {message}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):  # the store may have gone
-            if self.first:
-                print(f"fastvae train: {message}", file=sys.stderr, flush=True)
             if self.first or not getattr(error, "on_all_ranks", False):
                 self.watch.publish(Failure(self.rank, message, code))
             if self.first:

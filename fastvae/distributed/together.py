@@ -1,6 +1,8 @@
 """Runs a command on all ranks: one of them speaks, and what ends one ends all."""
 
 import logging
+import signal
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -26,16 +28,28 @@ def together(place: Place, command: Callable[[Group], int]) -> int:
         FastvaeError: the others cannot be reached.
     """
     ranks = Group(place)
+    try:
+        return _run(ranks, command)
+    except BaseException as error:
+        # torchrun sends SIGTERM to all when one rank has ended, and this one may just be finding out why.
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
+        if not isinstance(error, Exception):
+            ranks.interrupted()
+            raise
+        if not isinstance(error, FastvaeError):
+            traceback.print_exc()
+        return ranks.fail(error)
+
+
+def _run(ranks: Group, command: Callable[[Group], int]) -> int:
     if not ranks.first:
         log = logging.getLogger("fastvae")
         log.setLevel(logging.WARNING)
         for handler in log.handlers:
             handler.setFormatter(logging.Formatter(f"rank {ranks.rank}: %(message)s"))
-    try:
-        code = command(ranks)
-        ranks.close()
-        return code
-    except Exception as error:
-        if not isinstance(error, FastvaeError):
-            traceback.print_exc()
-        return ranks.fail(error)
+    code = command(ranks)
+    ranks.close()
+    return code

@@ -46,7 +46,7 @@ class Watch:
         self._seen = {other: ("", time.monotonic()) for other in range(size)}
         self._broken = False
         self.doing: tuple[str, float] | None = None
-        self._own: Failure | None = None
+        self._ending = threading.Lock()  # held by the thread that ends this process
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -65,15 +65,20 @@ class Watch:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=SPEAK_S)
 
-    def connection_broke(self) -> None:
-        """A collective failed: somebody is gone; find out who, fast. Returns only if nobody can be found."""
+    def connection_broke(self, seconds: float) -> None:
+        """Somebody seems to be gone; find out who, fast. Returns after some seconds if nobody is."""
         self._broken = True
-        self._thread.join(timeout=LOST_S + SPEAK_S)
+        self._thread.join(seconds)
+        if self._ending.locked():
+            self._thread.join()
 
     def publish(self, failure: Failure) -> None:
-        """Ends all ranks; the first failure counts. The caller says the message if this is rank 0."""
-        self._own = failure
+        """Ends all ranks; the first failure counts."""
         self._store.compare_set("failure", "", failure.to_json())
+
+    def claim_end(self) -> None:
+        """From now on the caller ends this process; returns only if the watching thread does not."""
+        self._ending.acquire()
 
     def said(self) -> None:
         """Tells the others that the message is out."""
@@ -99,7 +104,7 @@ class Watch:
                 failure = Failure(0, "or its machine was lost, and the store that torchrun keeps there", lost=True)
                 self._store = None
             if failure is not None and not self._closed.is_set():
-                if self._own is not None:  # this rank's main thread has begun to end it
+                if not self._ending.acquire(blocking=False):  # this rank's main thread has begun to end it
                     return
                 self._end(failure)
 

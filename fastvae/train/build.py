@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from fastvae.config import Config
+from fastvae.data.cores import decoding_threads
 from fastvae.data.dataset import EMBEDDED
 from fastvae.data.sources.hub import place_of
 from fastvae.data.training_set import TrainingSet, open_training_set
@@ -92,6 +93,7 @@ def open_data(config: Config, ranks: Ranks = ALONE) -> tuple[Config, TrainingSet
         loader=train.loader,
         device=torch.device(train.device),
         batch_size=train.batch_size,
+        workers=max(1, decoding_threads(None) // ranks.local_size),
     )
     config = replace(config, train=replace(train, loader=images.kind))
     order = BatchOrder(

@@ -163,6 +163,8 @@ def restore(
     defaults = default_options(config["objective"]["name"])
     if (state.kl_warmup_steps or 0) < 0:
         raise damaged(checkpoint / STATE, ValueError(f"it says that the KL rises for {state.kl_warmup_steps} steps"))
+    if not (state.epoch is None) == (state.images is None) or (state.epoch or 0) < 0 or (state.images or 0) < 0:
+        raise damaged(checkpoint / STATE, ValueError(f"it says {state.images} images of epoch {state.epoch}"))
     if _comparable(metadata["config"].get("objective"), defaults) != _comparable(config["objective"], defaults):
         raise FastvaeError(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"

@@ -1,13 +1,15 @@
 """Gives every rank the state that rank 0 has built or restored, and noise of its own."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastvae.data.training_set import TrainingSet
 from fastvae.distributed.ranks import Ranks
+from fastvae.errors import FastvaeError
 from fastvae.objectives import Objective, Update
 from fastvae.train import checkpoint
 from fastvae.train.snapshot import gather, gathered_bytes, views
@@ -19,6 +21,16 @@ def noise_seed(seed: int, rank: int, step: int = 0) -> int:
     if rank == 0 and step == 0:
         return seed
     return int(np.random.SeedSequence(seed, spawn_key=(rank, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def check_same_images(ranks: Ranks, images: TrainingSet) -> None:
+    """Raises FastvaeError unless all ranks read the images of rank 0 in the same way."""
+    own = json.dumps([images.kind, asdict(images.identity)])
+    if (first := ranks.from_first(own)) != own:
+        raise FastvaeError(
+            f"this machine reads other images than rank 0, or reads them with another loader ({own} instead of "
+            f"{first}): give all machines the same --data, and name the --loader"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """The training loop: data, steps, logging, evaluation, checkpoints."""
 
-import json
 import logging
 import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from fastvae import pictures
 from fastvae.config import Config
 from fastvae.data.identity import Identity
-from fastvae.data.training_set import TrainingSet
 from fastvae.distributed.failure import LostRank
 from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.errors import FastvaeError
@@ -36,7 +34,7 @@ from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
-from fastvae.train.shared_state import Restored, share
+from fastvae.train.shared_state import Restored, check_same_images, share
 from fastvae.train.snapshot import Snapshot, Snapshots
 from fastvae.train.stopping import StopSignal
 from fastvae.train.unwritten_run import UnwrittenRun, unseen_progress
@@ -117,7 +115,7 @@ class Trainer:
             self.objective, self.updates, self.step, self.noise = build(config, ranks)
         self.config, self.train = config, config.train
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
-        self._check_same_images(images)
+        check_same_images(ranks, images)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
         self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
@@ -158,15 +156,6 @@ class Trainer:
             if self.average is not None:
                 self.average.restart()
         self.run.create(to_json(self.config))
-
-    def _check_same_images(self, images: TrainingSet) -> None:
-        """Raises FastvaeError unless all ranks read the images of rank 0 in the same way."""
-        own = json.dumps([images.kind, asdict(images.identity)])
-        if (first := self.ranks.from_first(own)) != own:
-            raise FastvaeError(
-                f"this machine reads other images than rank 0, or reads them with another loader ({own} instead of "
-                f"{first}): give all machines the same --data, and name the --loader"
-            )
 
     def _share(self, restored: Restored | None, noises: list[Tensor]) -> Restored | None:
         """Brings all ranks to where rank 0 is."""

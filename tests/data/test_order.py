@@ -30,21 +30,6 @@ def test_is_uniform():
     assert np.allclose(np.bincount(firsts) / 4000, 0.25, atol=0.03)
 
 
-@pytest.mark.parametrize(("count", "world_size"), [(12, 3), (103, 4), (5, 5)])
-def test_shards_are_equal_and_disjoint(count, world_size):
-    shards = [epoch_order(count, seed=0, epoch=0, rank=r, world_size=world_size) for r in range(world_size)]
-    assert {len(shard) for shard in shards} == {count // world_size}
-    assert len(np.unique(np.concatenate(shards))) == count // world_size * world_size
-
-
-def test_global_batches_do_not_depend_on_the_number_of_ranks():
-    alone = epoch_order(64, seed=0, epoch=0)
-    shards = [epoch_order(64, seed=0, epoch=0, rank=rank, world_size=4) for rank in range(4)]
-    for step in range(4):
-        together = np.concatenate([shard[step * 4 : (step + 1) * 4] for shard in shards])
-        assert set(together) == set(alone[step * 16 : (step + 1) * 16])
-
-
 def test_no_images():
     assert epoch_order(0, seed=0, epoch=0).shape == (0,)
 
@@ -55,8 +40,6 @@ def test_no_images():
         ({"count": -1, "seed": 0, "epoch": 0}, "count must be 0 or more; got -1"),
         ({"count": 5, "seed": -2, "epoch": 0}, "seed must be 0 or more; got -2"),
         ({"count": 5, "seed": 0, "epoch": -1}, "epoch must be 0 or more; got -1"),
-        ({"count": 5, "seed": 0, "epoch": 0, "rank": 2, "world_size": 2}, "rank must be in 0 .. world_size - 1"),
-        ({"count": 5, "seed": 0, "epoch": 0, "rank": 0, "world_size": 6}, "5 images cannot be divided among 6 ranks"),
     ],
 )
 def test_bad_arguments(arguments, message):

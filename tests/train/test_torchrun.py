@@ -79,6 +79,15 @@ def messages(launched: Launched) -> list[str]:
     return [line for line in launched.said.read_text().splitlines() if line.startswith("fastvae train:")]
 
 
+def kill_when_said(launched: Launched, rank: int) -> None:
+    """What torchrun does to a stopped rank, but only 30 s after the others have ended."""
+    end = time.monotonic() + 60
+    while not (launched.said.exists() and messages(launched)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(launched.pid(rank), signal.SIGKILL)
+
+
 def keeping_parameters(folder: Path) -> Callable[[int], None]:
     """Each rank leaves its parameters in the folder."""
 
@@ -134,6 +143,8 @@ def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
         ),
     }[how]
     launched = launch("--steps", "8", ranks=2 // machines, machines=machines, before=only(rank, 5, act))
+    if how == "stopped":
+        kill_when_said(launched, rank)
     assert launched.wait() == [FAILED] * machines
     (message,) = messages(launched)
     assert expected in message and (rank == 0 or f"rank {rank}" in message)
@@ -144,6 +155,7 @@ def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
 def test_a_stopped_rank_0_keeps_the_folder_locked(launch, tmp_path):
     """The others cannot save, since it may go on."""
     launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, kill(signal.SIGSTOP)))
+    kill_when_said(launched, 0)
     assert launched.wait() == [FAILED]
     (message,) = messages(launched)
     assert "rank 0 was lost" in message and "continue from the newest checkpoint with" in message

@@ -57,12 +57,21 @@ def test_it_learns(train, tmp_path):
     assert last["held_out_rec"] < first["held_out_rec"] / 2
 
 
-def test_resuming_is_bit_exact_in_the_middle_of_an_epoch(train, tmp_path):
+@pytest.mark.parametrize("saved_by", ["this version", "one that had no ranks, resumed by torchrun with one"])
+def test_resuming_is_bit_exact_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, saved_by):
     # 40 training images in batches of 8: five steps an epoch, so step 7 is inside the second.
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert train("--steps", "12", "--out", str(straight)) == 0
     assert train("--steps", "7", "--out", str(broken)) == 0
+    if saved_by != "this version":
+        file = latest(broken) / "state.json"
+        state = json.loads(file.read_text())
+        assert (state.pop("epoch"), state.pop("images"), state.pop("ranks")) == (1, 16, 1)
+        file.write_text(json.dumps(state))
+        for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
     assert train("--resume", str(broken), "--steps", "12") == 0
+    assert not torch.distributed.is_initialized()
     expected, found = tensors(straight), tensors(broken)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
