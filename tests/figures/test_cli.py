@@ -143,7 +143,7 @@ def test_runs_of_two_sizes(models, faces, tmp_path, capsys, drawn):
 
 def test_a_multi_view_run_is_several_models(models, monkeypatch, tmp_path, capsys):
     views = {f"five/{name}": run.model for name, run in zip(("a", "b"), open_runs(models), strict=True)}
-    monkeypatch.setattr(runs, "load_samplers", lambda path: views)
+    monkeypatch.setattr(runs, "load_samplers", lambda path, **options: views)
     assert [run.name for run in open_runs([tmp_path])] == ["five/a", "five/b"]
     assert main(["figures", "map", str(tmp_path), "--data", "faces", "--out", str(tmp_path / "m.png")]) == 2
     assert "holds 2 views: name one, as in" in capsys.readouterr().err
