@@ -108,13 +108,13 @@ def _is_image(field: Any, feature: Any) -> bool:
 def _is_bytes(kind: Any) -> bool:
     import pyarrow as arrow
 
-    return arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)
+    return kind in (arrow.binary(), arrow.large_binary(), arrow.binary_view())
 
 
 def _is_text(kind: Any) -> bool:
     import pyarrow as arrow
 
-    return arrow.types.is_string(kind) or arrow.types.is_large_string(kind)
+    return kind in (arrow.string(), arrow.large_string(), arrow.string_view())
 
 
 def _features(schema: Any) -> dict[str, Any]:
