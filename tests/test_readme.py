@@ -16,7 +16,10 @@ from tests.pages import PAGES, README, ROOT, dotted_names, flags, paths, python_
 
 USAGE = ROOT / "docs" / "usage.md"
 TEXT = README.read_text()
-FOREIGN_FLAGS = {"benchmark-compare", "help"}  # of pytest-benchmark, of every command
+# Of pytest-benchmark, of every command, of torchrun, of Slurm.
+FOREIGN_FLAGS = {"benchmark-compare", "help"}
+FOREIGN_FLAGS |= {"nnodes", "node-rank", "nproc-per-node", "master-addr", "master-port", "max-restarts"}
+FOREIGN_FLAGS |= {"nodes", "ntasks-per-node", "gpus-per-node", "signal"}
 LONGEST = 150  # lines of README.md, which a newcomer reads to the end
 
 
