@@ -32,7 +32,7 @@ class WeightAverage:
         objective: on its device; its weights are the average's first value.
         updates: the objective's optimisers, by name.
         decay: in (0, 1).
-        compile_weight: compute w in one compiled kernel, instead of six small ones.
+        compile_weight: compute w in one compiled kernel, instead of several small ones.
 
     Attributes:
         state: the tensors that `update` changes.
@@ -44,7 +44,7 @@ class WeightAverage:
         self._groups = [_Group(objective, of, updates[of.update].gate, decay) for of in objective.averaged]
         self._compiled = compile_weight
         self._next_weight = torch.compile(_next_weight, fullgraph=True, dynamic=False) if compile_weight else None
-        self.state = [t for group in self._groups for t in (*group.averages, group.count, group.weight, group.skipped)]
+        self.state = [t for group in self._groups for t in (*group.averages, group.count, group.weight)]
 
     @torch.no_grad()
     def update(self, applied: Collection[str], terms: Mapping[str, Tensor]) -> None:
@@ -116,16 +116,16 @@ class _Group:
         self.weights = [self.tensors[name] for name in self.names]
         self.averages = [t.detach().clone() for t in self.weights]
         # float32 counts to 16.7 million, and w is constant long before that.
-        self.count, self.weight, self.skipped = (torch.zeros((), device=self.weights[0].device) for _ in range(3))
+        self.count, self.weight = (torch.zeros((), device=self.weights[0].device) for _ in range(2))
         self.saved = {f"{PREFIX}{name}": t for name, t in zip(self.names, self.averages, strict=True)}
         self.saved[f"{PREFIX}{of.update}"] = self.count
 
     def update(self, next_weight, terms: Mapping[str, Tensor]) -> None:
         gate = None if self._gate is None else terms[self._gate]
-        next_weight(self.count, self.weight, self.skipped, gate, self._decay)
+        next_weight(self.count, self.weight, gate, self._decay)
         # A list of tensors moves by a number on the device: `_foreach_lerp_` takes one from the host, which a captured
         # step could not change. With a weight decay of 1 and the sign of the gradient reversed, SGD is that,
-        # average - w (average - weights), in one launch for the VAE, and does nothing where `found_inf` is 1.
+        # average - w (average - weights), in one launch for the VAE.
         torch._fused_sgd_(
             self.averages,
             [t.detach() for t in self.weights],
@@ -137,14 +137,11 @@ class _Group:
             dampening=0.0,
             nesterov=False,
             is_first_step=False,
-            found_inf=None if gate is None else self.skipped,
         )
 
 
-def _next_weight(count: Tensor, weight: Tensor, skipped: Tensor, gate: Tensor | None, decay: float) -> None:
-    weight.copy_((9 / (10 + count)).clamp_min(1 - decay))
-    if gate is None:
-        count.add_(1)
-    else:
-        skipped.copy_(gate == 0)
-        count.add_(1 - skipped)
+def _next_weight(count: Tensor, weight: Tensor, gate: Tensor | None, decay: float) -> None:
+    # An update that was skipped has the weight 0, at which the average stays as it is to the bit.
+    moves = 1 if gate is None else (gate != 0).to(count.dtype)
+    weight.copy_((9 / (10 + count)).clamp_min(1 - decay) * moves)
+    count.add_(moves)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.testing import CompileCounter
 
 from fastvae.cli import main
 from fastvae.config import Config, ModelConfig, TrainConfig
@@ -74,7 +74,7 @@ def test_without_it_nothing_is_multiplied():
 
 
 def test_no_step_is_compiled_for_a_weight(packed, tmp_path, monkeypatch):
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
     flags = ["--data", str(packed.path), *TINY, "--steps", "4", "--kl-warmup", "1", "--alpha", "100"]
     for mode in ("on", "off"):
