@@ -164,15 +164,15 @@ def test_no_entry_is_begun_after_the_budget(tmp_path):
 
 
 def test_problems_share_entries_and_come_most_expensive_first():
-    cases = conv_cases(("celeba64",)), (), (), update_cases(("celeba64", "cifar10"))
+    cases = conv_cases(("celeba64",)), (), (), update_cases(("celeba64", "celeba128"))
     with dispatch.force("triton", capability=H100):
         problems = gather(*cases, [torch.bfloat16, torch.float64], OPS, H100)
         assert not [p for p in gather(*cases, [torch.bfloat16], OPS, (7, 5)) if p.key.startswith("replicate")]
-    shared = next(p for p in problems if p.key == "adam_clip_ n4194304 float32 sm_90")
+    shared = next(p for p in problems if p.key == "adam_clip_ n8388608 float32 sm_90")
     assert [call.case.name for call in shared.calls] == [
-        "critic, 64x64 width 32",
-        "critic, 32x32 width 32",
-        "VAE, 32x32 width 32",
+        "VAE, 64x64 width 32",
+        "critic, 128x128 width 32",
+        "VAE, 128x128 width 32",
     ]
     expenses = [p.expense for p in problems]
     assert expenses == sorted(expenses, reverse=True)
