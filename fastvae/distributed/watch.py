@@ -17,7 +17,7 @@ from typing import Any
 from fastvae.distributed.failure import Failure
 
 # Seconds between two signs of life; without one for so long a rank is lost, or, after a broken connection, for so long.
-BEAT_S, LOST_S, GONE_S = 0.5, 20.0, 3.0
+BEAT_S, LOST_S, GONE_S = 0.5, 15.0, 3.0
 # A rank that reads its next images for so long hangs.
 STUCK_S = 45.0
 # For the rank that speaks to save and to speak. torchrun kills what is left 30 s after the first rank has ended.
