@@ -16,7 +16,9 @@ from tests.pages import PAGES, README, ROOT, dotted_names, flags, paths, python_
 
 USAGE = ROOT / "docs" / "usage.md"
 TEXT = README.read_text()
-FOREIGN_FLAGS = {"benchmark-compare", "help"}  # of pytest-benchmark, of every command
+TORCHRUN = {"nproc-per-node", "nnodes", "node-rank", "master-addr", "master-port", "max-restarts"}
+SLURM = {"nodes", "ntasks-per-node", "gpus-per-node", "signal"}
+FOREIGN_FLAGS = {"benchmark-compare", "help", *TORCHRUN, *SLURM}  # the first of pytest-benchmark, help of every command
 LONGEST = 150  # lines of README.md, which a newcomer reads to the end
 
 

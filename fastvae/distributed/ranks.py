@@ -131,6 +131,8 @@ class Group(Ranks):
             name = meet(dist.PrefixStore("fastvae", store), self.rank, self.size, seconds=_STARTS.total_seconds())
             own = dist.PrefixStore(f"fastvae/{name}/watch", store.clone())
             own.set_timeout(_ANSWERS)
+            self.watch = Watch(own, self.rank, self.size, first_of_machine=self.local_rank == 0)
+            self.watch.start()
             hosts = dist.PrefixStore(f"fastvae/{name}/hosts", store)
             dist.init_process_group("gloo", store=hosts, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
             self._hosts, self._devices = dist.group.WORLD, dist.group.WORLD
@@ -139,10 +141,6 @@ class Group(Ranks):
                 f"rank {self.rank} of {self.size} cannot reach the others ({_line(error)}): are all started, with the "
                 "same address of the first machine, and does a firewall let them through?"
             ) from error
-        self.watch = Watch(own, self.rank, self.size, first_of_machine=self.local_rank == 0)
-        self.watch.greet()
-        self.largest(0)
-        self.watch.start()
 
     def use(self, device: torch.device) -> None:
         """Trains on this kind of device: chooses this process's GPU, and NCCL for the sums.
