@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fastvae.distributed.group import Group
 from fastvae.distributed.place import Place
-from fastvae.distributed.ranks import ALONE, Group
+from fastvae.distributed.ranks import ALONE
 from fastvae.errors import FastvaeError, UsageError
 
 
