@@ -16,10 +16,9 @@ from tests.pages import PAGES, README, ROOT, dotted_names, flags, paths, python_
 
 USAGE = ROOT / "docs" / "usage.md"
 TEXT = README.read_text()
-# Of pytest-benchmark, of every command, of torchrun, of Slurm.
-FOREIGN_FLAGS = {"benchmark-compare", "help"}
-FOREIGN_FLAGS |= {"nnodes", "node-rank", "nproc-per-node", "master-addr", "master-port", "max-restarts"}
-FOREIGN_FLAGS |= {"nodes", "ntasks-per-node", "gpus-per-node", "signal"}
+TORCHRUN = {"nproc-per-node", "nnodes", "node-rank", "master-addr", "master-port", "max-restarts"}
+SLURM = {"nodes", "ntasks-per-node", "gpus-per-node", "signal"}
+FOREIGN_FLAGS = {"benchmark-compare", "help", *TORCHRUN, *SLURM}  # the first of pytest-benchmark, help of every command
 LONGEST = 150  # lines of README.md, which a newcomer reads to the end
 
 

@@ -14,8 +14,9 @@ import tyro
 
 from fastvae.cli.parsing import RunName, parse
 from fastvae.config import Config, Options
+from fastvae.distributed.group import Group
 from fastvae.distributed.place import Place, place
-from fastvae.distributed.ranks import Group, Ranks
+from fastvae.distributed.ranks import Ranks
 from fastvae.distributed.together import together
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved

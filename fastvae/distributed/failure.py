@@ -7,7 +7,7 @@ from fastvae.errors import FastvaeError
 
 
 class LostRank(FastvaeError):
-    """A collective operation failed, since another rank is gone. Which one, `Ranks.fail` finds out."""
+    """A collective operation failed, since another rank is gone. Which one, `Group.fail` finds out."""
 
 
 @dataclass(frozen=True)

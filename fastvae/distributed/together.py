@@ -6,8 +6,8 @@ import threading
 import traceback
 from collections.abc import Callable
 
+from fastvae.distributed.group import Group
 from fastvae.distributed.place import Place
-from fastvae.distributed.ranks import Group
 from fastvae.errors import FastvaeError
 
 

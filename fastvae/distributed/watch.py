@@ -17,7 +17,7 @@ from typing import Any
 from fastvae.distributed.failure import Failure
 
 # Seconds between two signs of life; without one for so long a rank is lost, or, after a broken connection, for so long.
-BEAT_S, LOST_S, GONE_S = 0.5, 20.0, 3.0
+BEAT_S, LOST_S, GONE_S = 0.5, 15.0, 3.0
 # A rank that reads its next images for so long hangs.
 STUCK_S = 45.0
 # For the rank that speaks to save and to speak. torchrun kills what is left 30 s after the first rank has ended.
@@ -30,7 +30,7 @@ class Watch:
     Args:
         store: this thread's own connection; a store serves one caller at a time.
         rank: of this process.
-        size: number of ranks; each has called `greet` before `start`.
+        size: number of ranks.
         first_of_machine: this rank speaks if the store is lost, through which ranks could agree who does.
 
     Attributes:
@@ -43,20 +43,16 @@ class Watch:
         self._store, self.rank, self.size, self._first_of_machine = store, rank, size, first_of_machine
         self.save: Callable[[], str] = lambda: ""
         self._beats = 0
-        self._seen = {other: ("", time.monotonic()) for other in range(size)}
+        self._seen: dict[int, tuple[bytes, float]] = {}
         self._broken = False
         self.doing: tuple[str, float] | None = None
         self._ending = threading.Lock()  # held by the thread that ends this process
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def greet(self) -> None:
-        """The first sign of life."""
-        self._beat()
-
     def start(self) -> None:
-        """From now on a lost rank ends this process."""
-        self._seen = {other: ("", time.monotonic()) for other in range(self.size)}
+        """From now on a lost rank ends this process; all call it at about the same time."""
+        self._seen = {other: (b"", time.monotonic()) for other in range(self.size) if other != self.rank}
         self._thread.start()
 
     def close(self) -> None:
@@ -116,11 +112,13 @@ class Watch:
             self._store.compare_set("failure", "", stuck.to_json())
         if self._store.check(["failure"]):
             return Failure.from_json(self._store.get("failure"))
-        others = [other for other in range(self.size) if other != self.rank]
-        beats = self._store.multi_get([f"beat/{other}" for other in others])
+        keys = [f"beat/{other}" for other in self._seen]
+        if self._store.check(keys):
+            beats = self._store.multi_get(keys)
+        else:  # some have not begun yet
+            beats = [self._store.get(key) if self._store.check([key]) else b"" for key in keys]
         patience = GONE_S if self._broken else LOST_S
-        for other, beat in zip(others, beats, strict=True):
-            before, since = self._seen[other]
+        for (other, (before, since)), beat in zip(list(self._seen.items()), beats, strict=True):
             if beat != before:
                 self._seen[other] = beat, now
             elif now - since > patience:

@@ -224,7 +224,7 @@ def test_restarts_need_a_folder_that_is_found_again(monkeypatch, capsys):
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(launch, packed, tmp_path):
-    """1, then 2 on two machines, then 3: the images are the next ones of the epoch's order each time."""
+    """1, then 2 on two machines, then 3, then 1: the images are the next ones of the epoch's order each time."""
     used = tmp_path / "used"
     used.mkdir()
 
@@ -253,3 +253,5 @@ def test_a_run_goes_on_with_another_number_of_ranks(launch, packed, tmp_path):
     assert steps == expected
     assert len(list(used.iterdir())) == 1 + 2 * 2 + 4 * 3
     assert lines(tmp_path / "run")[-2]["epoch"] == 2.0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "3"]) == 0
+    assert lines(tmp_path / "run")[-2]["step"] == 7 + 10 and lines(tmp_path / "run")[-2]["epoch"] == 3.0
