@@ -16,7 +16,7 @@ CONFIG = {
     "recipe": "demo",
     "data": "/home/me/faces.fvae",
     "objective": {"name": "vae_wgan", "vgg": "/home/me/vgg19.pth", "beta": 0.1, "layers": ["relu1_1"]},
-    "model": {"image_size": 32, "width": 2, "latent": 4},
+    "model": {"image_size": 32, "width": 2, "latent": 4, "stages": 3},
     "train": {"batch_size": 8, "lr": 0.001, "lr_decay": 0.5, "precision": "fp32"},
 }
 STRANGE = [None, True, -1, 2**62, 0.5, "", "x" * 5000, "a|b`c\n# d", "\udcfc", [], [1, "a"], [[1]], {}, {"a": {}}]
