@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from fastvae.objectives import Objective
 from fastvae.train.checkpoint_files import read_floats, read_metadata
 from fastvae.train.weight_average import PREFIX
 
+# Networks whose stages are numbered from the smallest map, and what holds them: of a model of another image size those
+# fit that are as far from the image.
+_NUMBERED_FROM_THE_SMALLEST = {"decoder": "stages", "generator": "layers"}
 # Tensors that a message names before it counts the others.
 _NAMED = 4
 _logger = logging.getLogger("fastvae")
@@ -59,7 +63,8 @@ def read_source(file: Path, view: str | None, given: str) -> Source:
 def initialise(objective: Objective, source: Source) -> None:
     """Copies every tensor of the source that fits into the objective's networks, and logs what that was.
 
-    A tensor fits if network, name and shape are the same. Each view of a multi-view run also takes the networks of a
+    A tensor fits if network, name and shape are the same; the stages of a decoder and of a generator are counted from
+    the image, as those of an encoder are. Each view of a multi-view run also takes the networks of a
     source that has one model.
 
     Raises:
@@ -70,10 +75,10 @@ def initialise(objective: Objective, source: Source) -> None:
     for name, network in objective.networks.items():
         own = {key: t for key, t in network.state_dict(keep_vars=True).items() if t.is_floating_point()}
         there = next((n for n in (name, name.rpartition(".")[2]) if _below(source.tensors, n)), name)
-        given = _below(source.tensors, there)
+        given = _renumbered(name.rpartition(".")[2], _below(source.tensors, there), own)
         fitting = {key: t for key, t in given.items() if key in own and own[key].shape == t.shape}
         taken |= {f"{name}.{key}": t for key, t in fitting.items()}
-        used |= {f"{there}.{key}" for key in fitting}
+        used |= {there} if fitting else set()
         summaries.append(f"{name}: {_summary(own, given)}")
     summaries.append(_others(source, used))
     path = source.record.source
@@ -89,6 +94,16 @@ def initialise(objective: Objective, source: Source) -> None:
     _logger.info("starting from %s after %d steps%s", path, source.step, kind)
     for summary in filter(None, summaries):
         _logger.info("  %s", summary)
+
+
+def _renumbered(network: str, given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The given tensors, with the numbers that their stages have in a network of as many stages as `own`."""
+    if (holder := _NUMBERED_FROM_THE_SMALLEST.get(network)) is None:
+        return given
+    number = re.compile(rf"{holder}\.(\d+)\.")
+    last_here, last_there = (max((int(m[1]) for m in map(number.match, keys) if m), default=0) for keys in (own, given))
+    shift = last_here - last_there
+    return {number.sub(lambda m: f"{holder}.{int(m[1]) + shift}.", key): tensor for key, tensor in given.items()}
 
 
 def _summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -110,7 +125,7 @@ def _summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 def _others(source: Source, used: set[str]) -> str:
     """Names the networks, or views, of the source of which nothing is taken; "" if there are none."""
     networks = dict.fromkeys(name.partition(".")[0] for name in source.tensors if "." in name)
-    others = [name for name in networks if not any(key.startswith(f"{name}.") for key in used)]
+    others = [name for name in networks if not any(f"{key}.".startswith(f"{name}.") for key in used)]
     return f"not taken: {', '.join(others)}" if others else ""
 
 

@@ -33,7 +33,9 @@ def config(name: str) -> Config:
     elif hasattr(options_class, "vgg"):
         options = {"vgg": "random", "layers": ("relu1_1", "relu2_1")}
     train = TrainConfig(device="cpu", precision="fp32", compile="off", batch_size=BATCH, seed=3)
-    return Config("test", options_class(**options), model=ModelConfig(image_size=16, width=2, latent=5), train=train)
+    return Config(
+        "test", options_class(**options), model=ModelConfig(image_size=16, width=2, latent=5, stages=4), train=train
+    )
 
 
 def batches(name: str, rank: int, noise_size: int):
