@@ -17,8 +17,8 @@ from fastvae.files.places import resolved
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.models.stages import count_stages
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
+from fastvae.train.noise_seed import noise_seed
 from fastvae.train.order import BatchOrder
-from fastvae.train.shared_state import noise_seed
 from fastvae.train.step import Step
 from fastvae.train.weight_average import WeightAverage
 

@@ -3,24 +3,16 @@
 import json
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastvae.data.training_set import TrainingSet
 from fastvae.distributed.ranks import Ranks
 from fastvae.errors import FastvaeError
-from fastvae.objectives import Objective, Update
 from fastvae.train import checkpoint
+from fastvae.train.build import Training
+from fastvae.train.noise_seed import noise_seed
 from fastvae.train.snapshot import gather, gathered_bytes, views
-from fastvae.train.weight_average import WeightAverage
-
-
-def noise_seed(seed: int, rank: int, step: int = 0) -> int:
-    """Of a rank's noise generator from a step on: for rank 0 at step 0 the run's own seed, else a hash of all three."""
-    if rank == 0 and step == 0:
-        return seed
-    return int(np.random.SeedSequence(seed, spawn_key=(rank, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def check_same_images(ranks: Ranks, images: TrainingSet) -> None:
@@ -39,26 +31,27 @@ class Restored:
 
     Attributes:
         step: steps done.
+        seconds: of training until then.
         epoch: that the next step is in.
         images: of that epoch's order that were used.
         kl_warmup_steps: of `checkpoint.State`.
+        evaluates_first: whether the evaluation after these steps is missing.
     """
 
     step: int
+    seconds: float
     epoch: int
     images: int
     kl_warmup_steps: int | None
+    evaluates_first: bool
 
 
 def share(
     ranks: Ranks,
     restored: Restored | None,
     noises: list[Tensor],
+    training: Training,
     *,
-    objective: Objective,
-    updates: dict[str, Update],
-    noise: torch.Generator,
-    average: WeightAverage | None,
     seed: int,
 ) -> Restored | None:
     """Copies rank 0's networks, their average and its optimisers to all ranks, and each rank's noise to its generator.
@@ -70,10 +63,7 @@ def share(
         ranks: of the run.
         restored: on rank 0, what it has restored; None for a new run.
         noises: on rank 0, the saved state of each rank's noise generator; none for a new run.
-        objective: in place.
-        updates: in place.
-        noise: this rank's generator; rank 0's is as it should be.
-        average: of the weights, in place; None if the run has none.
+        training: networks, average, optimisers and this rank's noise generator, in place; rank 0's are right already.
         seed: of the run.
 
     Returns:
@@ -81,6 +71,8 @@ def share(
     """
     if ranks.alone:
         return restored
+    objective, updates, step, noise = training
+    average = step.average
     state = checkpoint.tensors(objective, updates, noises, average) if ranks.first else {}
     state = {key: tensor.cpu().contiguous() for key, tensor in state.items()}
     what = {

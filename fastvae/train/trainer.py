@@ -11,37 +11,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastvae import pictures
 from fastvae.config import Config
-from fastvae.data.identity import Identity
 from fastvae.distributed.failure import LostRank
 from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.errors import FastvaeError
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
-from fastvae.train.checkpoint_writer import CheckpointWriter
 from fastvae.train.config_json import to_json
 from fastvae.train.feed import choose_feed
 from fastvae.train.held_out import evaluate
 from fastvae.train.initial_weights import Source, initialise
-from fastvae.train.kept_state import KeptState
 from fastvae.train.kl_warmup import KlWarmup
 from fastvae.train.late_work import LateWork
 from fastvae.train.learning_rates import LearningRates
 from fastvae.train.log import Line, Log, about_batch_and_rate
 from fastvae.train.meter import Meter
-from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress, duration
+from fastvae.train.restore import Expected, restore
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
-from fastvae.train.shared_state import Restored, check_same_images, share
-from fastvae.train.snapshot import Snapshot, Snapshots
+from fastvae.train.saving import Saver
+from fastvae.train.shared_state import check_same_images, share
+from fastvae.train.sheets import save_sheets
 from fastvae.train.stopping import StopSignal
 from fastvae.train.unwritten_run import UnwrittenRun, unseen_progress
 
-_PICTURED = 32
-# For a checkpoint that is being written when a rank is lost; on a GPU that hangs it may never be.
-_WRITES_S = 10.0
 _logger = logging.getLogger("fastvae")
 
 
@@ -112,7 +106,8 @@ class Trainer:
                 raise type(error)(
                     f"{error}. If the images of this run have moved, give their new path with --data"
                 ) from error
-            self.objective, self.updates, self.step, self.noise = build(config, ranks)
+            training = build(config, ranks)
+        self.objective, self.updates, self.step, self.noise = training
         self.config, self.train = config, config.train
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         check_same_images(ranks, images)
@@ -125,9 +120,12 @@ class Trainer:
         if not resume:
             self._start(init)
         elif ranks.first:
-            restored, noises = self._restore(named, allow_other_data)
-        restored = self._share(restored, noises)
-        self._saved = restored.step if restored else None
+            expected = Expected(config, self.data, self.loss_network, self.order, allow_other_data)
+            restored, noises = restore(self.run, named, training, expected)
+        restored = share(ranks, restored, noises, training, seed=self.train.seed)
+        if restored is not None:
+            self.done, self.seconds, self._evaluates_first = restored.step, restored.seconds, restored.evaluates_first
+            self.order.start_at(restored.step, restored.epoch, restored.images)
         self.total = self.order.steps_of(self.train)
         self.kl_warmup = self._kl_warmup_of(restored.kl_warmup_steps if restored else None)
         self.progress = Progress(self.total) if ranks.first else unseen_progress(self.total)
@@ -141,11 +139,8 @@ class Trainer:
         if not ranks.alone:
             self.progress.note(about_batch_and_rate(self.train, self.order))
         self.late = LateWork(late=device.type == "cuda")
-        self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
-        self._saved_at = self.seconds
-        self._snapshot_waits = False
-        self.kept = KeptState(device)
-        ranks.on_loss(self._save_kept)
+        self.saver = Saver(self.run, self.config, ranks, self.late, self._current, device=device, restored=restored)
+        ranks.on_loss(self.saver.save_kept)
         # Whether networks, optimisers and noise generator are in the state after `done` steps.
         self._between_steps = True
 
@@ -157,87 +152,10 @@ class Trainer:
                 self.average.restart()
         self.run.create(to_json(self.config))
 
-    def _share(self, restored: Restored | None, noises: list[Tensor]) -> Restored | None:
-        """Brings all ranks to where rank 0 is."""
-        restored = share(
-            self.ranks,
-            restored,
-            noises,
-            objective=self.objective,
-            updates=self.updates,
-            noise=self.noise,
-            average=self.average,
-            seed=self.train.seed,
-        )
-        if restored is not None:
-            self.done = restored.step
-            self.order.start_at(restored.step, restored.epoch, restored.images)
-        return restored
-
-    def _restore(self, named: Path | None, allow_other_data: bool) -> tuple[Restored | None, list[Tensor]]:
-        """Loads the given or the newest checkpoint, if there is one; where it stands, and the noise of all ranks."""
-        restored, noises = None, []
-        checkpoint_files.tidy(self.run.checkpoints)
-        saved = checkpoint_files.checkpoints(self.run.checkpoints)
-        if newest := named or (saved[-1] if saved else None):
-            state, noises = checkpoint.restore(
-                newest,
-                config=to_json(self.config),
-                objective=self.objective,
-                updates=self.updates,
-                noise=self.noise,
-                average=self.average,
-            )
-            self._check_data(newest, state.data, allow_other_data)
-            self._check_loss_network(newest, state.loss_network)
-            checkpoint_files.set_aside_after(newest, state.step)
-            self.seconds = state.seconds
-            self._evaluates_first = self.run.forget_after(state.step)
-            # Earlier versions had one rank.
-            before = BatchOrder(self.order.count, self.train.batch_size, self.train.seed).place(state.step)
-            epoch, images = before if state.epoch is None else (state.epoch, state.images)
-            restored = Restored(state.step, epoch, images, state.kl_warmup_steps)
-            if state.ranks != self.ranks.size:
-                _logger.info(
-                    "%s was saved by %d ranks: %d continue after %d images of epoch %d",
-                    newest,
-                    state.ranks,
-                    self.ranks.size,
-                    images,
-                    epoch + 1,
-                )
-        elif (start := self.config.initial_weights) is not None:
-            raise FastvaeError(
-                f"{self.run.path} was stopped before its first checkpoint, which would hold the weights of "
-                f"{start.source} that it started from: start a new run with --init {start.source}"
-            )
-        else:
-            self.run.set_stats_aside()
-        self.run.update_config(to_json(self.config))
-        return restored, noises
-
     def _kl_warmup_of(self, steps: int | None) -> KlWarmup:
         share = getattr(self.config.objective, "kl_warmup", 0.0)
         # A resumed run that is longer now keeps its steps, so that a weight that has risen does not fall.
         return KlWarmup(self.objective, math.ceil(share * self.total) if steps is None else steps)
-
-    def _check_data(self, newest: Path, before: Identity | None, allow_other_data: bool) -> None:
-        if before is None or before == self.data:
-            return
-        message = (
-            f"{newest} was trained on {before.train} training images; {self.config.data} holds other images "
-            f"({self.data.train} training images)"
-        )
-        if not allow_other_data:
-            raise FastvaeError(f"{message}: give the original ones with --data, or use these with --allow-other-data")
-        _logger.warning("%s: continuing with these (--allow-other-data)", message)
-
-    def _check_loss_network(self, newest: Path, before: str | None) -> None:
-        if before not in (None, self.loss_network):
-            raise FastvaeError(
-                f"{newest} was trained with other loss network weights than --vgg {self.config.objective.vgg} holds: "
-                "give the original ones with --vgg"
-            )
 
     def fit(self) -> int | None:
         """Trains to the end, or until a signal or the time limit; saves a checkpoint in each case.
@@ -263,16 +181,16 @@ class Trainer:
             return self._signal(stop)
         finally:
             try:
-                self.writer.settle()
+                self.saver.settle()
             finally:
                 self.feed.close()
                 self.progress.close()
                 self.run.close()
 
     def _fit(self, stop: StopSignal) -> None:
-        if self.config.initial_weights is not None and self._saved is None:
-            self._save()  # so that resuming it never needs what it started from
-            self._finish_writing()
+        if self.config.initial_weights is not None and self.saver.step is None:
+            self.saver.save()  # so that resuming it never needs what it started from
+            self.saver.finish()
         if self.done == 0 or (self._evaluates_first and self.done < self.total):
             self._evaluate()
         if self.done < self.total:
@@ -280,34 +198,29 @@ class Trainer:
         self._loop(stop)
         self.run.note_choices()
         self._close_window()
-        self._finish_writing()
-        if self._saved != self.done:
-            self._save()
-            self._finish_writing()
+        self.saver.finish()
+        if self.saver.step != self.done:
+            self.saver.save()
+            self.saver.finish()
         if self._signal(stop) is None:
             self._evaluate()
             self._pictures()
-
-    def _finish_writing(self) -> None:
-        """Waits for the device, and for what is being written."""
-        self.late.flush()
-        self.writer.wait()
 
     def _saved_after(self, error: Exception) -> Exception:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
         if not self.ranks.alone:
             # The others are in the middle of a step.
             own = self.ranks.first and isinstance(error, FastvaeError) and not isinstance(error, LostRank)
-            return FastvaeError(f"{error}{self._save_kept()}") if own else error
+            return FastvaeError(f"{error}{self.saver.save_kept()}") if own else error
         try:
             self.late.flush()
-            if isinstance(failed := self.writer.settle(), checkpoint.NotFinite):
+            if isinstance(failed := self.saver.settle(), checkpoint.NotFinite):
                 raise failed
-            if self._saved == self.done or not self._between_steps:
+            if self.saver.step == self.done or not self._between_steps:
                 return error
             self._close_window()
-            self._save()
-            self._finish_writing()
+            self.saver.save()
+            self.saver.finish()
         except checkpoint.NotFinite as another:
             return self._diverged(str(another))
         except Exception as another:
@@ -337,7 +250,7 @@ class Trainer:
             self.runner(self.done)
             self.done += 1
             self._between_steps = True
-            self.writer.check()
+            self.saver.check()
             balance = self._balance() if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
@@ -350,7 +263,7 @@ class Trainer:
             for task in due:
                 task()
             if saves:
-                self._save()
+                self.saver.save()
             if due:
                 self.meter.start()
 
@@ -360,10 +273,10 @@ class Trainer:
         if not ranks.alone and self.step.device.type == "cuda" and not window_ends:
             return False  # the hosts would wait for each other at every step
         over = self.train.minutes is not None and self.seconds >= 60 * self.train.minutes
-        keeps = not ranks.alone and window_ends and self.done > 0 and self.kept.is_due
+        keeps = not ranks.alone and window_ends and self.done > 0 and self.saver.keeps_now
         signal, over, keeps = ranks.largest(stop.received or 0, ranks.first and over, ranks.first and keeps)
         if keeps:
-            self.kept.keep(self._state(), self._tensors())
+            self.saver.keep()
         return bool(signal or over)
 
     def _signal(self, stop: StopSignal) -> int | None:
@@ -391,7 +304,7 @@ class Trainer:
         # Only where a window ends, as it does before what is due: where a line of stats.jsonl begins must not depend on
         # time.
         ends = bool(due) or not self.meter.steps
-        in_time = ends and self.seconds - self._saved_at >= 60 * train.checkpoint_minutes > 0
+        in_time = ends and self.seconds - self.saver.at >= 60 * train.checkpoint_minutes > 0
         if ends:
             (in_time,) = self.ranks.largest(self.ranks.first and in_time)
         return due, bool(in_time) or self._is_due(train.checkpoint_every)
@@ -428,7 +341,7 @@ class Trainer:
         self.log.write(line, reading)
 
     def _diverged(self, what: str) -> Diverged:
-        self.writer.settle()
+        self.saver.settle()
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         start = "from there" if saved else "from the start"
@@ -437,27 +350,9 @@ class Trainer:
             f"continues {start} at half the learning rate"
         )
 
-    def _save(self) -> None:
-        """Copies the state to the host; a thread writes it, once the losses of all steps until then are logged."""
-        if self._snapshot_waits:
-            self.late.flush()
-        self.writer.wait()
-        state, tensors = self._state(), self._tensors()
-        self._saved_at = self.seconds
-        if not self.ranks.first:
-            self._saved = state.step
-            return
-        snapshot = self.snapshots.take(tensors)
-        self._snapshot_waits = True
-
-        def start() -> None:
-            self._snapshot_waits = False
-            self.writer.start(lambda: self._write_checkpoint(state, snapshot))
-
-        self.late.add(start)
-
-    def _state(self) -> checkpoint.State:
-        return checkpoint.State(
+    def _current(self) -> tuple[checkpoint.State, dict[tuple[str, str], Tensor]]:
+        """What a checkpoint holds now; all ranks take part."""
+        state = checkpoint.State(
             checkpoint_files.FORMAT,
             self.done,
             self.seconds,
@@ -467,20 +362,8 @@ class Trainer:
             *self.order.place(self.done),
             self.ranks.size,
         )
-
-    def _tensors(self) -> dict[tuple[str, str], Tensor]:
         noises = self.ranks.gathered(self.noise.get_state())
-        return checkpoint.tensors(self.objective, self.updates, noises, self.average)
-
-    def _save_kept(self) -> str:
-        self.writer.settle(_WRITES_S)
-        return self.kept.save(self.run, to_json(self.config), keep=self.train.keep_checkpoints)
-
-    def _write_checkpoint(self, state: checkpoint.State, snapshot: Snapshot) -> None:
-        checkpoint.save(
-            self.run.checkpoints, state, snapshot.read(), config=to_json(self.config), keep=self.train.keep_checkpoints
-        )
-        self._saved = state.step
+        return state, checkpoint.tensors(self.objective, self.updates, noises, self.average)
 
     def _averaged(self) -> AbstractContextManager:
         """Inside, the networks hold the average of their weights, if the run has one."""
@@ -502,23 +385,9 @@ class Trainer:
             prefix = f"held_out_{name}_" if name else "held_out_"
             self.run.append({"step": self.done, **{f"{prefix}{key}": value for key, value in metrics.items()}})
 
-    @torch.no_grad()
     def _pictures(self) -> None:
-        if not self.ranks.first:
-            return
-        originals = self.held_out[:_PICTURED]
-        for name, system in self.objective.systems().items():
-            generator = torch.Generator().manual_seed(self.train.seed)
-            noise = torch.randn(_PICTURED * 2, system.noise_size, generator=generator).to(self.step.device)
-            system.train(False)
-            with self._averaged(), self.step.precision():
-                samples = system.sample(noise)
-                fakes = system.reconstruct(self.step.images(torch.from_numpy(originals)))
-            system.train(True)
-            ending = f"{name}-{self.done:08d}.png" if name else f"{self.done:08d}.png"
-            self.picture = self.run.pictures / f"samples-{ending}"
-            pictures.save_picture(pictures.grid(pictures.to_pixels(samples), 8), self.picture)
-            if fakes is not None:
-                sheet = pictures.beside(originals, pictures.to_pixels(fakes))
-                self.picture = self.run.pictures / f"reconstructions-{ending}"
-                pictures.save_picture(sheet, self.picture)
+        if self.ranks.first:
+            with self._averaged():
+                self.picture = save_sheets(
+                    self.objective, self.step, self.held_out, self.run.pictures, self.done, self.train.seed
+                )

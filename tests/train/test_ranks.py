@@ -13,9 +13,9 @@ from fastvae.distributed.together import together
 from fastvae.objectives import OBJECTIVES
 from fastvae.pictures import to_images
 from fastvae.train.build import build
+from fastvae.train.noise_seed import noise_seed
 from fastvae.train.order import BatchOrder
 from fastvae.train.sharded_feed import ShardedFeed
-from fastvae.train.shared_state import noise_seed
 from tests.train.launched import Launched
 from tests.train.test_feed import CountingLoader
 
