@@ -150,9 +150,9 @@ class FixedBatch:
     def ready(self, step: int) -> None:
         """There is nothing to wait for."""
 
-    def batch(self) -> Tensor:
-        """uint8 [B, H, W, 3]."""
-        return self._pixels
+    def batch(self) -> tuple[Tensor, None]:
+        """uint8 [B, H, W, 3], and no flips."""
+        return self._pixels, None
 
 
 def _ours(chosen: Settings, precision: str, compiles: bool, *, capture: bool):
