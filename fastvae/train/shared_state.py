@@ -42,12 +42,14 @@ class Restored:
         epoch: that the next step is in.
         images: of that epoch's order that were used.
         kl_warmup_steps: of `checkpoint.State`.
+        seconds: of training until then; another rank saves them if rank 0 is lost.
     """
 
     step: int
     epoch: int
     images: int
     kl_warmup_steps: int | None
+    seconds: float = 0.0
 
 
 def share(

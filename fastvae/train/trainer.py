@@ -170,7 +170,7 @@ class Trainer:
             seed=self.train.seed,
         )
         if restored is not None:
-            self.done = restored.step
+            self.done, self.seconds = restored.step, restored.seconds
             self.order.start_at(restored.step, restored.epoch, restored.images)
         return restored
 
@@ -191,12 +191,11 @@ class Trainer:
             self._check_data(newest, state.data, allow_other_data)
             self._check_loss_network(newest, state.loss_network)
             checkpoint_files.set_aside_after(newest, state.step)
-            self.seconds = state.seconds
             self._evaluates_first = self.run.forget_after(state.step)
             # Earlier versions had one rank.
             before = BatchOrder(self.order.count, self.train.batch_size, self.train.seed).place(state.step)
             epoch, images = before if state.epoch is None else (state.epoch, state.images)
-            restored = Restored(state.step, epoch, images, state.kl_warmup_steps)
+            restored = Restored(state.step, epoch, images, state.kl_warmup_steps, state.seconds)
             if state.ranks != self.ranks.size:
                 _logger.info(
                     "%s was saved by %d ranks: %d continue after %d images of epoch %d",
@@ -297,7 +296,8 @@ class Trainer:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
         if not self.ranks.alone:
             # The others are in the middle of a step.
-            own = self.ranks.first and isinstance(error, FastvaeError) and not isinstance(error, LostRank)
+            own = self.ranks.first and isinstance(error, FastvaeError)
+            own &= not isinstance(error, LostRank | checkpoint.NotSaved)
             return FastvaeError(f"{error}{self._save_kept()}") if own else error
         try:
             self.late.flush()

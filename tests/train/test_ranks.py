@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastvae.config import Config, ModelConfig, TrainConfig
-from fastvae.distributed.place import place
+from fastvae.distributed.place import Place, place
+from fastvae.distributed.ranks import Ranks
 from fastvae.distributed.together import together
 from fastvae.objectives import OBJECTIVES
 from fastvae.pictures import to_images
@@ -94,6 +95,13 @@ def halves(name: str):
 
 def parameters(objective):
     return [p for network in objective.networks.values() for p in network.parameters()]
+
+
+def test_only_rank_0_warns_of_what_all_see(caplog):
+    for rank, warnings in enumerate([1, 0]):
+        caplog.clear()
+        build(config("dfc_vae"), Ranks(Place(rank, size=2)))
+        assert len(caplog.records) == warnings
 
 
 @pytest.fixture(scope="module")
