@@ -139,7 +139,7 @@ class Trainer:
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
         if not ranks.alone:
-            self.progress.note(about_batch_and_rate(self.train, self.order))
+            self.progress.note(about_batch_and_rate(self.train, self.order, resumed=resume))
         self.late = LateWork(late=device.type == "cuda")
         self.snapshots, self.writer = Snapshots(device), CheckpointWriter()
         self._saved_at = self.seconds
