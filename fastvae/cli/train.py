@@ -120,7 +120,8 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
     from fastvae.train.checkpoint_files import named_run
 
     given = _resumed(argv)
-    if own.max_restarts and given is None:
+    trains = not {"-h", "--help", "--dry-run"}.intersection(argv)
+    if own.max_restarts and given is None and trains:
         argv, given = _restarted(argv, own)
     folder, checkpoint = named_run(given) if given else (None, None)
     if own.restarts:

@@ -34,7 +34,7 @@ from fastvae.train.order import BatchOrder
 from fastvae.train.progress import Progress, duration
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
-from fastvae.train.shared_state import Restored, check_same_images, share
+from fastvae.train.shared_state import Restored, check_same_images, check_same_loss_network, share
 from fastvae.train.snapshot import Snapshot, Snapshots
 from fastvae.train.stopping import StopSignal
 from fastvae.train.unwritten_run import UnwrittenRun, unseen_progress
@@ -117,6 +117,7 @@ class Trainer:
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         check_same_images(ranks, images)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
+        check_same_loss_network(ranks, self.loss_network)
         self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False

@@ -14,13 +14,14 @@ from fastvae.distributed.group import Group
 from fastvae.distributed.place import Place, place
 from fastvae.distributed.ranks import Ranks
 from fastvae.distributed.together import together
+from fastvae.errors import FastvaeError
 from fastvae.objectives import OBJECTIVES
 from fastvae.pictures import to_images
 from fastvae.train.build import build
 from fastvae.train.log import about_batch_and_rate
 from fastvae.train.order import BatchOrder
 from fastvae.train.sharded_feed import ShardedFeed
-from fastvae.train.shared_state import noise_seed
+from fastvae.train.shared_state import check_same_loss_network, noise_seed
 from tests.train.launched import Launched
 from tests.train.test_feed import CountingLoader
 
@@ -106,6 +107,17 @@ def test_only_rank_0_warns_of_what_all_see(caplog):
         caplog.clear()
         build(config("dfc_vae"), Ranks(Place(rank, size=2)))
         assert len(caplog.records) == warnings
+
+
+def test_ranks_with_another_loss_network_end():
+    class Second(Ranks):
+        def from_first(self, text):
+            return "of rank 0"
+
+    check_same_loss_network(Second(Place(1, size=2)), "of rank 0")
+    for other in ("another", None):
+        with pytest.raises(FastvaeError, match="--vgg holds other"):
+            check_same_loss_network(Second(Place(1, size=2)), other)
 
 
 @pytest.fixture(scope="module")

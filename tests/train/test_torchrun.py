@@ -252,6 +252,9 @@ def test_restarts_need_a_folder_that_is_found_again(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["train", "demo"]) == 2
     assert "needs --out DIR" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:  # what trains nothing needs none
+        main(["train", "demo", "--help"])
+    assert exit.value.code == 0
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(launch, packed, tmp_path):
