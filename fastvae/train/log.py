@@ -54,6 +54,7 @@ class Log:
         images_per_s = reading.steps * self._order.global_batch / max(reading.seconds, 1e-9)
         numbers = reading.means | reading.extra
         rising = {} if line.kl_weight is None else {"kl_weight": line.kl_weight}
+        several = {} if self._order.ranks == 1 else {"ranks": self._order.ranks}
         self._run.append(
             {
                 "step": line.step,
@@ -62,6 +63,7 @@ class Log:
                 "images_per_s": round(images_per_s, 2),
                 "lr": line.lr,
                 **rising,
+                **several,
                 **numbers,
             }
         )
