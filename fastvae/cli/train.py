@@ -120,7 +120,8 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
     from fastvae.train.checkpoint_files import named_run
 
     given = _resumed(argv)
-    if own.max_restarts and given is None:
+    trains = not {"-h", "--help", "--dry-run"}.intersection(argv)
+    if own.max_restarts and given is None and trains:
         argv, given = _restarted(argv, own)
     folder, checkpoint = named_run(given) if given else (None, None)
     if own.restarts:
@@ -142,7 +143,7 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
         if command.allow_other_data:
             raise UsageError("--allow-other-data needs --resume")
         folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
-    init = None if command.init is None else _initial_weights(command.init)
+    init = None if command.init is None else _initial_weights(command.init, config)
     config, reasons = resolve(config)
     if init is not None:
         config = replace(config, initial_weights=init.record)
@@ -209,13 +210,17 @@ def _finish(trainer: "Trainer", folder: Path, signal_number: int | None) -> int:
     return code
 
 
-def _initial_weights(given: str) -> "Source":
+def _initial_weights(given: str, config: Config) -> "Source":
     from fastvae.hub.locate import read_model, views_of, which_view
+    from fastvae.objectives.multi_view import MultiViewOptions
     from fastvae.train.checkpoint_files import read_metadata
     from fastvae.train.initial_weights import read_source
 
     def read(file: Path, view: str | None) -> "Source":
-        if view is not None and view not in (views := views_of(read_metadata(file))):
+        views = views_of(read_metadata(file))
+        # Without a view, only a run of several can start from a run of several.
+        known = not views or isinstance(config.objective, MultiViewOptions) if view is None else view in views
+        if not known:
             raise FastvaeError(which_view(file, view, views))
         path = resolved(given)
         return read_source(file, view, str(path) if path.exists() or view is not None else given)

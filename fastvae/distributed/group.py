@@ -143,11 +143,12 @@ class Group(Ranks):
     @contextlib.contextmanager
     def reads(self, what: str) -> Iterator[None]:
         """See `Ranks.reads`."""
+        around = self.watch.doing
         self.watch.doing = what, time.monotonic()
         try:
             yield
-        finally:
-            self.watch.doing = None
+        finally:  # what it is a part of is as far as this has come
+            self.watch.doing = around and (around[0], time.monotonic())
 
     def on_loss(self, save: Callable[[], str]) -> None:
         """See `Ranks.on_loss`."""

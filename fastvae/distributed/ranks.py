@@ -69,7 +69,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def reads(self, what: str) -> Iterator[None]:
-        """What is inside hangs if it takes longer than `watch.STUCK_S`; `what` says so, "reading the images"."""
+        """What is inside hangs if it takes longer than `watch.STUCK_S`; `what` says so, "reading the images".
+
+        Inside another one, each part that is done shows that the whole goes on.
+        """
         yield
 
     def on_loss(self, save: Callable[[], str]) -> None:

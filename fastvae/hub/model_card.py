@@ -87,7 +87,11 @@ def _training(run: RunSummary) -> list[str]:
     }
     if batch_size is not None:
         epochs = "" if epoch is None else f", {epoch:.2f} epochs"
-        rows["schedule"] += f" of {batch_size:g} images ({run.step * batch_size:,.0f} images{epochs})"
+        if (ranks := _number(run.losses.get("ranks"))) is None:
+            rows["schedule"] += f" of {batch_size:g} images ({run.step * batch_size:,.0f} images{epochs})"
+        else:  # there may have been another number of processes before
+            each = f"{batch_size:g} in each of {ranks:g} processes"
+            rows["schedule"] += f" of {ranks * batch_size:g} images, {each}{epochs}"
     if lr is not None:
         rows["learning rate"] = f"{lr:g}" + ("" if decay in (None, 1) else f", times {decay:g} after every epoch")
     if train.get("flip") is True:

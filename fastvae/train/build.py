@@ -1,6 +1,8 @@
 """Builds from a config what a run trains with: data, networks, optimisers."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -116,7 +118,8 @@ def build(config: Config, ranks: Ranks = ALONE) -> Training:
     bf16 = config.train.precision == "bf16"
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the shapes of a run never change
-    loss_network = _loss_network(config, objective_class.taps(config.objective))
+    with _first_speaks(ranks):
+        loss_network = _loss_network(config, objective_class.taps(config.objective))
     if bf16 and loss_network is not None:
         loss_network.round_weights_(torch.bfloat16)
     # A separate generator is not enough: torch's initialisers use the global one.
@@ -141,6 +144,18 @@ def build(config: Config, ranks: Ranks = ALONE) -> Training:
     )
     noise = torch.Generator(device).manual_seed(noise_seed(config.train.seed, ranks.rank))
     return Training(objective, updates, step, noise)
+
+
+@contextmanager
+def _first_speaks(ranks: Ranks) -> Iterator[None]:
+    """Only rank 0 logs what all would log alike."""
+    level = _logger.level
+    if not ranks.first:
+        _logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _logger.setLevel(level)
 
 
 def _loss_network(config: Config, taps: tuple[str, ...]):

@@ -40,6 +40,10 @@ _MAX_GENERATOR_BYTES = 65536
 _logger = logging.getLogger("fastvae")
 
 
+class NotSaved(FastvaeError):
+    """A checkpoint could not be written; earlier ones are unchanged, and the message says how to go on."""
+
+
 class NotFinite(FastvaeError):
     """Weights that must not be saved, since they contain NaN or infinity."""
 
@@ -102,7 +106,7 @@ def save(
 
     Raises:
         NotFinite: a weight is NaN or infinite; nothing was written.
-        FastvaeError: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
+        NotSaved: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
     """
     network, optimizer = ({name: t for (file, name), t in tensors.items() if file == f} for f in (MODEL, OPTIMIZER))
     step = state.step
@@ -128,7 +132,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         earlier = checkpoints(folder)
         last = f"the last good checkpoint is {earlier[-1]}" if earlier else "there is no earlier checkpoint"
-        raise FastvaeError(
+        raise NotSaved(
             f"could not save the checkpoint of step {step} in {folder} ({error}); {last}. "
             f"Free some space, then continue with --resume {folder.parent}"
         ) from error

@@ -22,6 +22,7 @@ from fastvae.train.weight_average import PREFIX
 _NUMBERED_FROM_THE_SMALLEST = {"decoder": "stages", "generator": "layers"}
 # Tensors that a message names before it counts the others.
 _NAMED = 4
+_LEFT = "; initialised from the seed"
 _logger = logging.getLogger("fastvae")
 
 
@@ -83,7 +84,8 @@ def initialise(objective: Objective, source: Source) -> None:
     summaries.append(_others(source, used))
     path = source.record.source
     if not taken:
-        raise FastvaeError(f"nothing of {path} fits this run: {'; '.join(filter(None, summaries))}")
+        why = "; ".join(filter(None, summaries)).replace(_LEFT, "")  # nothing is initialised
+        raise FastvaeError(f"nothing of {path} fits this run: {why}")
     if bad := not_finite(taken):
         raise FastvaeError(f"{path} holds NaN or infinity in {bad}: a run cannot start from it")
     for name, network in objective.networks.items():
@@ -109,7 +111,7 @@ def _renumbered(network: str, given: dict[str, Tensor], own: Mapping[str, Tensor
 def _summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """How many tensors of a network are taken, and which are not and why."""
     if not given:
-        return f"none of {len(own)} tensors, as there is no such network; initialised from the seed"
+        return f"none of {len(own)} tensors, as there is no such network{_LEFT}"
     left = []
     for key, t in own.items():
         if key not in given:
@@ -119,7 +121,7 @@ def _summary(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     if not left:
         return f"all {len(own)} tensors"
     more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-    return f"{len(own) - len(left)} of {len(own)} tensors; initialised from the seed: {', '.join(left[:_NAMED])}{more}"
+    return f"{len(own) - len(left)} of {len(own)} tensors{_LEFT}: {', '.join(left[:_NAMED])}{more}"
 
 
 def _others(source: Source, used: set[str]) -> str:

@@ -62,6 +62,8 @@ class KeptState:
             if isinstance(run, UnwrittenRun):  # rank 0 is lost, and its lock, too, if its process has ended
                 RunFolder(run.path).hold()
             step = self._save(run.checkpoints, config, keep)
+        except checkpoint.NotSaved as error:  # says itself how to go on
+            return f". {error}"
         except FastvaeError as error:
             return f". {error}. Then continue from the newest checkpoint with: {go_on}"
         if not step:

@@ -54,6 +54,7 @@ class Log:
         images_per_s = reading.steps * self._order.global_batch / max(reading.seconds, 1e-9)
         numbers = reading.means | reading.extra
         rising = {} if line.kl_weight is None else {"kl_weight": line.kl_weight}
+        several = {} if self._order.ranks == 1 else {"ranks": self._order.ranks}
         self._run.append(
             {
                 "step": line.step,
@@ -62,6 +63,7 @@ class Log:
                 "images_per_s": round(images_per_s, 2),
                 "lr": line.lr,
                 **rising,
+                **several,
                 **numbers,
             }
         )
@@ -83,11 +85,19 @@ class Log:
         return min(left, left_in_time)
 
 
-def about_batch_and_rate(train: TrainConfig, order: BatchOrder) -> str:
-    """What several ranks make of the flags' batch and learning rate."""
+def about_batch_and_rate(train: TrainConfig, order: BatchOrder, *, resumed: bool = False) -> str:
+    """What several ranks make of the flags' batch and learning rate, and how to have it otherwise.
+
+    Args:
+        train: the flags.
+        order: of the images.
+        resumed: the run goes on, and keeps its batch.
+    """
+    each = train.batch_size // order.ranks
+    # At least two, for batch normalisation.
+    same = f"For results as with {train.batch_size} images a step give --batch-size {each}; for" if each >= 2 else "For"
     return (
         f"{order.ranks} ranks with {train.batch_size} images each: a step has {order.global_batch} images and the "
-        f"learning rate stays {train.lr:g}. For results as with {train.batch_size} images a step give --batch-size "
-        f"{max(2, train.batch_size // order.ranks)}; for larger steps --lr {train.lr * order.ranks**0.5:.3g} "
-        f"(by the root of their size) is usual with Adam"
+        f"learning rate stays {train.lr:g}. {'For' if resumed else same} larger steps "
+        f"--lr {train.lr * order.ranks**0.5:.3g} (by the root of their size) is usual with Adam"
     )

@@ -27,7 +27,8 @@ class RunSummary:
             is "initial_weights" of a run with `--init`. Their
             values are numbers, strings, booleans, nulls and lists of these.
         version: of the fastvae that trained it, None if unknown.
-        losses: the last line logged up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds"; finite.
+        losses: the last line logged up to the step: "kl", "rec", "critic", ..., "epoch", "lr", "seconds", and of
+            several processes "ranks", their number; finite.
         held_out: the last evaluation up to the step, without its prefix: "psnr_db", "sharpness", "rec"; finite.
         picture: PNG with reconstructions of held-out images, None if there is none.
         weights: "ema" if the model has the moving average of the run's weights, "raw" if it has those of the last step

@@ -62,7 +62,9 @@ class ShardedFeed(DeviceFeed):
     def _fill(self, until: int) -> None:
         while self._filled < until:
             stop = min(self._filled + self.order.batch_size, len(self._share))
-            self._receive(self.rows[self._filled : stop])
+            # Of a run that goes on late in an epoch, most of the share is loaded at that epoch's end, in one call.
+            with self._ranks.reads(f"reading images {self._filled + 1} to {stop} of this rank's share"):
+                self._receive(self.rows[self._filled : stop])
             self._filled = stop
             if stop == len(self._share):
                 self._batches.close()

@@ -25,6 +25,14 @@ def check_same_images(ranks: Ranks, images: TrainingSet) -> None:
         )
 
 
+def check_same_loss_network(ranks: Ranks, digest: str | None) -> None:
+    """Raises FastvaeError unless all ranks have the loss network of rank 0: another machine may have another file."""
+    if ranks.from_first(digest or "") != (digest or ""):
+        raise FastvaeError(
+            "--vgg holds other loss network weights on this machine than on that of rank 0: give all machines the same"
+        )
+
+
 @dataclass(frozen=True)
 class Restored:
     """Where rank 0 goes on.

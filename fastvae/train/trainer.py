@@ -31,7 +31,7 @@ from fastvae.train.restore import Expected, restore
 from fastvae.train.run_folder import RunFolder
 from fastvae.train.runner import Runner
 from fastvae.train.saving import Saver
-from fastvae.train.shared_state import check_same_images, share
+from fastvae.train.shared_state import check_same_images, check_same_loss_network, share
 from fastvae.train.sheets import save_sheets
 from fastvae.train.stopping import StopSignal
 from fastvae.train.unwritten_run import UnwrittenRun, unseen_progress
@@ -112,6 +112,7 @@ class Trainer:
         self.held_out, self.data = images.held_out(self.train.held_out), images.identity
         check_same_images(ranks, images)
         self.loss_network = getattr(self.objective.loss_network, "digest", None)
+        check_same_loss_network(ranks, self.loss_network)
         self.average = self.step.average
         self.rates = LearningRates(self.updates, self.train.lr_decay, device)
         self.done, self.seconds, self._evaluates_first = 0, 0.0, False
@@ -137,7 +138,7 @@ class Trainer:
         self.runner = Runner(self.step, self.feed, self.noise, self.meter, capture=self.train.cuda_graph == "on")
         self.progress.note(f"{images.reason}; {where}")
         if not ranks.alone:
-            self.progress.note(about_batch_and_rate(self.train, self.order))
+            self.progress.note(about_batch_and_rate(self.train, self.order, resumed=resume))
         self.late = LateWork(late=device.type == "cuda")
         self.saver = Saver(self.run, self.config, ranks, self.late, self._current, device=device, restored=restored)
         ranks.on_loss(self.saver.save_kept)
@@ -210,7 +211,8 @@ class Trainer:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
         if not self.ranks.alone:
             # The others are in the middle of a step.
-            own = self.ranks.first and isinstance(error, FastvaeError) and not isinstance(error, LostRank)
+            own = self.ranks.first and isinstance(error, FastvaeError)
+            own &= not isinstance(error, LostRank | checkpoint.NotSaved)
             return FastvaeError(f"{error}{self.saver.save_kept()}") if own else error
         try:
             self.late.flush()

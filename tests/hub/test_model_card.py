@@ -26,6 +26,9 @@ def test_numbers_are_the_run_s(vae, run):
     assert f"| KL divergence, nats, training | {losses['kl']:.4g} |" in card
     assert "3 steps of 8 images (24 images" in card and "| recipe | celeba64-plain |" in card
     assert "![Held-out images and their reconstructions](a.png)" in card
+    several = replace(vae.run, losses=vae.run.losses | {"ranks": 2, "epoch": 0.5})
+    schedule = "| schedule | 3 steps of 16 images, 8 in each of 2 processes, 0.50 epochs |"
+    assert schedule in model_card(vae, several, picture=None, license=None)
     assert "augmentation" not in card
     flipped = replace(vae.run, config=vae.run.config | {"train": vae.run.config["train"] | {"flip": True}})
     assert "| augmentation | horizontal flips |" in model_card(vae, flipped, picture=None, license=None)

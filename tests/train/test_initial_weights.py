@@ -127,7 +127,7 @@ def test_each_view_starts_from_a_single_model_and_that_from_a_view(source, start
     assert is_average(found, there, "relu1_1.") and is_average(found, there, "relu2_1.")
     views = shutil.move(tmp_path / "run", tmp_path / "views")
     assert start("celeba64-plain", views) == 1
-    assert "encoder: none of 49 tensors, as there is no such network" in capsys.readouterr().err
+    assert f"holds the views relu1_1, relu2_1: name one, as in {views / 'relu1_1'}" in capsys.readouterr().err
     assert start("celeba64-plain", views / "relu9_1") == 1
     assert "has no view 'relu9_1'" in capsys.readouterr().err
     assert start("celeba64-plain", views / "relu2_1") == 0
@@ -140,7 +140,7 @@ def test_a_source_of_which_nothing_fits_is_refused(source, start, tmp_path, caps
     assert start("celeba64-dcgan", source) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"nothing of {source} fits this run: generator: none of 17 tensors" in said
-    assert said.endswith("not taken: critic, decoder, encoder")
+    assert said.endswith("not taken: critic, decoder, encoder") and "initialised" not in said
     assert not (tmp_path / "run").exists()
 
 

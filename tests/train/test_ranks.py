@@ -1,6 +1,8 @@
 """Several ranks train as one: the same images, averaged gradients, one decision of each gate, equal parameters."""
 
+from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastvae.config import Config, ModelConfig, TrainConfig
-from fastvae.distributed.place import place
+from fastvae.distributed.group import Group
+from fastvae.distributed.place import Place, place
+from fastvae.distributed.ranks import Ranks
 from fastvae.distributed.together import together
+from fastvae.errors import FastvaeError
 from fastvae.objectives import OBJECTIVES
 from fastvae.pictures import to_images
 from fastvae.train.build import build
+from fastvae.train.log import about_batch_and_rate
 from fastvae.train.noise_seed import noise_seed
 from fastvae.train.order import BatchOrder
 from fastvae.train.sharded_feed import ShardedFeed
+from fastvae.train.shared_state import check_same_loss_network
 from tests.train.launched import Launched
 from tests.train.test_feed import CountingLoader
 
@@ -96,6 +103,24 @@ def parameters(objective):
     return [p for network in objective.networks.values() for p in network.parameters()]
 
 
+def test_only_rank_0_warns_of_what_all_see(caplog):
+    for rank, warnings in enumerate([1, 0]):
+        caplog.clear()
+        build(config("dfc_vae"), Ranks(Place(rank, size=2)))
+        assert len(caplog.records) == warnings
+
+
+def test_ranks_with_another_loss_network_end():
+    class Second(Ranks):
+        def from_first(self, text):
+            return "of rank 0"
+
+    check_same_loss_network(Second(Place(1, size=2)), "of rank 0")
+    for other in ("another", None):
+        with pytest.raises(FastvaeError, match="--vgg holds other"):
+            check_same_loss_network(Second(Place(1, size=2)), other)
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
@@ -118,6 +143,44 @@ def test_two_ranks_equal_one_process_that_computes_both_halves(two_ranks, name):
         assert all(torch.equal(found[0][key], found[1][key]) for key in shared)
         disagreed |= local[0] != local[1]
     assert disagreed == (name == "vae_gan"), "the ranks' own costs would open other gates"
+
+
+def test_the_rest_of_a_share_is_read_in_parts_that_may_each_take_their_time(packed):
+    """Else a run that goes on late in an epoch, whose rest takes longer than a rank may read, never gets past it."""
+    parts, watch = [], SimpleNamespace(doing=None)
+
+    class Watched(Ranks):
+        @contextmanager
+        def reads(self, what):
+            with Group.reads(SimpleNamespace(watch=watch), what):
+                parts.append(watch.doing)
+                yield
+
+    order = BatchOrder(40, 4, seed=0, ranks=2)
+    order.start_at(1, 0, 32)
+    ranks = Watched(Place(0, size=2))
+    feed = ShardedFeed(CountingLoader(packed), np.arange(40), order, torch.device("cpu"), ranks)
+    feed.ready(1)
+    with ranks.reads("a step's images"):
+        began = watch.doing[1]
+        feed.ready(2)
+        assert watch.doing[0] == "a step's images" and watch.doing[1] > began
+    assert watch.doing is None
+    assert [what for what, _ in parts if "share" in what] == [
+        f"reading images {first} to {first + 3} of this rank's share" for first in range(1, 20, 4)
+    ]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(("batch_size", "half"), [(2, None), (5, 2), (64, 32)])
+def test_advice_about_the_batch_can_be_followed(batch_size, half, resumed):
+    """A batch has at least two images, and a resumed run keeps its own."""
+    said = about_batch_and_rate(
+        TrainConfig(batch_size=batch_size), BatchOrder(200, batch_size, 0, ranks=2), resumed=resumed
+    )
+    assert said.startswith(f"2 ranks with {batch_size} images each: a step has {2 * batch_size} images")
+    assert ("--batch-size" in said) == (half is not None and not resumed)
+    assert half is None or resumed or f"--batch-size {half};" in said
 
 
 @pytest.mark.parametrize("count", [40, 47])

@@ -1,5 +1,6 @@
 """Runs of several ranks: what they write, how they end, how they go on, with torchrun's own agent."""
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from fastvae.cli import main
 from fastvae.data.order import epoch_order
 from fastvae.distributed import watch
-from fastvae.train import checkpoint_files
+from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.trainer import Trainer
 from tests.train.conftest import SMALL
 from tests.train.launched import FAILED, Launched
@@ -105,6 +106,21 @@ def keeping_parameters(folder: Path) -> Callable[[int], None]:
     return before
 
 
+def noting_seconds(folder: Path) -> Callable[[int], None]:
+    """Each rank leaves in the folder how long the run has been trained when it goes on."""
+
+    def before(rank: int) -> None:
+        fit = Trainer.fit
+
+        def fitted(trainer):
+            (folder / f"seconds-{rank}").write_text(str(trainer.seconds))
+            return fit(trainer)
+
+        Trainer.fit = fitted
+
+    return before
+
+
 def test_fifty_steps(launch, tmp_path):
     launched = launch("--steps", "50", before=keeping_parameters(tmp_path))
     assert launched.wait() == [0]
@@ -114,6 +130,7 @@ def test_fifty_steps(launch, tmp_path):
     assert said.count("2 ranks with 8 images each: a step has 16 images and the learning rate stays 0.0003") == 1
     assert said.count("training celeba64-vae-gan in") == 1
     assert [line["step"] for line in lines(tmp_path / "run")] == [0, *range(1, 51), 50]
+    assert {line["ranks"] for line in lines(tmp_path / "run") if "kl" in line} == {2}
 
 
 _WAYS = [  # (how, rank, machines)
@@ -174,15 +191,30 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all(launch, tmp_path):
     assert "was nan at step 6, so training stopped" in message and "rank" not in message
 
 
+def test_a_full_disk_is_told_once(launch, tmp_path):
+    def full(trainer: Trainer) -> None:
+        def no_space(*arguments) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        checkpoint.to_bytes = no_space
+
+    launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, full))
+    assert launched.wait() == [FAILED]
+    (message,) = messages(launched)
+    assert message.count("could not save") == 1 and message.count("--resume") == 1
+
+
 def test_a_signal_stops_all_after_the_same_step_and_nothing_is_lost(launch, tmp_path):
     """The run goes on as one that was never stopped, noise of each rank included."""
-    flags = "--steps", "8", "--resident", "on"
+    flags = "--steps", "8", "--resident", "on", "--ema", "0.9", "--kl-warmup", "0.9", "--flip"
     launched = launch(*flags, before=only(1, 3, kill(signal.SIGTERM)))
     assert launched.wait() == [FAILED]
     assert messages(launched) == []
     run = tmp_path / "run"
     assert checkpoint_files.step_of(checkpoint_files.latest(run)) == 4
-    assert launch(resume=True).wait() == [0]
+    seconds = json.loads((checkpoint_files.latest(run) / "state.json").read_text())["seconds"]
+    assert launch(resume=True, before=noting_seconds(tmp_path)).wait() == [0]
+    assert [float((tmp_path / f"seconds-{rank}").read_text()) for rank in range(2)] == [seconds] * 2
     run.rename(tmp_path / "stopped")
     assert launch(*flags).wait() == [0]
     found, expected = newest(tmp_path / "stopped"), newest(run)
@@ -221,6 +253,9 @@ def test_restarts_need_a_folder_that_is_found_again(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["train", "demo"]) == 2
     assert "needs --out DIR" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:  # what trains nothing needs none
+        main(["train", "demo", "--help"])
+    assert exit.value.code == 0
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(launch, packed, tmp_path):
