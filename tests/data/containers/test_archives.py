@@ -194,12 +194,17 @@ def test_what_is_no_container_says_what_to_do(tmp_path, photos):
         read_source(tmp_path / "empty.zip")
 
 
-def test_the_kind_of_a_file_is_its_suffix_or_first_bytes(tmp_path, photos):
+def test_the_kind_of_a_file_is_its_first_bytes_or_suffix(tmp_path, photos):
     for kind, write in WRITERS.items():
         write(tmp_path / f"set.{kind}", photos)
         shutil.copy(tmp_path / f"set.{kind}", tmp_path / f"bare-{kind}")
         assert container_kind(tmp_path / f"bare-{kind}") == container_kind(tmp_path / f"set.{kind}") == kind
         assert len(read_source(tmp_path / f"bare-{kind}").names) == len(NAMES)
+        renamed = tmp_path / f"{kind}.{'tar' if kind == 'zip' else 'zip'}"
+        shutil.copy(tmp_path / f"set.{kind}", renamed)
+        assert container_kind(renamed) == kind and len(read_source(renamed).names) == len(NAMES)
+        renamed.write_bytes(b"#!/bin/sh\n")
+        assert container_kind(renamed) == renamed.suffix[1:]
     (tmp_path / "set.fvae").write_bytes(b"x" * 1000)
     assert container_kind(tmp_path / "set.fvae") is None
 
