@@ -28,9 +28,9 @@ class ZipPictures(Container):
     """
 
     def __init__(self, path: Path):
-        self.path, self.files = path, [path]
+        super().__init__(path, [path], [], {})
         listing = Listing()
-        members: dict[str, tuple[int, str]] = {}
+        members: dict[str, int] = {}
         with _opened(path) as archive:
             for number, info in enumerate(archive.infolist()):
                 # Some programs on Windows write backslashes.
@@ -47,7 +47,7 @@ class ZipPictures(Container):
                     )
                 if name in members:
                     listing.leave_out(name, REPEATED)
-                members[name] = number, info.filename
+                members[name] = number
         self.names = sorted(members)
         self._members = [members[name] for name in self.names]
         self.left_out = listing.left_out
@@ -56,18 +56,15 @@ class ZipPictures(Container):
         """Some of the pictures, in the same order."""
         kept = set(names)
         some = copy.copy(self)
-        some._members = [place for name, place in zip(self.names, self._members, strict=True) if name in kept]
+        some._members = [number for name, number in zip(self.names, self._members, strict=True) if name in kept]
         some.names = [name for name in self.names if name in kept]
         return some
 
-    def __iter__(self) -> Iterator[bytes | BrokenImage]:
+    def _pictures(self) -> Iterator[bytes | BrokenImage]:
         with _opened(self.path) as archive:
             infos = archive.infolist()
-            for number, filename in self._members:
-                if number < len(infos) and infos[number].filename == filename:
-                    yield _read(archive, infos[number])
-                else:
-                    yield BrokenImage(f"{shown(self.path)} has been changed meanwhile")
+            for number in self._members:
+                yield _read(archive, infos[number])
 
 
 @contextlib.contextmanager
