@@ -92,7 +92,9 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | BrokenImag
         with archive.open(info) as member:
             return member.read()
     except _BROKEN as error:
-        return BrokenImage(shown(" ".join(str(error).split())) or type(error).__name__)
+        # An OSError's number and "Invalid argument", of a place that is not in the file, say nothing to a person.
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        return BrokenImage(f"damaged in the zip file ({shown(reason)})")
 
 
 def _first_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

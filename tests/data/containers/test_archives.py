@@ -125,7 +125,7 @@ def test_a_broken_member_is_skipped_and_named(tmp_path, caplog):
     packed = prepare(tmp_path / "a.zip", tmp_path / "a.fvae", image_size=16, progress=False)
     assert len(packed) == 199 and "007.jpg" not in packed.names
     assert packed.header["skipped"]["count"] == 1
-    assert "skipped 007.jpg: Bad CRC-32 for file '007.jpg'" in caplog.text
+    assert "skipped 007.jpg: damaged in the zip file (Bad CRC-32 for file '007.jpg')" in caplog.text
 
 
 def test_too_many_broken_members_are_an_error(tmp_path):
