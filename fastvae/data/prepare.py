@@ -53,7 +53,7 @@ def prepare(
         source_path: folder with CelebA, CIFAR-10 or any pictures; a zip, tar or Parquet file, or a folder of shards,
             read without unpacking; or "hub:user/name", a data set of the Hugging Face Hub (see `sources.hub`).
         out_path: file to write, usually `<name>.fvae`.
-        kind: "auto", "celeba", "cifar10", "folder", "parquet" or "webdataset"; see `sources.detect.read_source`.
+        kind: one of `sources.detect.KINDS`; see `sources.detect.read_source`.
         image_size: side in pixels, 8 to 1024; by default 64, and 32 for CIFAR-10.
         crop: "auto" (the authors' box for a 178x218 picture, else the largest centred square), "celeba",
             "center", None (the complete picture) or (left, top, right, bottom); see `decoders.crop.check_crop`.

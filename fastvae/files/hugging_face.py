@@ -1,8 +1,12 @@
 """The package huggingface_hub, which is optional, and its errors as human-readable reasons."""
 
+import errno
 from typing import Any
 
 from fastvae.errors import FastvaeError
+from fastvae.files.cache import ADVICE
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO}
 
 
 def hub() -> Any:
@@ -35,6 +39,8 @@ def why_not(error: Exception, revision: str | None = None) -> str:
         return f"it has no revision {revision!r}"
     if isinstance(error, errors.HFValidationError):
         return f"that is not a valid repository name ({first_line(error)})"
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return f"it could not be written ({error.strerror}): {ADVICE}"
     return f"it could not be reached ({first_line(error)})"
 
 

@@ -17,17 +17,14 @@ _TAR_MAGIC_AT = 257
 
 
 def container_kind(path: Path) -> str | None:
-    """ "zip", "tar" or "parquet" by a file's suffix, else by its first bytes; None for other files.
+    """ "zip", "tar" or "parquet" by a file's first bytes, else by its suffix; None for other files.
+
+    Suffixes matter where the bytes say nothing: programs can stand before a zip file, and old tar files have no mark.
 
     Raises:
         FastvaeError: it is compressed as a whole, or another kind of archive.
     """
-    kind = _SUFFIXES.get(path.suffix.lower())
-    try:
-        with open_regular(path) as file:
-            start = file.read(512)
-    except OSError:
-        return kind
+    start = _start(path)
     for magic, what in _COMPRESSED.items():
         if start.startswith(magic):
             raise FastvaeError(
@@ -37,13 +34,28 @@ def container_kind(path: Path) -> str | None:
     for magic, what in _OTHER_ARCHIVES.items():
         if start.startswith(magic):
             raise FastvaeError(f"{shown(path)} is {what}, which is not read; unpack it and give the folder")
-    if kind is not None:
-        return kind
+    return _kind(path, start)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is read as a zip file; also if it turns out to be damaged."""
+    return _kind(path, _start(path)) == "zip"
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read(512)
+    except OSError:
+        return b""
+
+
+def _kind(path: Path, start: bytes) -> str | None:
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    return "tar" if start[_TAR_MAGIC_AT:].startswith(b"ustar") else None
+    return "tar" if start[_TAR_MAGIC_AT:].startswith(b"ustar") else _SUFFIXES.get(path.suffix.lower())
 
 
 def open_archive(path: Path) -> Container:

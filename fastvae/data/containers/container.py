@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.errors import FastvaeError
+from fastvae.files.places import shown
 from fastvae.files.reading import open_regular
 
 REPEATED = "repeated names (the last one is read)"
@@ -31,15 +33,13 @@ class Container(ABC):
         left_out: members that are skipped, by reason, as in `listing.Listing`.
     """
 
-    path: Path
-    files: list[Path]
-    names: list[str]
-    left_out: dict[str, list[str]]
+    def __init__(self, path: Path, files: list[Path], names: list[str], left_out: dict[str, list[str]]):
+        self.path, self.files, self.names, self.left_out = path, files, names, left_out
+        self._states = list(map(_state, files))
 
     def __len__(self) -> int:
         return len(self.names)
 
-    @abstractmethod
     def __iter__(self) -> Iterator[bytes | BrokenImage]:
         """The encoded pictures, in the order of `names`; a BrokenImage for each that cannot be read.
 
@@ -47,8 +47,29 @@ class Container(ABC):
         iterated.
 
         Raises:
-            FastvaeError: a file cannot be read at all.
+            FastvaeError: a file cannot be read at all, or has been changed since it was listed, so that names and
+                labels would be those of other pictures.
         """
+        self._check()
+        yield from self._pictures()
+        self._check()
+
+    @abstractmethod
+    def _pictures(self) -> Iterator[bytes | BrokenImage]:
+        """`__iter__` of files that do not change."""
+
+    def _check(self) -> None:
+        for file, state in zip(self.files, self._states, strict=True):
+            if _state(file) != state:
+                raise FastvaeError(f"{shown(file)} has been changed meanwhile; start again")
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def clean_name(name: str) -> str:

@@ -34,10 +34,10 @@ class ParquetPictures(Container):
     def __init__(
         self, path: Path, files: list[Path], column: Sequence[str], names: list[str], left_out: dict[str, list[str]]
     ):
-        self.path, self.files, self.names, self.left_out = path, files, names, left_out
+        super().__init__(path, files, names, left_out)
         self._column = column
 
-    def __iter__(self) -> Iterator[bytes | BrokenImage]:
+    def _pictures(self) -> Iterator[bytes | BrokenImage]:
         left = len(self.names)
         for file in self.files:
             for (images,) in read_columns(file, [self._column], rows=_IMAGE_ROWS):

@@ -48,10 +48,10 @@ class TarPictures(Container):
         members: list[tuple[int, Member]],
         left_out: dict[str, list[str]],
     ):
-        self.path, self.files, self.names, self.left_out = path, files, names, left_out
+        super().__init__(path, files, names, left_out)
         self._members = members
 
-    def __iter__(self) -> Iterator[bytes | BrokenImage]:
+    def _pictures(self) -> Iterator[bytes | BrokenImage]:
         opened, file = None, None
         try:
             for number, member in self._members:
@@ -148,7 +148,7 @@ def _read(file: BinaryIO, member: Member) -> bytes | BrokenImage:
         data = _bytes_of(file, member, member.size)
     except OSError as error:
         return BrokenImage(shown(error.strerror or str(error)))
-    return data if len(data) == member.size else BrokenImage("the tar file has been truncated meanwhile")
+    return data if len(data) == member.size else BrokenImage("the tar file ends within it")
 
 
 def _bytes_of(file: BinaryIO, member: Member, count: int) -> bytes:

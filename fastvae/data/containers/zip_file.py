@@ -28,9 +28,9 @@ class ZipPictures(Container):
     """
 
     def __init__(self, path: Path):
-        self.path, self.files = path, [path]
+        super().__init__(path, [path], [], {})
         listing = Listing()
-        members: dict[str, tuple[int, str]] = {}
+        members: dict[str, int] = {}
         with _opened(path) as archive:
             for number, info in enumerate(archive.infolist()):
                 # Some programs on Windows write backslashes.
@@ -47,7 +47,7 @@ class ZipPictures(Container):
                     )
                 if name in members:
                     listing.leave_out(name, REPEATED)
-                members[name] = number, info.filename
+                members[name] = number
         self.names = sorted(members)
         self._members = [members[name] for name in self.names]
         self.left_out = listing.left_out
@@ -56,18 +56,15 @@ class ZipPictures(Container):
         """Some of the pictures, in the same order."""
         kept = set(names)
         some = copy.copy(self)
-        some._members = [place for name, place in zip(self.names, self._members, strict=True) if name in kept]
+        some._members = [number for name, number in zip(self.names, self._members, strict=True) if name in kept]
         some.names = [name for name in self.names if name in kept]
         return some
 
-    def __iter__(self) -> Iterator[bytes | BrokenImage]:
+    def _pictures(self) -> Iterator[bytes | BrokenImage]:
         with _opened(self.path) as archive:
             infos = archive.infolist()
-            for number, filename in self._members:
-                if number < len(infos) and infos[number].filename == filename:
-                    yield _read(archive, infos[number])
-                else:
-                    yield BrokenImage(f"{shown(self.path)} has been changed meanwhile")
+            for number in self._members:
+                yield _read(archive, infos[number])
 
 
 @contextlib.contextmanager
@@ -95,7 +92,9 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | BrokenImag
         with archive.open(info) as member:
             return member.read()
     except _BROKEN as error:
-        return BrokenImage(shown(" ".join(str(error).split())) or type(error).__name__)
+        # An OSError's number and "Invalid argument", of a place that is not in the file, say nothing to a person.
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        return BrokenImage(f"damaged in the zip file ({shown(reason)})")
 
 
 def _first_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

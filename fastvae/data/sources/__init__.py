@@ -1,1 +1,1 @@
-"""Readers of CelebA, CIFAR-10 and picture folders; all return a `Source`."""
+"""Readers of CelebA, CIFAR, picture folders and containers of pictures; all return a `Source`."""

@@ -68,8 +68,8 @@ def read_places(places: Places) -> Source:
         if len(unlisted) > _UNLISTED_LIMIT * len(stems):
             raise FastvaeError(
                 f"{len(unlisted)} of {len(stems)} pictures in {shown(place)} are not in {file.name} "
-                f"(first: {shown(unlisted[0])}); "
-                "remove them, or prepare it as a plain folder (--kind folder)"
+                f"(first: {shown(unlisted[0])}): if the list is cut off, download it again; if they are no pictures of "
+                "CelebA, move them elsewhere, or prepare all as a plain folder (--kind folder)"
             )
         for name in unlisted:
             listing.leave_out(name, f"not in {file.name}")

@@ -9,6 +9,7 @@ from PIL import Image
 from fastvae.data.containers.container import Container
 from fastvae.data.decoders.crop import CELEBA_SIZE
 from fastvae.data.decoders.encoded import BrokenImage
+from fastvae.data.decoders.pillow import FORMATS
 from fastvae.data.sources.celeba_places import has_its_name
 from fastvae.data.sources.source import Source
 from fastvae.files.reading import open_regular
@@ -58,7 +59,7 @@ def _size(picture: Path | bytes | BrokenImage) -> tuple[int, int] | None:
         return None
     try:
         file = BytesIO(picture) if isinstance(picture, bytes) else open_regular(picture)
-        with file, Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
+        with file, Image.open(file, formats=FORMATS) as opened:
             return opened.size
     except Exception:  # Pillow may raise anything for damaged files
         return None

@@ -2,10 +2,10 @@
 
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastvae.data.containers.archives import is_zip
 from fastvae.data.containers.zip_file import ZipPictures
 from fastvae.data.sources.celeba_lists import ATTRIBUTES_LIST, SPLITS_LIST, ListFile
 from fastvae.data.sources.listing import NOT_PICTURES, SUFFIXES
@@ -85,10 +85,12 @@ def find_places(root: Path, annotations: Path | None = None) -> Places:
     pictures or the three folders above each (as given, and with links followed), or `Anno` or `Eval` in one of these.
 
     Raises:
-        FastvaeError: the zip file with the pictures is damaged.
+        FastvaeError: the zip file with the pictures is damaged or encrypted.
     """
     pictures, unused = _find_pictures(root)
-    container = ZipPictures(pictures) if is_file(pictures) and zipfile.is_zipfile(pictures) else None
+    # A damaged zip file is an error here: later it would be one of many files that are no pictures. Not by
+    # `zipfile.is_zipfile`, which also takes a tar file for one if a zip file is stored at its end.
+    container = ZipPictures(pictures) if is_file(pictures) and is_zip(pictures) else None
     if annotations is not None:
         folders, inside = [annotations], []
     else:

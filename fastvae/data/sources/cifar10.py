@@ -20,10 +20,10 @@ _CIFAR10 = Cifar(
     label_bytes=1,
     class_count=len(CLASSES),
     classes=CLASSES,
+    # A folder that was unpacked is preferred to the archive beside it.
+    places=("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
 )
 _FIRST, _LAST = _CIFAR10.batches[0], _CIFAR10.batches[-1]
-# A folder that was unpacked is preferred to the archive beside it.
-_INNER = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 
 
 def is_cifar10(root: Path) -> bool:
@@ -68,7 +68,7 @@ def read_cifar10(root: Path) -> Source:
 def _place(root: Path) -> Path:
     if is_file(root / _FIRST) or is_file(root / f"{_FIRST}.bin") or is_file(root / f"{_FIRST}.png"):
         return root
-    return next((root / name for name in _INNER if is_folder(root / name) or is_file(root / name)), root)
+    return next((root / name for name in _CIFAR10.places if is_folder(root / name) or is_file(root / name)), root)
 
 
 def _has_class_folders(root: Path) -> bool:

@@ -17,8 +17,8 @@ _CIFAR100 = Cifar(
     label_bytes=2,
     class_count=100,
     class_files=("meta", "fine_label_names.txt"),
+    places=("cifar-100-binary", "cifar-100-python", "cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
 )
-_INNER = ("cifar-100-binary", "cifar-100-python", "cifar-100-binary.tar.gz", "cifar-100-python.tar.gz")
 
 
 def is_cifar100(root: Path) -> bool:
@@ -49,7 +49,7 @@ def read_cifar100(root: Path) -> Source:
 def _place(root: Path) -> Path:
     if _is_complete(root):
         return root
-    return next((root / name for name in _INNER if is_folder(root / name) or is_file(root / name)), root)
+    return next((root / name for name in _CIFAR100.places if is_folder(root / name) or is_file(root / name)), root)
 
 
 def _is_complete(folder: Path) -> bool:

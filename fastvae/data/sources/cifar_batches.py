@@ -13,7 +13,7 @@ from fastvae.data.sources.cifar_pngs import read_pngs
 from fastvae.data.sources.cifar_set import AGAIN, MAX_ROWS, PIXELS, SIDE, Cifar, checked_labels, upright
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError
-from fastvae.files.places import shown
+from fastvae.files.places import is_file, is_folder, shown
 
 
 def read_batches(cifar: Cifar, root: Path, place: Path) -> Source | None:
@@ -35,8 +35,7 @@ def read_batches(cifar: Cifar, root: Path, place: Path) -> Source | None:
             raise FastvaeError(f"{shown(place)} lacks {', '.join(missing)} of {cifar.title}; {AGAIN}")
         if present:
             pixels, labels = read(cifar, files)
-            source = _source(cifar, files, version, pixels, labels)
-            return source if place == root else replace(source, notes=(f"read from {shown(place.relative_to(root))}",))
+            return replace(_source(cifar, files, version, pixels, labels), notes=_notes(cifar, root, files, suffix))
     return None
 
 
@@ -60,6 +59,16 @@ def _source(
         native_size=SIDE,
         form=version,
     )
+
+
+def _notes(cifar: Cifar, root: Path, files: CifarFiles, suffix: str) -> tuple[str, ...]:
+    """Where the batches were, and which others are there."""
+    notes = () if files.root == root else (f"read from {shown(files.root.relative_to(root))}",)
+    places = (root / name for name in cifar.places)
+    unused = [place.name for place in places if place != files.root and (is_folder(place) or is_file(place))]
+    for other in _VERSIONS.keys() - {suffix}:
+        unused += [name for batch in cifar.batches if (name := f"{batch}{other}") in files.names]
+    return (*notes, f"not used: {', '.join(sorted(unused))}") if unused else notes
 
 
 def _read_binary(cifar: Cifar, files: CifarFiles) -> tuple[list[np.ndarray], list[np.ndarray]]:

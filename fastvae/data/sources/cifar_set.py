@@ -29,6 +29,7 @@ class Cifar:
         class_count: number of classes.
         classes: their names, if they are not in a file.
         class_files: files with their names, in the python and in the binary version.
+        places: folders and archives in a folder in which the files may lie; the first one is read.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Cifar:
     class_count: int
     classes: tuple[str, ...] = ()
     class_files: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[str]:

@@ -28,6 +28,7 @@ HIDDEN = "hidden"
 NOT_PICTURES = "not pictures"
 _UNREAD_FORMAT = "in formats that are not read (save them as PNG or JPEG)"
 _ARCHIVES = "archives (unpack them; a .zip or .tar can also be given by its own path)"
+_PARQUET = "Parquet files (give them or their folder by its own path)"
 _SEVEN_ZIP = "7z archives, which are not read (unpack them, as by `7z x img_align_celeba_png.7z.001`)"
 _BROKEN_LINK = "broken links"
 _READ_BEFORE = "links to folders that were read already"
@@ -154,6 +155,8 @@ def _why_no_picture(name: str, first_bytes: Callable[[], bytes]) -> str | None:
         return None
     if archive := _ARCHIVE_ENDING.search(name.lower()):
         return _SEVEN_ZIP if archive[1] == "7z" else _ARCHIVES
+    if suffix == ".parquet":
+        return _PARQUET
     if _has_no_suffix(name):
         return None if _begins_as_picture(first_bytes()) else NOT_PICTURES
     return _UNREAD_FORMAT if suffix in _OTHER_FORMATS else NOT_PICTURES

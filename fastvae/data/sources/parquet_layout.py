@@ -69,7 +69,11 @@ def layout_of(file: Path, schema: Any) -> Layout:
             continue
         if arrow.types.is_boolean(kind) or arrow.types.is_integer(kind):
             labels.append((column, _class_names(feature)))
-        elif _is_text(kind) and column[-1].lower() in CLASS_COLUMNS:
+        # Pandas writes its categories as dictionaries.
+        elif (
+            _is_text(kind.value_type if arrow.types.is_dictionary(kind) else kind)
+            and column[-1].lower() in CLASS_COLUMNS
+        ):
             labels.append((column, None))
         else:
             others.append(".".join(column))

@@ -42,8 +42,10 @@ def parse_pickle(data: bytes) -> Any:
             machine.run(opcode.name, _argument(opcode, stream))
     except Malformed:
         raise
-    # Whatever pickletools raises, and an operation without its operands, means damage.
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (IndexError, KeyError):  # of the stack or the memo
+        raise Malformed("an opcode refers to what is not there") from None
+    # Whatever else pickletools raises, and a call with other arguments, means damage.
+    except (ValueError, TypeError, OverflowError) as error:
         raise Malformed(shown(str(error)) or type(error).__name__) from None
     raise Malformed(f"it has more than {_MOST_OPCODES} opcodes")
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from fastvae.data.containers.zip_file import ZipPictures
 from fastvae.data.packed import SPLITS
 from fastvae.data.sources.labels import NOT_LABELS
 from fastvae.data.sources.listing import HIDDEN, NOT_PICTURES, describe, named
@@ -37,7 +38,7 @@ def summary(path: Path, source: Source) -> str:
     """The first line: kind, numbers of pictures and splits, attributes."""
     title = _TITLES[source.kind]
     if source.kind == "folder" and not source.has_files:
-        title = f"pictures in a {source.root.suffix.lstrip('.').lower() or 'container'} file"
+        title = f"pictures in a {'zip' if isinstance(source.images, ZipPictures) else 'tar'} file"
     form = f", {source.form}" if source.form else ""
     counts = ", ".join(f"{(source.splits == code).sum():,} {split}" for split, code in SPLITS.items())
     names = source.attribute_names

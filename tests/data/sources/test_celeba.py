@@ -18,6 +18,7 @@ from tests.data.layouts import (
     touch_celeba_pictures,
     write_celeba_lists,
 )
+from tests.data.packs import write_members
 from tests.data.pictures import photo
 
 
@@ -329,6 +330,26 @@ def test_missing_lists(tmp_path):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path)
     with pytest.raises(FastvaeError, match=r"--annotations .* must be a folder"):
         read_celeba(tmp_path / "a/b/faces", annotations=tmp_path / "none")
+
+
+def test_a_zip_file_that_was_not_downloaded_completely_is_named(tmp_path):
+    (tmp_path / "Img").mkdir()
+    zip_pictures(tmp_path / "Img/img_align_celeba.zip", "img_align_celeba/")
+    write_celeba_lists(tmp_path / "Anno")
+    with (tmp_path / "Img/img_align_celeba.zip").open("r+b") as file:
+        file.truncate(200)
+    with pytest.raises(FastvaeError, match=r"img_align_celeba.zip is damaged, truncated.*download it again"):
+        read_source(tmp_path)
+
+
+def test_a_zip_file_inside_a_tar_file_is_not_read_for_it(tmp_path):
+    """Stored last, its list is where a zip file's own would be."""
+    zip_pictures(tmp_path / "inner.zip", "img_align_celeba/")
+    write_celeba_lists(tmp_path)
+    members = [("000009.jpg", b"x"), ("inner.zip", (tmp_path / "inner.zip").read_bytes())]
+    write_members(tmp_path / "outer.tar", members)
+    assert zipfile.is_zipfile(tmp_path / "outer.tar")
+    assert read_source(tmp_path / "outer.tar").names == ["000009.jpg"]
 
 
 def test_no_pictures(tmp_path):

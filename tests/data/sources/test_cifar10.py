@@ -73,6 +73,18 @@ def check(given):
     assert source.names[-1] == "test_batch/2"
 
 
+def test_what_is_not_used_is_said(tmp_path):
+    write_cifar_binary(tmp_path / "cifar-10-batches-bin")
+    write_cifar_pickles(tmp_path / "cifar-10-batches-bin")
+    write_cifar_pickles(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    notes = read_cifar10(tmp_path).notes
+    assert notes[0] == "read from cifar-10-batches-bin"
+    assert notes[1].startswith("not used: cifar-10-batches-py, cifar-10-python.tar.gz, data_batch_1, data_batch_2")
+    (only,) = read_cifar10(tmp_path / "cifar-10-batches-bin").notes
+    assert only.startswith("not used: data_batch_1,") and only.endswith("test_batch")
+
+
 def test_class_folders(tmp_path):
     write_cifar_folders(tmp_path)
     assert is_cifar10(tmp_path)

@@ -201,6 +201,9 @@ def test_what_is_left_out_is_said(tmp_path, caplog):
     with caplog.at_level("INFO", "fastvae"):
         read_source(tmp_path)
     assert {record.levelname for record in caplog.records} == {"INFO"} and "1 not pictures (notes.txt)" in caplog.text
+    (tmp_path / "more.parquet").touch()
+    read_source(tmp_path)
+    assert caplog.records[-1].levelname == "WARNING" and "1 Parquet files (give them" in caplog.text
     (tmp_path / "c.gif").touch()
     read_source(tmp_path)
     assert caplog.records[-1].levelname == "WARNING" and "c.gif" in caplog.text

@@ -1,5 +1,6 @@
 """Data sets of the Hub, with huggingface_hub's calls replaced: what is asked for, what is read, what is said."""
 
+import errno
 import fnmatch
 import shutil
 import sys
@@ -169,6 +170,7 @@ def test_a_webdataset(remote, photos):
         (_bare(errors.RepositoryNotFoundError), "it does not exist, or it is private: `hf auth login` may help"),
         (_bare(errors.GatedRepoError), "it is gated: accept its terms on its page"),
         (errors.OfflineModeIsEnabled("offline mode"), r"it could not be reached \(offline mode\)"),
+        (OSError(errno.ENOSPC, "No space left"), r"it could not be written \(No space left\): free some space"),
         (ConnectionError("no route\nto host"), r"it could not be reached \(no route\)"),
     ],
 )

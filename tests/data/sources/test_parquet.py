@@ -119,6 +119,34 @@ def test_wrong_columns(tmp_path, columns, words):
         read_source(tmp_path / "a.parquet")
 
 
+def test_what_is_beside_the_shards_is_said(tmp_path, photos):
+    images = named_bytes(photos)
+    for split in ("set/train", "disk/test"):
+        write_parquet(tmp_path / split / "0000.parquet", images[:4])
+    (tmp_path / "set/test").symlink_to(tmp_path / "disk/test")
+    for name, target in (("again", "train"), ("loop", "."), ("up", "..")):
+        (tmp_path / "set" / name).symlink_to(target)
+    for name in ("a.zip", "b.tar", "README.md", ".gitattributes"):
+        (tmp_path / "set" / name).touch()
+    source = read_source(tmp_path / "set")
+    assert source.splits.tolist() == [0] * 4 + [2] * 4
+    assert {name for names in source.left_out.values() for name in names} == {
+        "a.zip",
+        "b.tar",
+        "README.md",
+        ".gitattributes",
+    }
+    assert source.left_out["not pictures"] == ["README.md"] and source.left_out["hidden"] == [".gitattributes"]
+
+
+def test_texts_as_pandas_writes_its_categories(tmp_path, photos):
+    texts = pyarrow.array(["cat", "dog", None] * 8).dictionary_encode()
+    write_parquet(tmp_path / "a.parquet", named_bytes(photos), {"label": texts})
+    source = read_source(tmp_path / "a.parquet")
+    assert source.attribute_names == ("cat", "dog")
+    assert source.attributes[:3].tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
 def test_shards_that_do_not_belong_together(tmp_path, photos):
     images = named_bytes(photos)
     write_parquet(tmp_path / "set/train-0.parquet", images, {"label": [0, 1] * 12}, features={"label": CLASS_LABEL})
@@ -150,7 +178,7 @@ def test_a_shard_that_is_truncated_after_listing(tmp_path, photos):
     write_parquet(tmp_path / "a.parquet", named_bytes(photos))
     source = read_source(tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:5000])
-    with pytest.raises(FastvaeError, match=r"a.parquet is damaged, truncated, or not a Parquet file"):
+    with pytest.raises(FastvaeError, match=r"a.parquet has been changed meanwhile"):
         list(source.images)
 
 

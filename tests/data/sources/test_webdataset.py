@@ -41,7 +41,7 @@ def test_shards_and_their_splits(tmp_path, photos):
     source = read_source(tmp_path / "set")
     assert source.splits.tolist() == [0] * 8 + [1] * 4
     assert source.names[4] == "faces-train-000001/000004.jpg" and len(source.names) == 12
-    assert source.left_out == {"shards of no split": ["extra.tar"]}
+    assert source.left_out == {"shards of no split": ["extra.tar"], "hidden": [".hidden-test.tar"]}
     assert source.attributes[:, 0].tolist() == [1, 0] * 6
     assert [*source.images] == [data for name, data in members if name.endswith(".jpg")]
 
