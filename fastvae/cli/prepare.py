@@ -1,5 +1,6 @@
 """`fastvae prepare SOURCE OUT`: decode a folder of images once; `fastvae prepare --check FILE`: is one undamaged?"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ _Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 _Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
 _Out = Annotated[Path | None, tyro.conf.arg(metavar="OUT")]
 _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
+_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def run(argv: list[str]) -> int:
     from fastvae.data.prepare import prepare
 
     whole_or_named = None if command.crop == "whole" else command.crop
+    stages = _stages_flag(command.image_size)
     packed = prepare(
         command.source,
         command.out,
@@ -68,9 +71,32 @@ def run(argv: list[str]) -> int:
         workers=command.workers,
         overwrite=command.overwrite,
     )
-    path = shown(packed.path)
-    print(f"{path}: train on it with --data {path} --image-size {packed.images.shape[1]}")
+    path, size = shown(packed.path), packed.images.shape[1]
+    if stages is None:
+        print(f"{path}: images of {size}x{size} pixels, on which no network can be trained")
+    else:
+        print(f"{path}: train on it with --data {path} --image-size {size}{stages}")
     return 0
+
+
+def _stages_flag(image_size: int | None) -> str | None:
+    """What `fastvae train` needs beside --image-size: "", or --stages; None if no network takes the size.
+
+    What is not "" is said as a warning before the work.
+    """
+    if image_size is None or not 8 <= image_size <= 1024:  # the defaults fit; `prepare` refuses the others
+        return ""
+    from fastvae.models.stages import count_stages
+
+    try:
+        count_stages(image_size)
+    except ValueError as error:
+        possible = image_size % 2 == 0
+        _logger.warning(
+            "`fastvae train` %s: %s", "will need --stages" if possible else "will refuse these images", error
+        )
+        return " --stages N" if possible else None
+    return ""
 
 
 def _check(path: Path) -> int:
