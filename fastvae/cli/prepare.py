@@ -32,7 +32,8 @@ class _Command:
     out: tyro.conf.Positional[_Out] = None  # file to write, e.g. celeba64.fvae
     # what SOURCE is; auto looks
     kind: Literal["auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset"] = "auto"
-    image_size: int | None = None  # pixels a side, 8 to 1024; default 64, for CIFAR-10 32
+    # pixels a side, 8 to 1024; default 64, for CIFAR-10 32. The networks take 4, 5, 6 or 7 times a power of two
+    image_size: int | None = None
     # auto: the authors' box for 178x218 pictures, else the largest centred square; whole: all of it
     crop: Literal["auto", "celeba", "center", "whole"] = "auto"
     box: _Box = None  # crop to this box instead, in pixels
