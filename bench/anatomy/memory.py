@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.anatomy.flops import shapes_of
 from fastvae.config import Config, ModelConfig
+from fastvae.errors import UsageError
 from fastvae.models.stages import count_stages
 from fastvae.objectives import Objective
 from fastvae.recipes import RECIPES
@@ -127,8 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, nargs="+", default=_SIZES, metavar="PIXELS")
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args(arguments)
+    if options.batch_size < 1:
+        parser.error(f"--batch-size must be 1 or more; got {options.batch_size}")
     config = RECIPES[options.recipe]()
-    rows = [memory_of(replace(config, model=replace(config.model, image_size=n))) for n in options.image_size]
+    try:
+        rows = [memory_of(replace(config, model=replace(config.model, image_size=n))) for n in options.image_size]
+    except (UsageError, ValueError) as error:  # no networks halve it, or it is too small for the loss network's layers
+        parser.error(str(error))
     print(table(rows, options.batch_size))
     return 0
 

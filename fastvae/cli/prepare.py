@@ -1,5 +1,6 @@
 """`fastvae prepare SOURCE OUT`: decode a folder of images once; `fastvae prepare --check FILE`: is one undamaged?"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ _Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 _Source = Annotated[str | None, tyro.conf.arg(metavar="SOURCE")]
 _Out = Annotated[Path | None, tyro.conf.arg(metavar="OUT")]
 _Box = Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")]
+_logger = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class _Command:
     out: tyro.conf.Positional[_Out] = None  # file to write, e.g. celeba64.fvae
     # what SOURCE is; auto looks
     kind: Literal["auto", "celeba", "cifar10", "cifar100", "folder", "parquet", "webdataset"] = "auto"
-    image_size: int | None = None  # pixels a side, 8 to 1024; default 64, for CIFAR-10 32
+    # pixels a side, 8 to 1024; default 64, for CIFAR-10 32. The networks take 4, 5, 6 or 7 times a power of two
+    image_size: int | None = None
     # auto: the authors' box for 178x218 pictures, else the largest centred square; whole: all of it
     crop: Literal["auto", "celeba", "center", "whole"] = "auto"
     box: _Box = None  # crop to this box instead, in pixels
@@ -57,6 +60,7 @@ def run(argv: list[str]) -> int:
     from fastvae.data.prepare import prepare
 
     whole_or_named = None if command.crop == "whole" else command.crop
+    stages = _stages_flag(command.image_size)
     packed = prepare(
         command.source,
         command.out,
@@ -68,9 +72,32 @@ def run(argv: list[str]) -> int:
         workers=command.workers,
         overwrite=command.overwrite,
     )
-    path = shown(packed.path)
-    print(f"{path}: train on it with --data {path} --image-size {packed.images.shape[1]}")
+    path, size = shown(packed.path), packed.images.shape[1]
+    if stages is None:
+        print(f"{path}: images of {size}x{size} pixels, on which no network can be trained")
+    else:
+        print(f"{path}: train on it with --data {path} --image-size {size}{stages}")
     return 0
+
+
+def _stages_flag(image_size: int | None) -> str | None:
+    """What `fastvae train` needs beside --image-size: "", or --stages; None if no network takes the size.
+
+    What is not "" is said as a warning before the work.
+    """
+    if image_size is None or not 8 <= image_size <= 1024:  # the defaults fit; `prepare` refuses the others
+        return ""
+    from fastvae.models.stages import count_stages
+
+    try:
+        count_stages(image_size)
+    except ValueError as error:
+        possible = image_size % 2 == 0
+        _logger.warning(
+            "`fastvae train` %s: %s", "will need --stages" if possible else "will refuse these images", error
+        )
+        return " --stages N" if possible else None
+    return ""
 
 
 def _check(path: Path) -> int:

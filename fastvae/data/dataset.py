@@ -50,7 +50,7 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     if size != (image_size, image_size):
         raise UsageError(
             f"expected images of {image_size}x{image_size} pixels; {shown(path)} has {size[0]}x{size[1]}: "
-            f"use --image-size {size[0]}, or prepare the images again with --image-size {image_size}"
+            f"prepare them again with --image-size {image_size}, or train with --image-size {size[0]}"
         )
     return images
 

@@ -95,7 +95,7 @@ class LossNetwork(nn.Module):
         self.smallest_side = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self.channels = tuple(convs[index - 1][2] for index in indices.values())
         # Not in the state dict, which has only torchvision's keys.
-        shift = torch.tensor([127.5 - level for level in mean], dtype=torch.float32).view(1, 3, 1, 1)
+        shift = torch.tensor([[[[127.5 - level]] for level in mean]], dtype=torch.float32)  # [1, 3, 1, 1]
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("aligned_weight", None, persistent=False)
         self.register_load_state_dict_post_hook(_align)

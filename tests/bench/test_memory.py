@@ -49,3 +49,25 @@ def test_the_table_has_a_row_for_each_size(capsys):
     head, _, small, large = capsys.readouterr().out.splitlines()
     assert "batch of 32, bf16, GB" in head
     assert small.startswith("| 28x28 | 2 |") and large.startswith("| 64x64 | 4 |")
+
+
+def test_views_that_share_a_loss_network_are_counted():
+    model = ModelConfig(image_size=16, width=2, latent=3)
+    counted = memory.memory_of(replace(RECIPES["celeba64-multiview"](), model=model))
+    one = memory.memory_of(replace(RECIPES["celeba64-relu1_1"](), model=model))
+    assert sum(counted.parameters.values()) == 5 * sum(one.parameters.values())
+    assert counted.saved["fp32"] > 5 * one.saved["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--image-size", "33"], "32 and 40 are the nearest"),
+        (["--image-size", "8"], "relu5_1"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_counted_is_an_error_and_no_traceback(capsys, flags, message):
+    with pytest.raises(SystemExit, match="2"):
+        memory.main(flags)
+    assert message in capsys.readouterr().err

@@ -50,3 +50,20 @@ def test_prepare_and_train_say_what_they_read(tmp_path, monkeypatch, capfd, writ
         reports.append(lines[at : at + 1 + len(more)])
     assert reports[0] == reports[1]
     assert all(line.startswith(begin) for line, begin in zip(reports[0][1:], more, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "warning", "last"),
+    [
+        ("24", "", "--image-size 24"),
+        ("100", "will need --stages", "--image-size 100 --stages N"),
+        ("33", "will refuse these images", "no network can be trained"),
+    ],
+)
+def test_prepare_says_which_sizes_the_networks_do_not_take_by_themselves(tmp_path, capfd, size, warning, last):
+    save_photos(tmp_path / "data", ["1.png", "2.png"])
+    flags = [str(tmp_path / "data"), str(tmp_path / "out.fvae"), "--image-size", size, "--decoder", "pillow"]
+    assert main(["prepare", *flags]) == 0
+    out, err = capfd.readouterr()
+    assert ("`fastvae train`" in err) == bool(warning) and warning in err
+    assert out.rstrip().endswith(last)

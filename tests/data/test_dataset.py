@@ -172,7 +172,8 @@ def test_a_path_is_expanded_and_does_not_depend_on_the_working_folder(own_cache,
 
 def test_a_packed_file_of_another_size(packed):
     assert dataset.open_images(str(packed.path), 32).path == packed.path
-    with pytest.raises(UsageError, match="--image-size 32"):
+    # Commands that do not train show it, too, and have no --image-size of their own.
+    with pytest.raises(UsageError, match="prepare them again with --image-size 64, or train with --image-size 32"):
         dataset.open_images(str(packed.path), 64)
 
 
