@@ -43,10 +43,10 @@ class BatchOrder:
         self._permutation = lru_cache(maxsize=2)(lambda epoch: epoch_order(count, seed=seed, epoch=epoch))
         self._origin = 0, 0, 0
         if not self.steps_per_epoch:
-            each = f" on each of {ranks} ranks" if ranks > 1 else ""
+            each, fewer = (f" on each of {ranks} ranks", ", fewer ranks") if ranks > 1 else ("", "")
             raise FastvaeError(
                 f"expected at least one batch of {batch_size} training images{each}; there are {count}: "
-                "give a smaller --batch-size or more images"
+                f"give a smaller --batch-size{fewer} or more images"
             )
 
     def start_at(self, step: int, epoch: int, images: int) -> None:

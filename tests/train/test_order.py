@@ -37,8 +37,14 @@ def test_images_that_do_not_fill_a_batch_are_left_out():
 
 
 def test_too_few_images():
-    with pytest.raises(FastvaeError, match="at least one batch of 64 training images; there are 40"):
+    with pytest.raises(
+        FastvaeError, match=r"at least one batch of 64 training images; there are 40.* --batch-size or more"
+    ):
         BatchOrder(40, 64, seed=0)
+    with pytest.raises(
+        FastvaeError, match=r"batch of 24 training images on each of 2 ranks.* --batch-size, fewer ranks or"
+    ):
+        BatchOrder(40, 24, seed=0, ranks=2)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
