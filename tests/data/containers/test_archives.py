@@ -12,6 +12,7 @@ from fastvae.data.containers.archives import container_kind, open_archive
 from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.prepare import prepare
 from fastvae.data.sources.detect import read_source
+from fastvae.data.sources.report import summary
 from fastvae.errors import FastvaeError
 from tests.data.packs import write_members, write_tar, write_zip
 from tests.data.pictures import save_photos
@@ -203,6 +204,7 @@ def test_the_kind_of_a_file_is_its_first_bytes_or_suffix(tmp_path, photos):
         renamed = tmp_path / f"{kind}.{'tar' if kind == 'zip' else 'zip'}"
         shutil.copy(tmp_path / f"set.{kind}", renamed)
         assert container_kind(renamed) == kind and len(read_source(renamed).names) == len(NAMES)
+        assert f"read as pictures in a {kind} file" in summary(renamed, read_source(renamed))
         renamed.write_bytes(b"#!/bin/sh\n")
         assert container_kind(renamed) == renamed.suffix[1:]
     (tmp_path / "set.fvae").write_bytes(b"x" * 1000)

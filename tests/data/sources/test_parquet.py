@@ -136,6 +136,7 @@ def test_what_is_beside_the_shards_is_said(tmp_path, photos):
         "README.md",
         ".gitattributes",
     }
+    assert source.split_rule == "shards test/0000.parquet, train/0000.parquet"
     assert source.left_out["not pictures"] == ["README.md"] and source.left_out["hidden"] == [".gitattributes"]
 
 
