@@ -85,7 +85,10 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     start = file.read(HEADER_BYTES)
     size = os.fstat(file.fileno()).st_size
     if not start.startswith(MAGIC):
-        raise FastvaeError(f"{shown(path)} is not a packed file: it begins with {start[:8]!r}; {_ADVICE}")
+        raise FastvaeError(
+            f"{shown(path)} is not a packed file: it begins with {start[:8]!r}; {_ADVICE}, or give "
+            "the folder that holds the pictures"
+        )
     version = int.from_bytes(start[8:12], "little")
     if version != VERSION:
         raise FastvaeError(f"{shown(path)} has format version {version}; this fastvae reads {VERSION}; {_ADVICE}")

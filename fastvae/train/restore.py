@@ -89,7 +89,7 @@ def _where(newest: Path, state: checkpoint.State, order: BatchOrder, *, evaluate
     epoch, images = before if state.epoch is None else (state.epoch, state.images)
     if state.ranks != order.ranks:
         _logger.info(
-            "%s was saved by %d ranks: %d continue after %d images of epoch %d",
+            "%s: the number of ranks was %d and is now %d; they go on after %d images of epoch %d",
             newest,
             state.ranks,
             order.ranks,
