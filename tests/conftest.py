@@ -19,9 +19,10 @@ MAX_WORKERS = 4  # each holds torch and what it compiles
 
 
 def pytest_addoption(parser):
-    """--strict-skips, --slow and --part."""
+    """--strict-skips, --slow, --fuzz and --part."""
     strict_skips.pytest_addoption(parser)
-    parser.addoption("--slow", action="store_true", help="run what is marked slow, too, and fuzz tests at full length")
+    parser.addoption("--slow", action="store_true", help="run what is marked slow, too")
+    parser.addoption("--fuzz", action="store_true", help="run fuzz tests at full length, not a sixth of their cases")
     parser.addoption("--part", metavar="I/N", help="run every N-th of the tests, from the I-th on")
 
 
@@ -102,8 +103,8 @@ def _one_thread():
 
 @pytest.fixture
 def cases(request):
-    """cases(300) -> how many of 300 random cases a fuzz test tries: all with --slow, else the first sixth."""
-    return lambda count: count if request.config.getoption("--slow") else max(count // 6, 1)
+    """cases(300) -> how many of 300 random cases a fuzz test tries: all with --fuzz, else the first sixth."""
+    return lambda count: count if request.config.getoption("--fuzz") else max(count // 6, 1)
 
 
 @pytest.fixture
