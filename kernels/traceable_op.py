@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 
 
-def traceable_op(name: str) -> Callable[[Callable], torch.library.CustomOpDef]:
+def traceable_op(name: str) -> Callable[[Callable], Callable]:
     """Registers a function that changes none of its arguments as a torch operation that compilers take apart.
 
     Does what `torch.library.triton_op` does for kernels that `dispatch.launch` starts, but without importing Inductor,
@@ -16,7 +16,7 @@ def traceable_op(name: str) -> Callable[[Callable], torch.library.CustomOpDef]:
         name: "fastvae::" and the operation's name.
     """
 
-    def register(function: Callable) -> torch.library.CustomOpDef:
+    def register(function: Callable) -> Callable:
         from torch._subclasses.functional_tensor import FunctionalTensorMode
 
         def take_apart(mode, op, types, args, kwargs):
