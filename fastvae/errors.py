@@ -16,6 +16,11 @@ class UsageError(FastvaeError):
     exit_code = 2
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class if the message is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """ ", did you mean ...?" with the closest known name, or "; choose from ..." with all of them if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)

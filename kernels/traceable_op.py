@@ -1,7 +1,6 @@
 """Operations that a compiler traces into: it sees their kernels, or ATen's operations, in place of one opaque call."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
@@ -17,13 +16,14 @@ def traceable_op(name: str) -> Callable[[Callable], Callable]:
     """
 
     def register(function: Callable) -> Callable:
-        from torch._subclasses.functional_tensor import FunctionalTensorMode
+        from torch._subclasses.fake_tensor import FakeTensor
+        from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 
         def take_apart(mode, op, types, args, kwargs):
-            known = (torch.Tensor, torch._subclasses.FakeTensor, torch._subclasses.functional_tensor.FunctionalTensor)
-            if not all(issubclass(t, known) for t in types):
+            # Subclasses of tensors that the compiler does not know handle the operation themselves.
+            if not all(issubclass(t, FakeTensor) or t in (torch.Tensor, FunctionalTensor) for t in types):
                 return NotImplemented
-            with mode or nullcontext():
+            with mode:
                 return function(*args, **kwargs)
 
         op = torch.library.custom_op(name, function, mutates_args=())

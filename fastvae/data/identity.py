@@ -51,7 +51,7 @@ def of_faces(version: int, count: int, image_size: int, train: int) -> Identity:
 
 def of_pictures(source: Source, crop: Crop) -> Identity:
     """The identity of picture files that are decoded during training."""
-    sizes = [_size(path) for path in source.images]
+    sizes = [_size_and_time(path)[0] for path in source.images]
     digest = _digest("pictures", *source.names, source.splits.tobytes(), sizes, crop)
     return Identity(digest, "pictures", int(np.count_nonzero(source.splits == 0)))
 
@@ -101,13 +101,6 @@ def _states(paths: list[Path]) -> list[object]:
         else:
             states.append((folder, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return states
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

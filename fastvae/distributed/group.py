@@ -15,7 +15,7 @@ from fastvae.distributed.meeting import meet
 from fastvae.distributed.place import Place
 from fastvae.distributed.ranks import Ranks
 from fastvae.distributed.watch import GONE_S, LOST_S, Watch
-from fastvae.errors import FastvaeError, UsageError
+from fastvae.errors import FastvaeError, UsageError, first_line
 
 # `Watch` decides who is lost; until then operations wait.
 _PATIENCE = timedelta(days=7)
@@ -65,8 +65,8 @@ class Group(Ranks):
             self._hosts, self._devices = dist.group.WORLD, dist.group.WORLD
         except (RuntimeError, ValueError, OSError) as error:
             raise FastvaeError(
-                f"rank {self.rank} of {self.size} cannot reach the others ({_line(error)}): are all started, with the "
-                "same address of the first machine, and does a firewall let them through?"
+                f"rank {self.rank} of {self.size} cannot reach the others ({first_line(error)}): are all started, with "
+                "the same address of the first machine, and does a firewall let them through?"
             ) from error
 
     def use(self, device: torch.device) -> None:
@@ -169,7 +169,7 @@ class Group(Ranks):
         if isinstance(error, LostRank):
             self.watch.connection_broke(LOST_S)  # and there it ends, usually
         self.watch.claim_end()
-        message = str(error) if isinstance(error, FastvaeError) else f"{type(error).__name__}: {_line(error)}"
+        message = str(error) if isinstance(error, FastvaeError) else f"{type(error).__name__}: {first_line(error)}"
         if self.first:
             print(f"fastvae train: {message}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):  # the store may have gone
@@ -196,8 +196,4 @@ class Group(Ranks):
             yield
             self.watch.doing = doing and (doing[0], time.monotonic())
         except RuntimeError as error:
-            raise LostRank(f"the connection to another rank broke ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise LostRank(f"the connection to another rank broke ({first_line(error)})") from error

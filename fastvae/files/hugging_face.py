@@ -3,7 +3,7 @@
 import errno
 from typing import Any
 
-from fastvae.errors import FastvaeError
+from fastvae.errors import FastvaeError, first_line
 from fastvae.files.cache import ADVICE
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO}
@@ -42,8 +42,3 @@ def why_not(error: Exception, revision: str | None = None) -> str:
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         return f"it could not be written ({error.strerror}): {ADVICE}"
     return f"it could not be reached ({first_line(error)})"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its class if the message is empty."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

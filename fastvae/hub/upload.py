@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fastvae.errors import FastvaeError
-from fastvae.files.hugging_face import first_line, hub
+from fastvae.errors import FastvaeError, first_line
+from fastvae.files.hugging_face import hub
 from fastvae.hub import folder
 from fastvae.models import VAE
 from fastvae.train.run_summary import RunSummary

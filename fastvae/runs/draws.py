@@ -7,9 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvae.models import VAE
-from fastvae.pictures import finite_pixels
-from fastvae.runs.sampler import Sampler
+from fastvae.runs.sampler import Sampler, decoded_pixels
 
 # Images decoded at once: those whose numbers have the same quotient by it, whether or not all of them are wanted,
 # because convolutions of other batches may round differently.
@@ -52,11 +50,8 @@ def numbered_images(model: Sampler, seed: int, numbers: Iterable[int]) -> Iterat
     Raises:
         FastvaeError: the model's images are not finite.
     """
-    decode = model.decode if isinstance(model, VAE) else model
-    weight = next(model.parameters())
     for block, wanted in itertools.groupby(numbers, lambda number: number // _BLOCK):
         z = numbered_latents(seed, range(block * _BLOCK, (block + 1) * _BLOCK), model.latent)
-        with torch.inference_mode():
-            pixels = finite_pixels(decode(z.to(weight)))
+        pixels = decoded_pixels(model, z)
         for number in wanted:
             yield number, pixels[number % _BLOCK]

@@ -56,13 +56,20 @@ def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
     Yields:
         uint8 [B, H, W, 3], B at most 64.
     """
-    decode = model.decode if isinstance(model, VAE) else model
-    weight = next(model.parameters())
     z = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(seed))
     for batch in z.split(_BATCH):
-        with torch.inference_mode():
-            images = decode(batch.to(weight))
-        yield finite_pixels(images)
+        yield decoded_pixels(model, batch)
+
+
+def decoded_pixels(model: Sampler, z: Tensor) -> np.ndarray:
+    """z [B, latent], on any device -> uint8 [B, H, W, 3].
+
+    Raises:
+        FastvaeError: the model's images are not finite.
+    """
+    decode = model.decode if isinstance(model, VAE) else model
+    with torch.inference_mode():
+        return finite_pixels(decode(z.to(next(model.parameters()))))
 
 
 def load_sampler(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> Sampler:

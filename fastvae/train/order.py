@@ -60,10 +60,9 @@ class BatchOrder:
         """The epoch of a step number, and how many images of its order were used before it."""
         first, epoch, images = self._origin
         step -= first
-        left = max(0, self.count - images) // self.global_batch
-        if step < left:
+        if step < self._left:
             return epoch, images + step * self.global_batch
-        epochs, steps = divmod(step - left, self.steps_per_epoch)
+        epochs, steps = divmod(step - self._left, self.steps_per_epoch)
         return epoch + 1 + epochs, steps * self.global_batch
 
     def epochs(self, step: int) -> float:
@@ -76,11 +75,15 @@ class BatchOrder:
         """Steps of a complete run: `train.steps`, or those of `train.epochs`."""
         if train.steps:
             return train.steps
-        first, epoch, images = self._origin
+        first, epoch, _ = self._origin
         if epoch >= train.epochs:
             return first
-        left = max(0, self.count - images) // self.global_batch
-        return first + left + (train.epochs - epoch - 1) * self.steps_per_epoch
+        return first + self._left + (train.epochs - epoch - 1) * self.steps_per_epoch
+
+    @property
+    def _left(self) -> int:
+        """Steps of the epoch of `start_at`, from there on."""
+        return max(0, self.count - self._origin[2]) // self.global_batch
 
     def epoch(self, epoch: int) -> np.ndarray:
         """int64 [count]: all positions in the order of that epoch, for all ranks; the last ones are dropped."""
