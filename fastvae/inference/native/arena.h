@@ -17,8 +17,9 @@ namespace fastvae {
 class Arena {
   public:
     // Returns zeros, aligned to a cache line, which live as long as the arena.
-    float* floats(size_t count) {
-        const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
+    template <class Number>
+    Number* zeros(size_t count) {
+        const size_t bytes = (count * sizeof(Number) + 63) / 64 * 64;
         if (bytes > left_) {
             const size_t size = (std::max(bytes, CHUNK) + HUGE - 1) / HUGE * HUGE;
             void* chunk = std::aligned_alloc(HUGE, size);
@@ -29,9 +30,9 @@ class Arena {
             chunks_.emplace_back(static_cast<char*>(chunk), &std::free);
             next_ = static_cast<char*>(chunk), left_ = size;
         }
-        float* result = reinterpret_cast<float*>(next_);
+        Number* result = reinterpret_cast<Number*>(next_);
         next_ += bytes, left_ -= bytes;
-        std::fill(result, result + count, 0.0f);
+        std::fill(result, result + count, Number{});
         return result;
     }
 

@@ -18,7 +18,8 @@ struct Input {
     bool bytes;  // uint8 in 0..255, scaled to -1..1; otherwise floats
 };
 
-using Layer = std::variant<Direct, Winograd<2>, Winograd<4>, ToImage>;
+using Layer = std::variant<Direct, Winograd<Conv3x3Tile2>, Winograd<Conv3x3Tile4>, Winograd<Upsampling>,
+                           Winograd<Downsampling>, ToImage>;
 
 // A task should take much longer than the microsecond that scheduling it costs, and each thread should get several.
 constexpr double SMALLEST_TASK = 4e5;  // multiplications
@@ -62,8 +63,8 @@ class Engine {
                     for (int r = 0; r < request.result_count; r++) {
                         Map& map = maps[request.results[r]];
                         for (int b = 0; b < count; b++)
-                            std::memcpy(request.vectors[r] + size_t(first + b) * map.channels, map.at(b, 0, 0),
-                                        sizeof(float) * map.channels);
+                            for (int c = 0; c < map.channels; c++)
+                                request.vectors[r][size_t(first + b) * map.channels + c] = to_float(map.at(b, 0, 0)[c]);
                     }
                 });
             auto start = std::chrono::steady_clock::now();
@@ -116,26 +117,26 @@ class Engine {
 
     // A task is some of the tiles and, if there are too few tiles for all threads, some of the outputs. Then each
     // thread transforms the inputs itself, which is faster than fetching them from another core.
-    template <int T>
-    void add_layer(Stages& stages, Winograd<T>& layer, const Run&, int, int count) {
-        const int tiles = count * layer.tiles_per_image(), limit = Winograd<T>::TILES, wanted = 2 * pool_.threads();
+    template <class Form>
+    void add_layer(Stages& stages, Winograd<Form>& layer, const Run&, int, int count) {
+        const int tiles = count * layer.tiles_per_image(), limit = Winograd<Form>::TILES, wanted = 2 * pool_.threads();
         const bool by_tiles = tiles >= wanted * 2 * PIXELS;
         const int groups = std::max((tiles + limit - 1) / limit, by_tiles ? wanted : 1);
         const int parts = by_tiles ? 1 : std::clamp((pool_.threads() + groups - 1) / groups, 1, layer.blocks());
         const int each = (tiles + groups - 1) / groups;
         add(stages, groups * parts, [=, this, &layer](int task, int thread) {
             const int first = task / parts * each, here = std::min(tiles - first, each), part = task % parts;
-            float* inputs = scratch_[thread].data();
-            layer.transform(first, here, inputs);
+            Scratch& scratch = scratch_[thread];
+            layer.transform(first, here, scratch.transformed.data());
             for (int block = part * layer.blocks() / parts; block < (part + 1) * layer.blocks() / parts; block++)
-                layer.finish(first, here, block, inputs, inputs + layer.inputs_size());
+                layer.finish(first, here, block, scratch.transformed.data(), scratch.sums.data());
         });
     }
 
     void add_layer(Stages& stages, ToImage& layer, const Run& request, int first, int count) {
         float* images = request.images + size_t(first) * layer.outputs() * layer.in->height * layer.in->width;
         const int windows = count * layer.windows(), tiles = (windows + PIXELS - 1) / PIXELS;
-        const double multiplications = 4.0 * layer.in->channels * OUTPUTS * layer.blocks() * PIXELS;
+        const double multiplications = 4.0 * layer.in->channels * layer.width() * layer.blocks() * PIXELS;
         add_ranges(stages, tiles, multiplications, [=, &layer](int from, int to, int) {
             layer.run_windows(from * PIXELS, std::min(windows, to * PIXELS), images);
         });
@@ -148,12 +149,13 @@ class Engine {
         for (int row = from; row < to; row++) {
             const int image = row / map.height, y = row % map.height;
             const int64_t start = (first + image) * in.strides[0] + y * in.strides[2];
-            float* pixel = map.at(image, y, 0);
+            Element* pixel = map.at(image, y, 0);
             for (int c = 0; c < map.channels; c++)
                 for (int x = 0; x < map.width; x++) {
                     const int64_t at = start + c * in.strides[1] + x * in.strides[3];
-                    pixel[x * map.channels + c] = in.bytes ? static_cast<const uint8_t*>(in.from)[at] / 127.5f - 1.0f
-                                                           : static_cast<const float*>(in.from)[at];
+                    pixel[x * map.channels + c] =
+                        to_element(in.bytes ? static_cast<const uint8_t*>(in.from)[at] / 127.5f - 1.0f
+                                            : static_cast<const float*>(in.from)[at]);
                 }
         }
     }
@@ -161,17 +163,18 @@ class Engine {
     // Allocates maps for this many images. Zero borders are set here only: nothing ever writes to them.
     void reserve(int images) {
         for (Map& map : maps)
-            if (map.values.size() < images * map.image()) map.values.assign(images * map.image(), 0.0f);
+            if (map.values.size() < images * map.image()) map.values.assign(images * map.image(), Element{});
         scratch_.resize(pool_.threads());
         for (Layer& layer : layers)
             std::visit([&](auto& l) { reserve_for(l); }, layer);
     }
 
-    template <int T>
-    void reserve_for(const Winograd<T>& layer) {
-        const size_t own = layer.inputs_size() + layer.products_size();
-        for (auto& scratch : scratch_)
-            if (scratch.size() < own) scratch.resize(own);
+    template <class Form>
+    void reserve_for(const Winograd<Form>& layer) {
+        for (Scratch& scratch : scratch_) {
+            if (scratch.transformed.size() < layer.inputs_size()) scratch.transformed.resize(layer.inputs_size());
+            if (scratch.sums.size() < layer.products_size()) scratch.sums.resize(layer.products_size());
+        }
     }
     void reserve_for(const Direct&) {}
     void reserve_for(const ToImage&) {}
@@ -179,7 +182,11 @@ class Engine {
     Pool pool_;
     std::mutex mutex_;
     const int images_at_a_time_;
-    std::vector<std::vector<float>> scratch_;  // of each thread
+    struct Scratch {
+        std::vector<Element> transformed;
+        std::vector<float> sums;
+    };
+    std::vector<Scratch> scratch_;  // of each thread
 };
 
 }  // namespace fastvae
@@ -215,8 +222,8 @@ void fastvae_filters(Engine* e, int layer, const float* weights, const float* bi
     std::get<Direct>(e->layers[layer]).add(e->filters, weights, bias, in_y, in_x, out_y, out_x);
 }
 
-// Tiles of 2x2 or 4x4 outputs; filters [(tile + 2)^2][outputs][in channels]
-int fastvae_winograd(Engine* e, int in, int out, int residual, int tile, const float* filters, const float* bias,
+// Form 0 to 3, as in engine.py; filters [places][outputs][phases][in channels]
+int fastvae_winograd(Engine* e, int in, int out, int residual, int form, const float* filters, const float* bias,
                      int activation, float slope) {
     const auto add = [&](auto layer) {
         layer.in = &e->maps[in], layer.out = &e->maps[out], layer.residual = residual < 0 ? nullptr : &e->maps[residual];
@@ -224,7 +231,12 @@ int fastvae_winograd(Engine* e, int in, int out, int residual, int tile, const f
         layer.set(e->filters, filters, bias);
         e->layers.push_back(std::move(layer));
     };
-    tile == 2 ? add(Winograd<2>{}) : add(Winograd<4>{});
+    switch (form) {
+        case 0: add(Winograd<Conv3x3Tile2>{}); break;
+        case 1: add(Winograd<Conv3x3Tile4>{}); break;
+        case 2: add(Winograd<Upsampling>{}); break;
+        default: add(Winograd<Downsampling>{});
+    }
     return int(e->layers.size()) - 1;
 }
 

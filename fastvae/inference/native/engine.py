@@ -11,18 +11,33 @@ from torch import Tensor
 
 from fastvae.inference.native.library import library
 
-# The filter transform G of F(tile x tile, 3x3). Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
+
+class Form(IntEnum):
+    """A way to compute a convolution with fewer products than its definition has; see `winograd.h`."""
+
+    CONV3X3_TILE2 = 0
+    CONV3X3_TILE4 = 1
+    UPSAMPLING = 2
+    DOWNSAMPLING = 3
+
+
+# The filter transform G along one axis, as [places][phases][taps]. Sources: Lavin and Gray 2016, arXiv:1509.09308,
+# sections 4.1 and 4.2; for the last two, `winograd.h`.
 _G = {
-    2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
-    4: [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
+    Form.CONV3X3_TILE2: [[[1, 0, 0]], [[1 / 2, 1 / 2, 1 / 2]], [[1 / 2, -1 / 2, 1 / 2]], [[0, 0, 1]]],
+    Form.CONV3X3_TILE4: [
+        [[1 / 4, 0, 0]],
+        [[-1 / 6, -1 / 6, -1 / 6]],
+        [[-1 / 6, 1 / 6, -1 / 6]],
+        [[1 / 24, 1 / 12, 1 / 6]],
+        [[1 / 24, -1 / 12, 1 / 6]],
+        [[0, 0, 1]],
     ],
+    Form.UPSAMPLING: [[[1, 1, 1]], [[1, 0, 0]], [[0, 0, 1]]],
+    Form.DOWNSAMPLING: [[[1, 0, 1, 0], [0, 1, 0, 1]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [0, 0, 0, 1]]],
 }
+# Width of a tile of outputs.
+TILE = {Form.CONV3X3_TILE2: 2, Form.CONV3X3_TILE4: 4, Form.UPSAMPLING: 2, Form.DOWNSAMPLING: 2}
 
 
 class Activation(IntEnum):
@@ -68,14 +83,23 @@ class Engine:
     Args:
         threads: number of threads, including the caller's.
         images_at_a_time: larger batches are split into pieces of this size, whose maps fit into the processor's caches.
+        dtype: of filters and maps, float32 or bfloat16; sums are float32. Products of bfloat16 numbers take the
+            processor's instruction for that, if it has one (AVX512-BF16), and otherwise float32 arithmetic.
         flags: extra compiler flags, for tests.
 
     Raises:
         FastvaeError: the engine cannot be compiled here.
     """
 
-    def __init__(self, threads: int, images_at_a_time: int, flags: tuple[str, ...] = ()):
-        self._library = library(flags)
+    def __init__(
+        self,
+        threads: int,
+        images_at_a_time: int,
+        dtype: torch.dtype = torch.float32,
+        flags: tuple[str, ...] = (),
+    ):
+        self._library = library((*flags, "-DFASTVAE_BFLOAT16") if dtype == torch.bfloat16 else flags)
+        self._itemsize = dtype.itemsize
         self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
 
     def __del__(self):
@@ -124,7 +148,8 @@ class Engine:
             w, b = _floats(weight), _floats(bias)
             self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target)
         used = len(filters) * filters[0][0].numel()
-        return Layer(layer, name, 2 * used * positions[0] * positions[1], 4 * used, _bytes(source, to, residual))
+        flops = 2 * used * positions[0] * positions[1]
+        return Layer(layer, name, flops, self._itemsize * used, self._bytes(source, to, residual))
 
     def add_winograd(
         self,
@@ -134,27 +159,30 @@ class Engine:
         weight: Tensor,
         bias: Tensor,
         *,
-        tile: int,
+        form: Form,
         residual: Map | None = None,
         activation: Activation = Activation.NONE,
         slope: float = 0.0,
     ) -> Layer:
-        """Adds a 3x3 convolution of stride 1, weight [O, 3, 3, C], by Winograd's algorithm; see `takes_winograd`.
+        """Adds a convolution with fewer products than its definition has; see `takes_winograd`.
 
         Args:
-            tile: 2 for F(2x2, 3x3), 4 for F(4x4, 3x3).
+            weight: [O, 3, 3, C], or [O, 4, 4, C] for DOWNSAMPLING.
+            form: CONV3X3_TILE2 is F(2x2, 3x3) and CONV3X3_TILE4 F(4x4, 3x3), both of stride 1; UPSAMPLING is 3x3 after
+                nearest x2 upsampling, where `source` replicates its border; DOWNSAMPLING is 4x4 of stride 2.
         """
-        g = torch.tensor(_G[tile], dtype=torch.float64)
-        transformed = torch.einsum("ya,xb,oabc->yxoc", g, g, weight.double())
+        g = torch.tensor(_G[form], dtype=torch.float64)
+        transformed = torch.einsum("ypa,xqb,oabc->yxopqc", g, g, weight.double())
         w, b = _floats(transformed), _floats(bias)
         maps = (source.index, to.index, _index(residual))
-        layer = self._library.fastvae_winograd(self._engine, *maps, tile, w.data_ptr(), b.data_ptr(), activation, slope)
-        tiles = to.height // tile * (to.width // tile)
-        return Layer(layer, name, 2 * w.numel() * tiles, 4 * w.numel(), _bytes(source, to, residual))
+        layer = self._library.fastvae_winograd(self._engine, *maps, form, w.data_ptr(), b.data_ptr(), activation, slope)
+        tiles = to.height // TILE[form] * (to.width // TILE[form])
+        moved = self._bytes(source, to, residual)
+        return Layer(layer, name, 2 * w.numel() * tiles, self._itemsize * w.numel(), moved)
 
-    def takes_winograd(self, source: Map, to: Map, tile: int) -> bool:
+    def takes_winograd(self, source: Map, to: Map, form: Form) -> bool:
         """Whether `add_winograd` supports these maps: sizes divisible by the tile, channels that fill vectors."""
-        lanes = self._library.fastvae_lanes()
+        lanes, tile = self._library.fastvae_lanes(), TILE[form]
         return not (to.height % tile or to.width % tile or source.channels % lanes or to.channels % (2 * lanes))
 
     def add_to_image(self, name: str, source: Map, weight: Tensor, bias: Tensor) -> Layer:
@@ -163,7 +191,8 @@ class Engine:
         colours, windows = weight.shape[2], (source.height + 1) * (source.width + 1)
         layer = self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr())
         image_bytes = 4 * colours * 4 * source.height * source.width
-        return Layer(layer, name, 2 * w.numel() * windows, 4 * w.numel(), _bytes(source) + image_bytes)
+        moved = self._bytes(source) + image_bytes
+        return Layer(layer, name, 2 * w.numel() * windows, self._itemsize * w.numel(), moved)
 
     def run(
         self,
@@ -208,13 +237,12 @@ class Engine:
             None if seconds is None else seconds.data_ptr(),
         )
 
+    def _bytes(self, *maps: Map | None) -> int:
+        return sum(self._itemsize * m.height * m.width * m.channels for m in maps if m is not None)
+
 
 def _index(optional: Map | None) -> int:
     return -1 if optional is None else optional.index
-
-
-def _bytes(*maps: Map | None) -> int:
-    return sum(4 * m.height * m.width * m.channels for m in maps if m is not None)
 
 
 def _floats(values: Tensor) -> Tensor:

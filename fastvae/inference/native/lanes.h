@@ -1,8 +1,13 @@
-// Float vectors of the processor's width, with the vector extension of GCC and Clang.
+// Float vectors of the processor's width, with the vector extension of GCC and Clang, and the numbers that filters and
+// maps are stored in: float32, or bfloat16 if FASTVAE_BFLOAT16 is defined. Sums are always float32.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #ifndef FASTVAE_LANES
 #if defined(__AVX512F__)
@@ -37,6 +42,100 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes v) { std::memcpy(to, &v, sizeof v); }
 
+inline Lanes as_floats(IntLanes bits) {
+    Lanes v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+#if defined(FASTVAE_BFLOAT16)
+
+struct Element {
+    uint16_t bits;  // the upper half of a float
+};
+// So many elements of an input are multiplied with as many filters in one step, and lie together in both.
+constexpr int PAIR = 2;
+
+typedef uint16_t HalfLanes __attribute__((vector_size(2 * LANES)));
+// Two elements each, the first one in the lower half.
+typedef IntLanes Pairs;
+
+inline Lanes load(const Element* from) {
+    HalfLanes v;
+    std::memcpy(&v, from, sizeof v);
+    return as_floats(__builtin_convertvector(v, IntLanes) << 16);
+}
+
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline void store(Element* to, Lanes v) {
+#if defined(__AVX512BF16__) && FASTVAE_LANES == 16
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+    std::memcpy(to, &rounded, sizeof rounded);
+#else
+    IntLanes bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    const IntLanes rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+    const IntLanes kept = (v == v) ? rounded : (bits | 0x400000);
+    const HalfLanes half = __builtin_convertvector((kept >> 16) & 0xFFFF, HalfLanes);
+    std::memcpy(to, &half, sizeof half);
+#endif
+}
+
+inline Pairs load_filters(const Element* from) {
+    Pairs v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline Pairs broadcast(const Element* from) {
+    int32_t pair;
+    std::memcpy(&pair, from, sizeof pair);
+    return Pairs{} + pair;
+}
+
+inline void multiply_add(Lanes& sum, Pairs x, Pairs filters) {
+#if defined(__AVX512BF16__) && FASTVAE_LANES == 16
+    sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)filters);
+#else
+    const int32_t upper = int32_t(0xFFFF0000);
+    sum += as_floats(x << 16) * as_floats(filters << 16);
+    sum += as_floats(x & upper) * as_floats(filters & upper);
+#endif
+}
+
+#else
+
+typedef float Element;
+constexpr int PAIR = 1;
+
+inline Lanes load_filters(const float* from) { return load(from); }
+inline float broadcast(const float* from) { return *from; }
+inline void multiply_add(Lanes& sum, float x, Lanes filters) { sum += x * filters; }
+
+#endif
+
+inline Element to_element(float value) {
+#if defined(FASTVAE_BFLOAT16)
+    float values[LANES] = {value};
+    Element rounded[LANES];
+    store(rounded, load(values));
+    return rounded[0];
+#else
+    return value;
+#endif
+}
+
+inline float to_float(Element value) {
+#if defined(FASTVAE_BFLOAT16)
+    const uint32_t bits = uint32_t(value.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+#else
+    return value;
+#endif
+}
+
 // Return the second argument if either is NaN: callers pass their value second, so that NaN stays NaN.
 inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }
 inline Lanes minimum(Lanes a, Lanes b) { return a < b ? a : b; }
@@ -57,9 +156,7 @@ inline Lanes hyperbolic_tangent(Lanes x) {
     IntLanes bits;
     std::memcpy(&bits, &shifted, sizeof bits);
     bits = (bits - 0x4B400000 + 127) << 23;
-    Lanes power;
-    std::memcpy(&power, &bits, sizeof power);
-    return 1.0f - 2.0f / (e * power + 1.0f);
+    return 1.0f - 2.0f / (e * as_floats(bits) + 1.0f);
 }
 
 }  // namespace fastvae

@@ -19,7 +19,8 @@ from fastvae.files.atomic_write import write_atomically
 from fastvae.files.cache import cache_folder, temporary_cache
 from fastvae.machine import host_compiler
 
-_SOURCES = ("engine.cpp", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
+_HEADERS = ("products.h", "convolution.h", "winograd.h", "to_image.h", "maps.h", "arena.h", "lanes.h", "pool.h")
+_SOURCES = ("engine.cpp", *_HEADERS)
 # Clang on Arm uses -mcpu for what is -march elsewhere.
 _FOR_THIS_CPU = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")

@@ -13,12 +13,12 @@ enum Activation { NONE = 0, LEAKY_RELU = 1, RELU = 2 };
 struct Map {
     int height, width, channels;
     bool replicate;  // the border repeats the outermost pixels; else it is zero
-    std::vector<float> values;
+    std::vector<Element> values;
 
     size_t row() const { return size_t(width + 2) * channels; }
     size_t image() const { return size_t(height + 2) * row(); }
     // Pixel (y, x) of an image; the border is at -1 and at height, width.
-    float* at(int image_index, int y, int x) {
+    Element* at(int image_index, int y, int x) {
         return values.data() + image_index * image() + (y + 1) * row() + size_t(x + 1) * channels;
     }
 };
@@ -34,24 +34,27 @@ inline void put(Map& map, int image, int y, int x, int channel, int count, const
     const int left = map.replicate && x == 0, right = map.replicate && x == map.width - 1;
     for (int dy = -up; dy <= down; dy++)
         for (int dx = -left; dx <= right; dx++) {
-            float* to = map.at(image, y + dy, x + dx) + channel;
+            Element* to = map.at(image, y + dy, x + dx) + channel;
             if (count == OUTPUTS) {
                 store(to, v[0]);
                 store(to + LANES, v[1]);
             } else {
-                std::memcpy(to, v, sizeof(float) * count);
+                Element all[OUTPUTS];
+                store(all, v[0]), store(all + LANES, v[1]);
+                std::memcpy(to, all, sizeof(Element) * count);
             }
         }
 }
 
 inline void get(Map& map, int image, int y, int x, int channel, int count, Lanes (&v)[2]) {
-    const float* from = map.at(image, y, x) + channel;
+    const Element* from = map.at(image, y, x) + channel;
     if (count == OUTPUTS) {
         v[0] = load(from);
         v[1] = load(from + LANES);
     } else {
-        v[0] = v[1] = Lanes{};
-        std::memcpy(v, from, sizeof(float) * count);
+        Element all[OUTPUTS] = {};
+        std::memcpy(all, from, sizeof(Element) * count);
+        v[0] = load(all), v[1] = load(all + LANES);
     }
 }
 

@@ -4,34 +4,38 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.inference.fold import folded
-from fastvae.inference.native.engine import Activation, Engine, Layer, Map
+from fastvae.inference.native.engine import Activation, Engine, Form, Layer, Map
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 
-# Tile, and the smallest map that it is used for: with few tiles it does not pay to read 36 or 16 numbers per filter
-# instead of nine.
-_WINOGRAD = ((4, 16), (2, 8))
+# Forms of a 3x3 convolution, each with the smallest map that it is used for: with few tiles it does not pay to read 36 or
+# 16 numbers per filter instead of nine.
+_CONV3X3 = ((Form.CONV3X3_TILE4, 16), (Form.CONV3X3_TILE2, 8))
+_SMALLEST_DOWNSAMPLING = 8
 # Eight images of 64x64 share one reading of the filters; larger ones come in fewer, so that their maps take no more.
 _IMAGES_AT_A_TIME = 8
 _PIXELS_AT_A_TIME = _IMAGES_AT_A_TIME * 64 * 64
 
 
 class NativeVAE:
-    """The methods of `VAE` in float32 on the CPU, for checked images and z.
+    """The methods of `VAE` on the CPU, for checked images and z.
 
     Args:
         vae: in eval mode; its weights are copied.
         threads: number of threads per call.
+        dtype: of weights and feature maps, float32 or bfloat16.
 
     Raises:
         FastvaeError: the engine cannot be compiled here.
     """
 
-    def __init__(self, vae: VAE, threads: int, flags: tuple[str, ...] = ()):
+    def __init__(
+        self, vae: VAE, threads: int, dtype: torch.dtype = torch.float32, flags: tuple[str, ...] = ()
+    ):
         self.image_size, self.latent = vae.image_size, vae.latent
         size = vae.image_size
         images_at_a_time = max(min(_PIXELS_AT_A_TIME // size**2, _IMAGES_AT_A_TIME), 1)
-        self._engine = engine = Engine(threads, images_at_a_time, flags)
+        self._engine = engine = Engine(threads, images_at_a_time, dtype, flags)
         self._pixels = engine.add_map(size, size, 3)
         self._mean, self._log_variance = (engine.add_map(1, 1, vae.latent) for _ in range(2))
         features, self._encoder = self._pixels, []
@@ -87,29 +91,40 @@ class NativeVAE:
         first, second, third = (engine.add_map(size, size, len(weight), replicate=upsample) for _ in range(3))
         place = f"{'decoder' if upsample else 'encoder'} {size}x{size}"
         activated = {"activation": Activation.LEAKY_RELU, "slope": NEGATIVE_SLOPE}
-        if upsample:
-            filters = [
-                (kernel, bias, (row - 1, column - 1), (row, column))
-                for row, kernels in enumerate(parity_filters(weight))
-                for column, kernel in enumerate(kernels)
-            ]
-            sizes = {"positions": (x.height, x.width), "step": 2}
-            layer = engine.add_direct(f"{place} upsampling", x, first, filters, **sizes, **activated)
-        else:
-            filters = [(weight.permute(0, 2, 3, 1), bias, (-1, -1), (0, 0))]
-            sizes = {"positions": (size, size), "stride": 2}
-            layer = engine.add_direct(f"{place} downsampling", x, first, filters, **sizes, **activated)
+        add = self._upsampling if upsample else self._downsampling
+        layer = add(place, x, first, weight, bias, **activated)
         middle = self._conv3x3(f"{place} first 3x3", first, second, *folded(block.conv1, block.bn1), **activated)
         last = self._conv3x3(
             f"{place} second 3x3", second, third, *folded(block.conv2, block.bn2), residual=first, **activated
         )
         return third, [layer, middle, last]
 
+    def _upsampling(self, place: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
+        name, form = f"{place} upsampling", Form.UPSAMPLING
+        if self._engine.takes_winograd(source, to, form):
+            weight = weight.permute(0, 2, 3, 1)
+            return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
+        filters = [
+            (kernel, bias, (row - 1, column - 1), (row, column))
+            for row, kernels in enumerate(parity_filters(weight))
+            for column, kernel in enumerate(kernels)
+        ]
+        sizes = {"positions": (source.height, source.width), "step": 2}
+        return self._engine.add_direct(name, source, to, filters, **sizes, **options)
+
+    def _downsampling(self, place: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
+        name, form, weight = f"{place} downsampling", Form.DOWNSAMPLING, weight.permute(0, 2, 3, 1)
+        if to.height >= _SMALLEST_DOWNSAMPLING and self._engine.takes_winograd(source, to, form):
+            return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
+        filters = [(weight, bias, (-1, -1), (0, 0))]
+        sizes = {"positions": (to.height, to.width), "stride": 2}
+        return self._engine.add_direct(name, source, to, filters, **sizes, **options)
+
     def _conv3x3(self, name: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
         weight = weight.permute(0, 2, 3, 1)
-        for tile, smallest in _WINOGRAD:
-            if to.height >= smallest and self._engine.takes_winograd(source, to, tile):
-                return self._engine.add_winograd(name, source, to, weight, bias, tile=tile, **options)
+        for form, smallest in _CONV3X3:
+            if to.height >= smallest and self._engine.takes_winograd(source, to, form):
+                return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
         filters = [(weight, bias, (-1, -1), (0, 0))]
         return self._engine.add_direct(name, source, to, filters, positions=(to.height, to.width), **options)
 
