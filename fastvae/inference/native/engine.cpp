@@ -5,6 +5,7 @@
 #include "to_image.h"
 #include "winograd.h"
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <variant>
@@ -23,6 +24,7 @@ using Layer = std::variant<Direct, Winograd<Conv3x3Tile2>, Winograd<Conv3x3Tile4
 
 // A task should take much longer than the microsecond that scheduling it costs, and each thread should get several.
 constexpr double SMALLEST_TASK = 4e5;  // multiplications
+constexpr double READING = 10;         // multiplications in the time that reading a filter takes
 constexpr int TASKS_PER_THREAD = 4;
 
 class Engine {
@@ -105,7 +107,8 @@ class Engine {
         const bool by_pixels = filters < double(count) * (layer.in->image() + layer.out->image());
         const int chunks = std::min(tiles, by_pixels ? wanted : (wanted + parts - 1) / parts);
         const int each = (tiles + chunks - 1) / chunks * PIXELS;
-        add_ranges(stages, parts * chunks, filters / parts * std::min(each, pixels), [=, &layer](int from, int to, int) {
+        const double work = filters / parts * (std::min(each, pixels) + READING);
+        add_ranges(stages, parts * chunks, work, [=, &layer](int from, int to, int) {
             for (int piece = from; piece < to; piece++) {
                 const int part = by_pixels ? piece % parts : piece / chunks;
                 const int first = (by_pixels ? piece / parts : piece % chunks) * each;
@@ -115,21 +118,23 @@ class Engine {
         });
     }
 
-    // A task is some of the tiles and, if there are too few tiles for all threads, some of the outputs. Then each
-    // thread transforms the inputs itself, which is faster than fetching them from another core.
+    // A task is some of the tiles, the same number for each thread, and, if there are too few tiles for all threads,
+    // some of the outputs. Then each thread transforms the inputs itself, which is faster than fetching them from
+    // another core.
     template <class Form>
     void add_layer(Stages& stages, Winograd<Form>& layer, const Run&, int, int count) {
-        const int tiles = count * layer.tiles_per_image(), limit = Winograd<Form>::TILES, wanted = 2 * pool_.threads();
-        const bool by_tiles = tiles >= wanted * 2 * PIXELS;
-        const int groups = std::max((tiles + limit - 1) / limit, by_tiles ? wanted : 1);
-        const int parts = by_tiles ? 1 : std::clamp((pool_.threads() + groups - 1) / groups, 1, layer.blocks());
+        const int tiles = count * layer.tiles_per_image(), limit = Winograd<Form>::TILES, threads = pool_.threads();
+        const bool by_tiles = tiles >= threads * 2 * PIXELS;
+        const int least = (tiles + limit - 1) / limit;
+        const int groups = by_tiles ? (least + threads - 1) / threads * threads : least;
+        const int parts = by_tiles ? 1 : std::clamp((threads + groups - 1) / groups, 1, layer.blocks());
         const int each = (tiles + groups - 1) / groups;
         add(stages, groups * parts, [=, this, &layer](int task, int thread) {
             const int first = task / parts * each, here = std::min(tiles - first, each), part = task % parts;
-            Scratch& scratch = scratch_[thread];
-            layer.transform(first, here, scratch.transformed.data());
+            const Scratch& scratch = scratch_[thread];
+            layer.transform(first, here, scratch.transformed);
             for (int block = part * layer.blocks() / parts; block < (part + 1) * layer.blocks() / parts; block++)
-                layer.finish(first, here, block, scratch.transformed.data(), scratch.sums.data());
+                layer.finish(first, here, block, scratch.transformed, scratch.products);
         });
     }
 
@@ -150,42 +155,54 @@ class Engine {
             const int image = row / map.height, y = row % map.height;
             const int64_t start = (first + image) * in.strides[0] + y * in.strides[2];
             Element* pixel = map.at(image, y, 0);
-            for (int c = 0; c < map.channels; c++)
-                for (int x = 0; x < map.width; x++) {
-                    const int64_t at = start + c * in.strides[1] + x * in.strides[3];
+            for (int c = 0; c < map.channels; c++) {
+                const int64_t at = start + c * in.strides[1];
+                for (int x = 0; x < map.width; x++)
                     pixel[x * map.channels + c] =
-                        to_element(in.bytes ? static_cast<const uint8_t*>(in.from)[at] / 127.5f - 1.0f
-                                            : static_cast<const float*>(in.from)[at]);
-                }
+                        to_element(in.bytes ? static_cast<const uint8_t*>(in.from)[at + x * in.strides[3]] / 127.5f - 1.0f
+                                            : static_cast<const float*>(in.from)[at + x * in.strides[3]]);
+            }
         }
     }
 
-    // Allocates maps for this many images. Zero borders are set here only: nothing ever writes to them.
+    // Allocates maps for this many images, and each thread's scratch space. Zero borders are set here only: nothing ever
+    // writes to them.
     void reserve(int images) {
-        for (Map& map : maps)
-            if (map.values.size() < images * map.image()) map.values.assign(images * map.image(), Element{});
-        scratch_.resize(pool_.threads());
-        for (Layer& layer : layers)
-            std::visit([&](auto& l) { reserve_for(l); }, layer);
+        if (std::any_of(maps.begin(), maps.end(), [&](const Map& map) { return map.images < images; })) {
+            for (const Map& map : maps) images = std::max(images, map.images);
+            map_memory_ = Arena();
+            for (Map& map : maps) map.values = map_memory_.zeros<Element>(images * map.image()), map.images = images;
+        }
+        size_t inputs = 0, sums = 0;
+        for (const Layer& layer : layers)
+            std::visit([&](const auto& l) { inputs = std::max(inputs, inputs_size(l)), sums = std::max(sums, sums_size(l)); },
+                       layer);
+        if (scratch_.empty() || scratch_[0].inputs < inputs || scratch_[0].sums < sums) {
+            scratch_.clear();
+            scratch_memory_ = Arena();
+            for (int t = 0; t < pool_.threads(); t++)
+                scratch_.push_back({scratch_memory_.zeros<Element>(inputs), scratch_memory_.zeros<float>(sums), inputs, sums});
+        }
     }
 
     template <class Form>
-    void reserve_for(const Winograd<Form>& layer) {
-        for (Scratch& scratch : scratch_) {
-            if (scratch.transformed.size() < layer.inputs_size()) scratch.transformed.resize(layer.inputs_size());
-            if (scratch.sums.size() < layer.products_size()) scratch.sums.resize(layer.products_size());
-        }
-    }
-    void reserve_for(const Direct&) {}
-    void reserve_for(const ToImage&) {}
+    static size_t inputs_size(const Winograd<Form>& layer) { return layer.inputs_size(); }
+    template <class Other>
+    static size_t inputs_size(const Other&) { return 0; }
+    template <class Form>
+    static size_t sums_size(const Winograd<Form>& layer) { return layer.sums_size(); }
+    template <class Other>
+    static size_t sums_size(const Other&) { return 0; }
 
     Pool pool_;
     std::mutex mutex_;
     const int images_at_a_time_;
     struct Scratch {
-        std::vector<Element> transformed;
-        std::vector<float> sums;
+        Element* transformed;
+        float* products;
+        size_t inputs, sums;  // sizes
     };
+    Arena map_memory_, scratch_memory_;
     std::vector<Scratch> scratch_;  // of each thread
 };
 
@@ -204,7 +221,7 @@ void fastvae_delete(Engine* engine) { delete engine; }
 // Each of these returns the index of the map or layer that it adds.
 
 int fastvae_map(Engine* e, int height, int width, int channels, int replicate) {
-    e->maps.push_back(Map{height, width, channels, replicate != 0, {}});
+    e->maps.push_back(Map{height, width, channels, replicate != 0});
     return int(e->maps.size()) - 1;
 }
 

@@ -116,10 +116,10 @@ inline void multiply_add(Lanes& sum, float x, Lanes filters) { sum += x * filter
 
 inline Element to_element(float value) {
 #if defined(FASTVAE_BFLOAT16)
-    float values[LANES] = {value};
-    Element rounded[LANES];
-    store(rounded, load(values));
-    return rounded[0];
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits = value == value ? bits + 0x7FFF + ((bits >> 16) & 1) : bits | 0x400000;
+    return {uint16_t(bits >> 16)};
 #else
     return value;
 #endif

@@ -4,7 +4,6 @@
 #include "lanes.h"
 
 #include <cstddef>
-#include <vector>
 
 namespace fastvae {
 
@@ -13,13 +12,14 @@ enum Activation { NONE = 0, LEAKY_RELU = 1, RELU = 2 };
 struct Map {
     int height, width, channels;
     bool replicate;  // the border repeats the outermost pixels; else it is zero
-    std::vector<Element> values;
+    Element* values = nullptr;  // of `images`
+    int images = 0;
 
     size_t row() const { return size_t(width + 2) * channels; }
     size_t image() const { return size_t(height + 2) * row(); }
     // Pixel (y, x) of an image; the border is at -1 and at height, width.
     Element* at(int image_index, int y, int x) {
-        return values.data() + image_index * image() + (y + 1) * row() + size_t(x + 1) * channels;
+        return values + image_index * image() + (y + 1) * row() + size_t(x + 1) * channels;
     }
 };
 

@@ -3,6 +3,7 @@
 
 #include "lanes.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
@@ -20,7 +21,7 @@ template <int M, int V>
                                 const float* start, float* to) {
     // Filters are read once per call and come from the last cache or from memory: asked for this far ahead, they arrive
     // in time. Processors find the pattern themselves, but late.
-    constexpr int AHEAD = 4096 / sizeof(Element), LINE = 64 / sizeof(Element), STEP = V * LANES * PAIR;
+    constexpr int AHEAD = 4096 / sizeof(Element), LINE = 64 / sizeof(Element);
     Lanes sums[M][V];
     for (int v = 0; v < V; v++)
         for (int m = 0; m < M; m++) sums[m][v] = load(start + v * LANES);
@@ -28,10 +29,10 @@ template <int M, int V>
         const Element* from[M];
         for (int m = 0; m < M; m++) from[m] = x[m] + row * row_stride;
         for (int k = 0; k < run; k += PAIR) {
-            for (int line = 0; line < STEP; line += LINE) __builtin_prefetch(filters + AHEAD + line);
+            for (int line = 0; line < V * LANES * PAIR; line += LINE) __builtin_prefetch(filters + AHEAD + line);
             decltype(load_filters(filters)) f[V];
             for (int v = 0; v < V; v++) f[v] = load_filters(filters + v * LANES * PAIR);
-            filters += STEP;
+            filters += V * LANES * PAIR;
 #pragma GCC unroll 12
             for (int m = 0; m < M; m++) {
                 const auto value = broadcast(from[m] + k);

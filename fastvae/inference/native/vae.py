@@ -5,13 +5,10 @@ from torch import Tensor, nn
 
 from fastvae.inference.fold import folded
 from fastvae.inference.native.engine import Activation, Engine, Form, Layer, Map
+from fastvae.inference.native.forms import fastest
 from fastvae.models import VAE
 from fastvae.models.blocks import NEGATIVE_SLOPE
 
-# Forms of a 3x3 convolution, each with the smallest map that it is used for: with few tiles it does not pay to read 36 or
-# 16 numbers per filter instead of nine.
-_CONV3X3 = ((Form.CONV3X3_TILE4, 16), (Form.CONV3X3_TILE2, 8))
-_SMALLEST_DOWNSAMPLING = 8
 # Eight images of 64x64 share one reading of the filters; larger ones come in fewer, so that their maps take no more.
 _IMAGES_AT_A_TIME = 8
 _PIXELS_AT_A_TIME = _IMAGES_AT_A_TIME * 64 * 64
@@ -24,17 +21,24 @@ class NativeVAE:
         vae: in eval mode; its weights are copied.
         threads: number of threads per call.
         dtype: of weights and feature maps, float32 or bfloat16.
+        batch: number of images per call that it is made for; others are computed in the same way.
 
     Raises:
         FastvaeError: the engine cannot be compiled here.
     """
 
     def __init__(
-        self, vae: VAE, threads: int, dtype: torch.dtype = torch.float32, flags: tuple[str, ...] = ()
+        self,
+        vae: VAE,
+        threads: int,
+        dtype: torch.dtype = torch.float32,
+        batch: int = 1,
+        flags: tuple[str, ...] = (),
     ):
         self.image_size, self.latent = vae.image_size, vae.latent
         size = vae.image_size
         images_at_a_time = max(min(_PIXELS_AT_A_TIME // size**2, _IMAGES_AT_A_TIME), 1)
+        self._images_per_reading = min(batch, images_at_a_time)
         self._engine = engine = Engine(threads, images_at_a_time, dtype, flags)
         self._pixels = engine.add_map(size, size, 3)
         self._mean, self._log_variance = (engine.add_map(1, 1, vae.latent) for _ in range(2))
@@ -113,20 +117,31 @@ class NativeVAE:
         return self._engine.add_direct(name, source, to, filters, **sizes, **options)
 
     def _downsampling(self, place: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
-        name, form, weight = f"{place} downsampling", Form.DOWNSAMPLING, weight.permute(0, 2, 3, 1)
-        if to.height >= _SMALLEST_DOWNSAMPLING and self._engine.takes_winograd(source, to, form):
-            return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
-        filters = [(weight, bias, (-1, -1), (0, 0))]
-        sizes = {"positions": (to.height, to.width), "stride": 2}
-        return self._engine.add_direct(name, source, to, filters, **sizes, **options)
+        return self._conv(f"{place} downsampling", (Form.DOWNSAMPLING,), 2, source, to, weight, bias, **options)
 
     def _conv3x3(self, name: str, source: Map, to: Map, weight: Tensor, bias: Tensor, **options) -> Layer:
+        forms = (Form.CONV3X3_TILE2, Form.CONV3X3_TILE4)
+        return self._conv(name, forms, 1, source, to, weight, bias, **options)
+
+    def _conv(
+        self,
+        name: str,
+        forms: tuple[Form, ...],
+        stride: int,
+        source: Map,
+        to: Map,
+        weight: Tensor,
+        bias: Tensor,
+        **options,
+    ) -> Layer:
+        """Adds a convolution with one pixel of padding, in the fastest way."""
+        possible = [form for form in forms if self._engine.takes_winograd(source, to, form)]
+        form = fastest(possible, weight[0, 0].numel(), to.height, self._images_per_reading)
         weight = weight.permute(0, 2, 3, 1)
-        for form, smallest in _CONV3X3:
-            if to.height >= smallest and self._engine.takes_winograd(source, to, form):
-                return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
-        filters = [(weight, bias, (-1, -1), (0, 0))]
-        return self._engine.add_direct(name, source, to, filters, positions=(to.height, to.width), **options)
+        if form is not None:
+            return self._engine.add_winograd(name, source, to, weight, bias, form=form, **options)
+        sizes = {"positions": (to.height, to.width), "stride": stride}
+        return self._engine.add_direct(name, source, to, [(weight, bias, (-1, -1), (0, 0))], **sizes, **options)
 
     def _head(self, name: str, features: Map, head: nn.Linear, to: Map) -> Layer:
         """Adds a linear layer on a map, as a convolution with a single window."""

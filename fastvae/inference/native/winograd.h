@@ -91,9 +91,9 @@ struct Winograd {
     // Distance from one place to the next, with one extra cache line: with a power of two all places of a tile would
     // fall into the same few sets of the first-level cache.
     size_t input_stride() const { return size_t(TILES) * inputs() + LINE * PAIR; }
-    static constexpr size_t PRODUCT_STRIDE = size_t(TILES) * OUTPUTS + LINE;
+    static constexpr size_t SUM_STRIDE = size_t(TILES) * OUTPUTS + LINE;
     size_t inputs_size() const { return PLACES * input_stride(); }
-    static size_t products_size() { return PLACES * PRODUCT_STRIDE; }
+    static size_t sums_size() { return PLACES * SUM_STRIDE; }
 
     // filters: G g G^T as [PLACES][outputs][row phase][column phase][in channels].
     void set(Arena& arena, const float* filters, const float* biases) {
@@ -139,7 +139,7 @@ struct Winograd {
                     constexpr int M = decltype(m_constant)::value;
                     const Element* x[M];
                     for (int m = 0; m < M; m++) x[m] = transformed + place * input_stride() + size_t(t + m) * k;
-                    products<M, 2>(x, 0, 1, k, filters, zeros, sums + place * PRODUCT_STRIDE + size_t(t) * OUTPUTS);
+                    products<M, 2>(x, 0, 1, k, filters, zeros, sums + place * SUM_STRIDE + size_t(t) * OUTPUTS);
                 });
         }
         for (int t = 0; t < count; t++) put_tile(place_of(first + t), block, sums + size_t(t) * OUTPUTS);
@@ -159,7 +159,7 @@ struct Winograd {
         Lanes v[2][PLACES];
         for (int half = 0; half < 2; half++) {
             for (int place = 0; place < PLACES; place++)
-                v[half][place] = load(sums + place * PRODUCT_STRIDE + half * LANES);
+                v[half][place] = load(sums + place * SUM_STRIDE + half * LANES);
             for (int x = 0; x < SIDE; x++) transform_outputs<SIDE>(v[half] + x, SIDE);
             for (int y = 0; y < OUT; y++) transform_outputs<SIDE>(v[half] + y * SIDE, 1);
         }
