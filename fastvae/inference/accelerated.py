@@ -192,15 +192,16 @@ def accelerate(
         from fastvae.inference.captured import CapturedVAE
 
         return AcceleratedVAE(vae, CapturedVAE(vae, dtype, sizes, device), "captured", device, dtype, sizes)
-    from fastvae.inference.eager import EagerVAE
-
-    if dtype == torch.float32:
+    if dtype != torch.float16:
         from fastvae.inference.native.vae import NativeVAE
 
         try:
-            return AcceleratedVAE(vae, NativeVAE(vae, torch.get_num_threads()), "native", device, dtype, sizes)
+            native = NativeVAE(vae, torch.get_num_threads(), dtype, min(sizes))
+            return AcceleratedVAE(vae, native, "native", device, dtype, sizes)
         except FastvaeError as error:
             _warn_once(f"accelerate falls back to torch's operations, which are slower: {error}")
+    from fastvae.inference.eager import EagerVAE
+
     return AcceleratedVAE(vae, EagerVAE(vae, dtype), "eager", device, dtype, sizes)
 
 

@@ -1,4 +1,4 @@
-"""The folded VAE in torch's operations: the fallback, and half precision on a CPU."""
+"""The folded VAE in torch's operations: the fallback, and float16 on a CPU."""
 
 import torch
 from torch import Tensor

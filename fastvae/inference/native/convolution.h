@@ -12,7 +12,7 @@ namespace fastvae {
 
 // One set of filters of a direct convolution, with the positions of its first window and its first output.
 struct Filters {
-    Element* packed;  // [outputs / OUTPUTS][rows][run][OUTPUTS], zeros after the last output
+    Element* packed;  // [outputs / OUTPUTS][rows][padded run][OUTPUTS], zeros after the last output
     float* bias;      // [outputs / OUTPUTS * OUTPUTS]
     int in_y, in_x, out_y, out_x;
 };
@@ -26,23 +26,26 @@ struct Direct {
 
     int blocks() const { return (outputs + OUTPUTS - 1) / OUTPUTS; }
     int run() const { return columns * in->channels; }
+    int padded_run() const { return (run() + PAIR - 1) / PAIR * PAIR; }
+    size_t block_size() const { return size_t(rows) * padded_run() * OUTPUTS; }
 
     void add(Arena& arena, const float* weights, const float* bias, int in_y, int in_x, int out_y, int out_x) {
-        const int k = rows * run();
-        Filters f{arena.zeros<Element>(size_t(blocks()) * k * OUTPUTS), arena.zeros<float>(blocks() * OUTPUTS),
+        Filters f{arena.zeros<Element>(blocks() * block_size()), arena.zeros<float>(blocks() * OUTPUTS),
                   in_y, in_x, out_y, out_x};
         for (int o = 0; o < outputs; o++) {
             f.bias[o] = bias[o];
-            for (int i = 0; i < k; i++)
-                f.packed[size_t(o / OUTPUTS) * k * OUTPUTS + packed_at(i, o % OUTPUTS, OUTPUTS)] =
-                    to_element(weights[size_t(o) * k + i]);
+            Element* block = f.packed + o / OUTPUTS * block_size();
+            for (int row = 0; row < rows; row++)
+                for (int i = 0; i < run(); i++)
+                    block[packed_at(row * padded_run() + i, o % OUTPUTS, OUTPUTS)] =
+                        to_element(weights[(size_t(o) * rows + row) * run() + i]);
         }
         filters.push_back(f);
     }
 
     // Computes pixels [first, last) of a block of OUTPUTS channels; pixels are counted through rows and images.
     void run_block(const Filters& f, int block, int first, int last) const {
-        const Element* packed = f.packed + size_t(block) * rows * run() * OUTPUTS;
+        const Element* packed = f.packed + block * block_size();
         const int channel = block * OUTPUTS, count = std::min(OUTPUTS, outputs - channel);
         for (int pixel = first; pixel < last; pixel += PIXELS)
             with_count(std::min(PIXELS, last - pixel), [&](auto m_constant) {

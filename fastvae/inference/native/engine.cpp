@@ -103,7 +103,7 @@ class Engine {
     void add_layer(Stages& stages, Direct& layer, const Run&, int, int count) {
         const int pixels = count * layer.height * layer.width, tiles = (pixels + PIXELS - 1) / PIXELS;
         const int parts = layer.blocks() * int(layer.filters.size()), wanted = TASKS_PER_THREAD * pool_.threads();
-        const double filters = double(layer.rows) * layer.run() * OUTPUTS * parts;
+        const double filters = double(layer.block_size()) * parts;
         const bool by_pixels = filters < double(count) * (layer.in->image() + layer.out->image());
         const int chunks = std::min(tiles, by_pixels ? wanted : (wanted + parts - 1) / parts);
         const int each = (tiles + chunks - 1) / chunks * PIXELS;
@@ -171,7 +171,9 @@ class Engine {
         if (std::any_of(maps.begin(), maps.end(), [&](const Map& map) { return map.images < images; })) {
             for (const Map& map : maps) images = std::max(images, map.images);
             map_memory_ = Arena();
-            for (Map& map : maps) map.values = map_memory_.zeros<Element>(images * map.image()), map.images = images;
+            // The last pair of elements of a run may end after the map.
+            for (Map& map : maps)
+                map.values = map_memory_.zeros<Element>(images * map.image() + PAIR), map.images = images;
         }
         size_t inputs = 0, sums = 0;
         for (const Layer& layer : layers)

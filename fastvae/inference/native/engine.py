@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -22,15 +23,15 @@ class Form(IntEnum):
 
 
 # The filter transform G along one axis, as [places][phases][taps]. Sources: Lavin and Gray 2016, arXiv:1509.09308,
-# sections 4.1 and 4.2; for the last two, `winograd.h`.
+# section 4.1; for the others, and for the points of F(4x4, 3x3), `winograd.h`.
 _G = {
     Form.CONV3X3_TILE2: [[[1, 0, 0]], [[1 / 2, 1 / 2, 1 / 2]], [[1 / 2, -1 / 2, 1 / 2]], [[0, 0, 1]]],
     Form.CONV3X3_TILE4: [
-        [[1 / 4, 0, 0]],
-        [[-1 / 6, -1 / 6, -1 / 6]],
-        [[-1 / 6, 1 / 6, -1 / 6]],
-        [[1 / 24, 1 / 12, 1 / 6]],
-        [[1 / 24, -1 / 12, 1 / 6]],
+        [[1, 0, 0]],
+        [[-2 / 3, -sqrt(2) / 3, -1 / 3]],
+        [[-2 / 3, sqrt(2) / 3, -1 / 3]],
+        [[1 / 6, sqrt(2) / 6, 1 / 3]],
+        [[1 / 6, -sqrt(2) / 6, 1 / 3]],
         [[0, 0, 1]],
     ],
     Form.UPSAMPLING: [[[1, 1, 1]], [[1, 0, 0]], [[0, 0, 1]]],

@@ -13,15 +13,17 @@ namespace fastvae {
 inline size_t packed_at(int k, int o, int width) { return (size_t(k / PAIR) * width + o) * PAIR + k % PAIR; }
 
 // to[m] = start + sum over rows and k of x[m][row][k] * filters[row][k], for V vectors of outputs. Columns and channels
-// of one row of the window are contiguous in x and form one run, a multiple of PAIR. Never inlined: the caller's
-// variables would push sums out of the registers, and a sum that goes through memory halves the speed. The order of a
-// sum depends only on the layer, so that results do not depend on the rest of the batch or on the number of threads.
+// of one row of the window are contiguous in x and form one run. If that is no multiple of PAIR, the filter after its
+// end is zero, and x after its end any finite number. Never inlined: the caller's variables would push sums out of the
+// registers, and a sum that goes through memory halves the speed. The order of a sum depends only on the layer, so that
+// results do not depend on the rest of the batch or on the number of threads.
 template <int M, int V>
 [[gnu::noinline]] void products(const Element* const* x, size_t row_stride, int rows, int run, const Element* filters,
                                 const float* start, float* to) {
     // Filters are read once per call and come from the last cache or from memory: asked for this far ahead, they arrive
-    // in time. Processors find the pattern themselves, but late.
-    constexpr int AHEAD = 4096 / sizeof(Element), LINE = 64 / sizeof(Element);
+    // in time. Processors see the pattern themselves, but late. With few pixels the filters are read faster.
+    constexpr int BYTES_AHEAD = M >= 8 ? 4096 : M >= 3 ? 8192 : 16384;
+    constexpr int AHEAD = BYTES_AHEAD / sizeof(Element), LINE = 64 / sizeof(Element);
     Lanes sums[M][V];
     for (int v = 0; v < V; v++)
         for (int m = 0; m < M; m++) sums[m][v] = load(start + v * LANES);

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastvae.inference.native.engine import Activation, Engine, Layer, Map
+from fastvae.inference.native.engine import Activation, Engine, Form, Layer, Map
 from fastvae.inference.native.vae import parity_filters
 from fastvae.machine import host_compiler
 
@@ -15,9 +15,12 @@ LANES = pytest.mark.parametrize("lanes", [4, 8, 16])
 SLOPE = 0.2
 
 
-def engine(lanes: int, threads: int = 2, images_at_a_time: int = 2) -> Engine:
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+def engine(lanes: int, threads: int = 2, images_at_a_time: int = 2, dtype: torch.dtype = torch.float32) -> Engine:
     # Optimised a little: the wider ones take long to compile, and the same templates are tested.
-    return Engine(threads, images_at_a_time, flags=(f"-DFASTVAE_LANES={lanes}", "-O1"))
+    return Engine(threads, images_at_a_time, dtype, flags=(f"-DFASTVAE_LANES={lanes}", "-O1"))
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -55,10 +58,11 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, bound: float = 2e-
 
 
 @LANES
+@DTYPES
 @pytest.mark.parametrize("replicate", [False, True])
 @pytest.mark.parametrize("outputs", [5, 32])
-def test_direct_with_residual(lanes, replicate, outputs):
-    net = engine(lanes)
+def test_direct_with_residual(lanes, dtype, replicate, outputs):
+    net = engine(lanes, dtype=dtype)
     x, weight, bias = random(3, 7, 5, 6), random(outputs, 7, 3, 3), random(outputs)
     source, second, third = (net.add_map(5, 6, c, replicate=replicate) for c in (7, outputs, outputs))
     first, zero = copied(net, source, replicate=replicate)
@@ -70,23 +74,45 @@ def test_direct_with_residual(lanes, replicate, outputs):
     two = net.add_direct("a layer", second, third, filters, positions=(5, 6), **options)
     y = F.relu(F.conv2d(padded(x.double(), replicate), weight.double(), bias.double()))
     z = F.leaky_relu(F.conv2d(padded(y, replicate), again.double(), bias.double()) + y, SLOPE)
-    assert_close(read_out(net, [zero, one, two], source, third, x), z)
+    assert_close(read_out(net, [zero, one, two], source, third, x), z, 2e-6 if dtype == torch.float32 else 1e-2)
+
+
+# Errors relative to the largest value.
+BOUNDS = {
+    Form.CONV3X3_TILE2: {torch.float32: 2e-6, torch.bfloat16: 1.5e-2},
+    Form.CONV3X3_TILE4: {torch.float32: 5e-6, torch.bfloat16: 3e-2},
+    Form.UPSAMPLING: {torch.float32: 2e-6, torch.bfloat16: 1.5e-2},
+    Form.DOWNSAMPLING: {torch.float32: 2e-6, torch.bfloat16: 1.5e-2},
+}
 
 
 @LANES
+@DTYPES
 @pytest.mark.parametrize("replicate", [False, True])
-@pytest.mark.parametrize("tile", [2, 4])
-def test_winograd_with_residual(lanes, replicate, tile):
-    net = engine(lanes)
-    x, weight, bias = random(3, 32, 8, 4), random(32, 32, 3, 3), random(32)
-    source, second = net.add_map(8, 4, 32), net.add_map(8, 4, 32, replicate=replicate)
-    first, copy = copied(net, source, replicate=replicate)
-    options = {"residual": first, "activation": Activation.LEAKY_RELU, "slope": SLOPE}
-    assert net.takes_winograd(first, second, tile)
-    layer = net.add_winograd("a layer", first, second, weight.permute(0, 2, 3, 1), bias, tile=tile, **options)
-    y = F.conv2d(padded(x.double(), replicate), weight.double(), bias.double()) + x
-    # Transforms with numbers up to 5 and 8 cost F(4x4) a digit.
-    assert_close(read_out(net, [copy, layer], source, second, x), F.leaky_relu(y, SLOPE), {2: 2e-6, 4: 2e-5}[tile])
+@pytest.mark.parametrize("form", Form)
+def test_winograd_with_residual(lanes, dtype, replicate, form):
+    net = engine(lanes, dtype=dtype)
+    taps = 4 if form == Form.DOWNSAMPLING else 3
+    x, weight, bias = random(3, 32, 8, 4), random(32, 32, taps, taps), random(32)
+    height, width = {Form.UPSAMPLING: (16, 8), Form.DOWNSAMPLING: (4, 2)}.get(form, (8, 4))
+    source = net.add_map(8, 4, 32)
+    first, copy = copied(net, source, replicate=replicate or form == Form.UPSAMPLING)
+    second = net.add_map(height, width, 32, replicate=replicate)
+    third = net.add_map(height, width, 32)
+    options = {"activation": Activation.LEAKY_RELU, "slope": SLOPE}
+    assert net.takes_winograd(first, second, form)
+    nhwc = weight.permute(0, 2, 3, 1)
+    layer = net.add_winograd("a layer", first, second, nhwc, bias, form=form)
+    with_skip = net.add_winograd("a layer", first, third, nhwc, bias, form=form, residual=second, **options)
+    given = x.double()
+    if form == Form.UPSAMPLING:
+        y = F.conv2d(padded(F.interpolate(given, scale_factor=2.0), True), weight.double(), bias.double())
+    else:
+        stride = 2 if form == Form.DOWNSAMPLING else 1
+        y = F.conv2d(padded(given, replicate), weight.double(), bias.double(), stride=stride)
+    bound = BOUNDS[form][dtype]
+    assert_close(read_out(net, [copy, layer], source, second, x), y, bound)
+    assert_close(read_out(net, [copy, layer, with_skip], source, third, x), F.leaky_relu(2 * y, SLOPE), bound)
 
 
 @LANES
@@ -153,7 +179,9 @@ def test_nan_stays_nan_and_nothing_else_becomes_one(lanes, activation):
     direct = net.add_direct(
         "a layer", source, third, [(eye, torch.zeros(32), (0, 0), (0, 0))], positions=(4, 4), **options
     )
-    winograd = net.add_winograd("a layer", source, third, random(32, 3, 3, 32), random(32), tile=4, **options)
+    winograd = net.add_winograd(
+        "a layer", source, third, random(32, 3, 3, 32), random(32), form=Form.CONV3X3_TILE4, **options
+    )
     for layer in (direct, winograd):
         images = torch.empty(3, 3, 8, 8)
         net.run([layer, last], source, x, images=images)
@@ -171,7 +199,7 @@ def test_threads_and_pieces_change_nothing(threads, images_at_a_time):
     for settings in ((1, 7), (threads, images_at_a_time)):
         net = engine(8, *settings)
         first, second = net.add_map(16, 16, 16), net.add_map(16, 16, 16)
-        layers = [net.add_winograd("a layer", first, second, weight, random(16), tile=4)]
+        layers = [net.add_winograd("a layer", first, second, weight, random(16), form=Form.CONV3X3_TILE4)]
         out = net.add_map(1, 1, 16)
         last = [(random(16, 16, 16, 16), random(16), (0, 0), (0, 0))]
         layers.append(net.add_direct("a layer", second, out, last, positions=(1, 1)))
