@@ -1,5 +1,5 @@
-// Float vectors of the processor's width, with the vector extension of GCC and Clang, and the numbers that filters and
-// maps are stored in: float32, or bfloat16 if FASTVAE_BFLOAT16 is defined. Sums are always float32.
+// Float vectors of the processor's width, with the vector extension of GCC and Clang, and the elements of filters and
+// maps: float32, or bfloat16 if FASTVAE_BFLOAT16 is defined. Sums are always float32.
 #pragma once
 
 #include <cstdint>
@@ -48,26 +48,21 @@ inline Lanes as_floats(IntLanes bits) {
     return v;
 }
 
-#if defined(FASTVAE_BFLOAT16)
-
-struct Element {
-    uint16_t bits;  // the upper half of a float
+// The upper half of a float.
+struct BFloat16 {
+    uint16_t bits;
 };
-// So many elements of an input are multiplied with as many filters in one step, and lie together in both.
-constexpr int PAIR = 2;
 
 typedef uint16_t HalfLanes __attribute__((vector_size(2 * LANES)));
-// Two elements each, the first one in the lower half.
-typedef IntLanes Pairs;
 
-inline Lanes load(const Element* from) {
+inline Lanes load(const BFloat16* from) {
     HalfLanes v;
     std::memcpy(&v, from, sizeof v);
     return as_floats(__builtin_convertvector(v, IntLanes) << 16);
 }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-inline void store(Element* to, Lanes v) {
+inline void store(BFloat16* to, Lanes v) {
 #if defined(__AVX512BF16__) && FASTVAE_LANES == 16
     const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
     std::memcpy(to, &rounded, sizeof rounded);
@@ -75,25 +70,49 @@ inline void store(Element* to, Lanes v) {
     IntLanes bits;
     std::memcpy(&bits, &v, sizeof bits);
     const IntLanes rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+    // The carry could turn a NaN into a number: a NaN gets the highest bit of its fraction instead.
     const IntLanes kept = (v == v) ? rounded : (bits | 0x400000);
     const HalfLanes half = __builtin_convertvector((kept >> 16) & 0xFFFF, HalfLanes);
     std::memcpy(to, &half, sizeof half);
 #endif
 }
 
-inline Pairs load_filters(const Element* from) {
-    Pairs v;
+inline float to_float(float value) { return value; }
+
+inline float to_float(BFloat16 value) {
+    const uint32_t bits = uint32_t(value.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+// So many elements of an input are multiplied with as many filters in one step, and lie together in both.
+#if defined(FASTVAE_BFLOAT16)
+
+typedef BFloat16 Element;
+constexpr int PAIR = 2;
+
+inline Element to_element(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits = value == value ? bits + 0x7FFF + ((bits >> 16) & 1) : bits | 0x400000;
+    return {uint16_t(bits >> 16)};
+}
+
+// Two elements in each lane, the first one in its lower half.
+inline IntLanes load_filters(const Element* from) {
+    IntLanes v;
     std::memcpy(&v, from, sizeof v);
     return v;
 }
 
-inline Pairs broadcast(const Element* from) {
+inline IntLanes broadcast(const Element* from) {
     int32_t pair;
     std::memcpy(&pair, from, sizeof pair);
-    return Pairs{} + pair;
+    return IntLanes{} + pair;
 }
 
-inline void multiply_add(Lanes& sum, Pairs x, Pairs filters) {
+inline void multiply_add(Lanes& sum, IntLanes x, IntLanes filters) {
 #if defined(__AVX512BF16__) && FASTVAE_LANES == 16
     sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)filters);
 #else
@@ -108,33 +127,12 @@ inline void multiply_add(Lanes& sum, Pairs x, Pairs filters) {
 typedef float Element;
 constexpr int PAIR = 1;
 
+inline Element to_element(float value) { return value; }
 inline Lanes load_filters(const float* from) { return load(from); }
 inline float broadcast(const float* from) { return *from; }
 inline void multiply_add(Lanes& sum, float x, Lanes filters) { sum += x * filters; }
 
 #endif
-
-inline Element to_element(float value) {
-#if defined(FASTVAE_BFLOAT16)
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    bits = value == value ? bits + 0x7FFF + ((bits >> 16) & 1) : bits | 0x400000;
-    return {uint16_t(bits >> 16)};
-#else
-    return value;
-#endif
-}
-
-inline float to_float(Element value) {
-#if defined(FASTVAE_BFLOAT16)
-    const uint32_t bits = uint32_t(value.bits) << 16;
-    float result;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-#else
-    return value;
-#endif
-}
 
 // Return the second argument if either is NaN: callers pass their value second, so that NaN stays NaN.
 inline Lanes maximum(Lanes a, Lanes b) { return a > b ? a : b; }
