@@ -1,6 +1,5 @@
 """What each suite's record says: its table, in Markdown, and in one line how fastvae compares with its best peer."""
 
-import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 from textwrap import fill
@@ -13,6 +12,8 @@ Rows = Sequence[dict[str, Any]]
 
 # In accelerate's records: how its peers' names begin. The other designs that fastvae could have chosen are none.
 _ACCELERATE, ACCELERATES_PEERS = "fastvae accelerate", ("plain", "exported")
+# How the names of those end that compute in bfloat16, and are compared with each other.
+ACCELERATES_BF16 = " bf16"
 
 
 class Headline(NamedTuple):
@@ -70,7 +71,6 @@ def step_headline(record: SuiteRecord) -> Headline | None:
 def accelerate(record: SuiteRecord) -> str:
     """Reconstruct in milliseconds by batch and contender, and the verdicts."""
     batches = sorted({r["batch"] for r in record.rows})
-    best = {batch: _best_of_accelerates_peers(record.rows, batch)["median_ms"] for batch in batches}
     lines = []
     for contender in dict.fromkeys(r["contender"] for r in record.rows):
         of_batch = {r["batch"]: r for r in record.rows if r["contender"] == contender}
@@ -78,14 +78,16 @@ def accelerate(record: SuiteRecord) -> str:
         for batch in batches:
             if r := of_batch.get(batch):
                 p99 = f" ({r['p99_ms']:.3g})" if r["p99_ms"] else ""
-                cells += [f"{r['median_ms']:.3g}{p99}", f"{best[batch] / r['median_ms']:.2f}"]
+                peer = _accelerates_best_peer(record.rows, r)
+                cells += [f"{r['median_ms']:.3g}{p99}", f"{peer['median_ms'] / r['median_ms']:.2f}" if peer else ""]
             else:
                 cells += ["", ""]
         lines.append([_name(contender), *cells])
     head = ["", *(title for b in batches for title in (f"{b}: ms, median (p99)", "x best peer"))]
     explained = prose(
-        "Every contender in a process of its own, those that wait stopped. Peers are the plain ones and onnxruntime of "
-        "the file that `fastvae export` writes; the folded ones are other ways that fastvae could have gone."
+        "Every contender in a process of its own, those that wait stopped. Peers are the plain ones and runtimes of "
+        "the file that `fastvae export` writes, each precision among its own kind; the folded ones are other ways that "
+        "fastvae could have gone."
     )
     what = "`vae.accelerate()`: reconstruct, by images a call"
     parts = [_caption(what, record), _table(head, lines), explained, _verdicts(record)]
@@ -95,15 +97,18 @@ def accelerate(record: SuiteRecord) -> str:
 def accelerate_headline(record: SuiteRecord) -> Headline | None:
     """Of one image a call."""
     ours = next((r for r in record.rows if r["contender"] == _ACCELERATE and r["batch"] == 1), None)
-    peer = _best_of_accelerates_peers(record.rows, 1)
-    if not ours or math.isnan(peer["median_ms"]):
+    peer = _accelerates_best_peer(record.rows, ours) if ours else None
+    if not (ours and peer):
         return None
     return _against(ours, peer, "ms", "`vae.accelerate()`, one image", f"{ours['median_ms']:.3g} ms")
 
 
-def _best_of_accelerates_peers(rows: Rows, batch: int) -> dict[str, Any]:
-    peers = [r for r in rows if r["batch"] == batch and r["contender"].startswith(ACCELERATES_PEERS)]
-    return min(peers, key=lambda r: r["median_ms"], default={"median_ms": math.nan})
+def _accelerates_best_peer(rows: Rows, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The fastest one for the same batch, in the same precision."""
+    in_bf16 = row["contender"].endswith(ACCELERATES_BF16)
+    peers = [r for r in rows if r["batch"] == row["batch"] and r["contender"].startswith(ACCELERATES_PEERS)]
+    of_its_kind = [r for r in peers if r["contender"].endswith(ACCELERATES_BF16) == in_bf16]
+    return min(of_its_kind, key=lambda r: r["median_ms"], default=None)
 
 
 def inference(record: SuiteRecord) -> str:

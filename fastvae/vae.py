@@ -14,7 +14,7 @@ from fastvae.hub import folder as saved_folder
 from fastvae.hub.locate import GENERATOR, Weights, chosen_weights, filled, read_model, views_of, which_view
 from fastvae.machine import usable_device
 from fastvae.train import checkpoint_files
-from fastvae.train.config_json import model_from_json
+from fastvae.train.model_json import model_from_json
 from fastvae.train.run_summary import RunSummary, of_checkpoint
 
 if TYPE_CHECKING:

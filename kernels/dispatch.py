@@ -65,6 +65,17 @@ def is_taken_apart() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def is_plain_call(op: str, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether `op` may simply call ATen's operations: they run it, nothing is compiled, and no gradient is wanted.
+
+    The first call of a registered operation imports torch's compiler, which takes longer than torch itself; without
+    one a model that was loaded samples at once.
+    """
+    if torch.compiler.is_compiling() or provider(op, x) != "aten":
+        return False
+    return not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others)))
+
+
 @dataclass(frozen=True)
 class _Forced:
     provider: Provider | None = None

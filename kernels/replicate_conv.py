@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import replicate_conv_aten as aten
 from .cost import Cost
-from .dispatch import SOURCES, is_taken_apart, provider
+from .dispatch import SOURCES, is_plain_call, is_taken_apart, provider
 from .packed_weight import pack_weights, packed_shape
 from .traceable_op import traceable_op
 
@@ -238,6 +238,8 @@ def replicate_conv2d(
         options = {"upsample": upsample, "residual": residual, "negative_slope": negative_slope}
         return replicate_conv2d_ref(x, weight, bias, **options)
     packed = _packed(x, weight, packed, upsample)
+    if is_plain_call("replicate_conv2d", x, weight, bias, residual):
+        return aten.forward(x, weight, bias, residual, upsample, negative_slope)
     return _forward(x, weight, bias, packed, residual, upsample, negative_slope, SOURCES)
 
 

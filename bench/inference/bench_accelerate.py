@@ -1,11 +1,11 @@
 """How fast `VAE.accelerate` is on a CPU: `python -m bench accelerate`.
 
-Reconstruct, float32, width 32, one image and 64: accelerate against the plain composition eager, compiled and in
-onnxruntime, against onnxruntime of fastvae's own exported file, and against designs that fastvae could have chosen
-instead (folded eager, compiled with frozen weights, AOTInductor). Every contender runs in a process of its own with the
-same number of threads; the processes take turns, and those that wait are stopped. Every result is first compared with
-float64. Then the engine's own layers, timed within complete calls, each beside its floors. Writes a record (JSON) and
-bars (PNG).
+Reconstruct, width 32, one image and 64, in float32 and in bfloat16, each precision among its own kind: accelerate
+against the plain composition eager and compiled, against onnxruntime and OpenVINO of the plain composition and of
+fastvae's own exported file, and against designs that fastvae could have chosen instead (folded eager, compiled with
+frozen weights, AOTInductor). Every contender runs in a process of its own with the same number of threads; the
+processes take turns, and those that wait are stopped. Every result is first compared with float64. Then the engine's
+own layers, timed within complete calls, each beside its floors. Writes a record (JSON) and bars (PNG).
 """
 
 import sys
@@ -16,7 +16,7 @@ from dataclasses import asdict
 import torch
 
 from bench.inference import accelerate_bars
-from bench.inference.accelerate_contenders import ACCELERATE, CONTENDERS, PEERS
+from bench.inference.accelerate_contenders import ACCELERATE, ACCELERATE_BF16, CONTENDERS, PEERS, dtype_of
 from bench.inference.engine_layers import measure_layers
 from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
@@ -25,15 +25,18 @@ from bench.measuring.clock import quantiles
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
+from fastvae.inference.accelerated import BOUNDS
+from fastvae.machine import choose_precision
 from fastvae.progress_bar import tqdm
 
 # By batch: turns of each contender, and calls of a turn that are timed and that come before them untimed.
 TURNS = {1: (40, 10, 3), 64: (12, 2, 1)}
 # With fewer, the 99th percentile would be the worst call.
 ENOUGH_FOR_P99 = 100
-TARGET_MS, TARGET_TIMES = 2.0, 2.0
-# Relative, of the complete result: float32 in another order, through 23 layers.
-BOUND = 1e-5
+# Of one image in float32.
+TARGET_MS = 2.0
+# Times as fast as the best peer of the same precision, by batch.
+TARGET_TIMES = {ACCELERATE: {1: 1.6, 64: 1.5}, ACCELERATE_BF16: {1: 1.3, 64: 1.3}}
 # Seconds of timing after a time limit that comes before it: `bench all` kills a suite 10 s after asking it to end.
 LAST_S = 4.0
 
@@ -50,29 +53,44 @@ def main(arguments: list[str]) -> int:
     settings = {"width": width, "threads": torch.get_num_threads(), "tiny": options.tiny}
     report = suite.Report(
         f"reconstruct of a 64x64 VAE on {record.machine()}, contenders in processes of their own, in turns",
-        extra={"settings": settings, "layers": []},
+        extra={"settings": settings, "layers": {}},
     )
 
     def measure_all() -> None:
+        names = _that_run_here(options.contenders, report)
         try:
             for batch in dict.fromkeys(batches):
                 before = len(report.rows)
-                measure(options.contenders, batch, width, report, tiny=options.tiny)
+                measure(names, batch, width, report, tiny=options.tiny)
                 tqdm.write(table(report.rows[before:]), file=sys.stdout)
                 report.keep()
         finally:
             report.verdicts = verdicts(report.rows)
         if not report.rows:
             report.fail("not measured: any contender")
-        if ACCELERATE in options.contenders:
-            report.ceilings = measure_ceilings("cpu", [torch.float32], rounds=2 if options.tiny else 10)
-            layers = measure_layers(width, calls=5 if options.tiny else 400, ceilings=report.ceilings)
-            report.extra["layers"] = [asdict(layer) for layer in layers]
-            tqdm.write(layer_table(layers), file=sys.stdout)
+        timed = {row.contender for row in report.rows}
+        if dtypes := [dtype_of(name) for name in (ACCELERATE, ACCELERATE_BF16) if name in timed]:
+            report.ceilings = measure_ceilings("cpu", dtypes, rounds=2 if options.tiny else 10)
+            for dtype in dtypes:
+                layers = measure_layers(width, dtype, calls=5 if options.tiny else 400, ceilings=report.ceilings)
+                report.extra["layers"][_name(dtype)] = [asdict(layer) for layer in layers]
+                tqdm.write(f"the engine's layers in {_name(dtype)}\n{layer_table(layers)}", file=sys.stdout)
 
     return suite.run(
         report, options, measure_all, lambda path: accelerate_bars.draw(report.rows, record.machine(), path)
     )
+
+
+def _that_run_here(names: Sequence[str], report: suite.Report) -> list[str]:
+    """All of them, or those in float32 on a processor without instructions for bfloat16."""
+    in_float32 = [name for name in names if dtype_of(name) == torch.float32]
+    if len(in_float32) == len(names):
+        return in_float32
+    precision = choose_precision("auto", torch.device("cpu"))
+    if precision.value == "bf16":
+        return list(names)
+    report.note(f"left out what computes in bfloat16: {precision.reason}")
+    return in_float32
 
 
 def measure(names: Sequence[str], batch: int, width: int, report: suite.Report, *, tiny: bool) -> None:
@@ -109,8 +127,9 @@ def measure(names: Sequence[str], batch: int, width: int, report: suite.Report, 
                     if contender not in ready:
                         contender.end()
                 break
-            if not first[name]["error"] <= BOUND:
-                message = f"{name} at batch {batch}: relative error {first[name]['error']:.3g}, bound {BOUND:g}"
+            error, bound = first[name]["error"], BOUNDS[dtype_of(name)]
+            if not error <= bound:
+                message = f"{name} at batch {batch}: relative error {error:.3g}, bound {bound:g}"
                 if name in PEERS:
                     report.note(f"left out: {message}")
                 else:
@@ -137,8 +156,12 @@ def measure(names: Sequence[str], batch: int, width: int, report: suite.Report, 
 
 
 def _build_order(name: str) -> int:
-    """Ours first and what takes a compiler minutes last, since a time limit may come while they are built."""
-    return 0 if name == ACCELERATE else 1 + name.endswith(("compiled", "AOTInductor"))
+    """Ours first, then the fastest peers, and what takes a compiler minutes last: a time limit may come meanwhile."""
+    if name in TARGET_TIMES:
+        return 0
+    if name.startswith("exported"):
+        return 1
+    return 2 + any(slow in name for slow in ("compiled", "AOTInductor"))
 
 
 def _row(name: str, batch: int, first: dict, seconds: Sequence[float]) -> Row:
@@ -153,31 +176,43 @@ def _row(name: str, batch: int, first: dict, seconds: Sequence[float]) -> Row:
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """On one image: the target in milliseconds, and how many times as fast as the best peer."""
-    of_one = {row.contender: row for row in rows if row.job["batch"] == 1}
-    if ACCELERATE not in of_one:
-        return []
-    ours = of_one[ACCELERATE]
-    judged = [Verdict("reconstruct 1 image", "<=", TARGET_MS, ours.median, ours.quartiles, "ms")]
-    if peers := [of_one[name] for name in PEERS if name in of_one]:
-        best = min(peers, key=lambda row: row.median)
-        low, high = (best.median / q for q in reversed(ours.quartiles))
-        name = f"times as fast as the best peer ({best.contender})"
-        judged.append(Verdict(name, ">=", TARGET_TIMES, best.median / ours.median, (low, high)))
+    """The target in milliseconds, and how many times as fast ours is as the best peer of its precision."""
+    judged = []
+    for ours in rows:
+        name, batch = ours.contender, ours.job["batch"]
+        if (name, batch) == (ACCELERATE, 1):
+            judged.append(Verdict("reconstruct 1 image", "<=", TARGET_MS, ours.median, ours.quartiles, "ms"))
+        target, peer = TARGET_TIMES.get(name, {}).get(batch), _best_peer(rows, ours)
+        if target and peer:
+            low, high = (peer.median / q for q in reversed(ours.quartiles))
+            job = f"{batch} image{'s' if batch > 1 else ''} in {_name(dtype_of(name))}"
+            claim = f"{job}: times as fast as the best peer ({peer.contender})"
+            judged.append(Verdict(claim, ">=", target, peer.median / ours.median, (low, high)))
     return judged
 
 
+def _best_peer(rows: Sequence[Row], row: Row) -> Row | None:
+    """The fastest one that did the same job in the same precision."""
+    dtype = dtype_of(row.contender)
+    peers = [r for r in rows if r.contender in PEERS and r.job == row.job and dtype_of(r.contender) == dtype]
+    return min(peers, key=lambda r: r.median, default=None)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def table(rows: Sequence[Row]) -> str:
-    """One batch size, human-readable, speeds as multiples of the best peer's."""
-    peers = [row.median for row in rows if row.contender in PEERS]
+    """One batch size, human-readable, speeds as multiples of the best peer's of the same precision."""
     lines = [f"reconstruct {rows[0].job['batch']}" if rows else "nothing was measured"]
     for row in rows:
         low, high = row.quartiles
         p99, images_per_s, first_call_s = (row.details[key] for key in ("p99_ms", "images_per_s", "first_call_s"))
         slowest = f"p99 {p99:8.3f} ms" if p99 else f"{len(row.samples)} calls"
-        speed = f"  {min(peers) / row.median:5.2f} x best peer" if peers else ""
+        peer = _best_peer(rows, row)
+        speed = f"  {peer.median / row.median:5.2f} x best peer" if peer else ""
         lines.append(
-            f"  {row.contender:<27} p50 {row.median:8.3f} ms ({low:.3f} to {high:.3f})  {slowest:<15}"
+            f"  {row.contender:<31} p50 {row.median:8.3f} ms ({low:.3f} to {high:.3f})  {slowest:<15}"
             f"  {images_per_s:7.1f} images/s  first call {first_call_s:6.1f} s{speed}"
         )
     return "\n".join(lines)

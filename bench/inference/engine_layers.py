@@ -15,7 +15,7 @@ class LayerRow:
 
     Attributes:
         us: median over complete calls.
-        flops_us: its multiplications and additions at the rate of the machine's best matrix product.
+        flops_us: its multiplications and additions at the rate of the machine's best matrix product in the same dtype.
         bytes_us: its filters and maps at the rate of the machine's copies from memory, which the caches may beat.
     """
 
@@ -33,14 +33,23 @@ class LayerRow:
         return max(self.flops_us, self.bytes_us)
 
 
-def measure_layers(width: int, *, calls: int, ceilings: Ceilings) -> list[LayerRow]:
-    """A row for reading the image, then one for each layer."""
-    engine, x = NativeVAE(trained_vae(width), torch.get_num_threads()), smooth_images(1)
+def measure_layers(width: int, dtype: torch.dtype, *, calls: int, ceilings: Ceilings) -> list[LayerRow]:
+    """A row for reading the image, then one for each layer.
+
+    Args:
+        width: of the networks.
+        dtype: of the filters and maps.
+        calls: whose times the medians are of.
+        ceilings: of this machine, with the product in this dtype.
+    """
+    # float32 is what the engine computes in if nothing is said.
+    options = {} if dtype == torch.float32 else {"dtype": dtype}
+    engine, x = NativeVAE(trained_vae(width), torch.get_num_threads(), **options), smooth_images(1)
     for _ in range(5):
         engine.reconstruct(x)
     timed = [engine.layer_seconds(x) for _ in range(calls)]
     medians = torch.tensor([[s for _, s in call] for call in timed], dtype=torch.float64).median(0).values * 1e6
-    rate = ceilings.product_tflop_per_s["float32"] * 1e6  # flop a microsecond
+    rate = ceilings.product_tflop_per_s[str(dtype).removeprefix("torch.")] * 1e6  # flop a microsecond
     bandwidth = ceilings.copy_gb_per_s * 1e3  # bytes a microsecond
     rows = [LayerRow("read the image", round(float(medians[0]), 2), 0.0, 0.0, x.numel() * 4e-3, 0.0, 0.0)]
     for (layer, _), us in zip(timed[0][1:], medians[1:].tolist(), strict=True):

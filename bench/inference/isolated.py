@@ -1,7 +1,7 @@
 """Contenders in processes of their own, which take turns.
 
-In one process the threads of torch, of onnxruntime and of fastvae's engine would compete for the cores, and all of them
-become two to four times slower. Here the processes that are not having their turn are stopped.
+In one process the threads of torch, of the other runtimes and of fastvae's engine would compete for the cores, and all
+of them become two to four times slower. Here the processes that are not having their turn are stopped.
 
     python -m bench.inference.isolated NAME BATCH WIDTH THREADS    one contender, for the class below; JSON both ways
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from bench.inference.accelerate_contenders import CONTENDERS
+from bench.inference.accelerate_contenders import CONTENDERS, dtype_of
 from bench.inference.contenders import smooth_images, trained_vae
 from bench.measuring.closeness import relative_error
 
@@ -120,7 +120,7 @@ def serve(name: str, batch: int, width: int, threads: int) -> None:
         with torch.no_grad():
             exact = trained_vae(width).double().reconstruct(few.double())
         start = time.perf_counter()
-        call = CONTENDERS[name](vae, x)
+        call = CONTENDERS[name](vae, x, dtype_of(name))
         first_result = call()
         first_call_s = time.perf_counter() - start
         answer({"first_call_s": first_call_s, "error": relative_error(first_result[: len(few)], exact)})

@@ -17,7 +17,6 @@ from fastvae.files import locks
 from fastvae.files.places import resolved
 from fastvae.files.reading import Malformed, conform
 from fastvae.train import checkpoint_files
-from fastvae.train.weight_average import PREFIX
 
 # Of a run with `--ema`, which weights to take: the average, those of the last step, or (auto) the average if any.
 Weights = Literal["auto", "ema", "raw"]
@@ -75,10 +74,10 @@ def chosen_weights(
     """
     if weights not in ("auto", "ema", "raw"):
         raise UsageError(f"weights must be auto, ema or raw; got {weights!r}")
-    if any(name.startswith(f"{PREFIX}{network}") for name in names):
+    if any(name.startswith(f"{checkpoint_files.AVERAGES}{network}") for name in names):
         if weights == "auto":
             _logger.info("%s: taking the moving average of the weights; --weights raw: those of the last step", file)
-        return ("", "raw") if weights == "raw" else (PREFIX, "ema")
+        return ("", "raw") if weights == "raw" else (checkpoint_files.AVERAGES, "ema")
     saved = metadata["run"].get("weights") if isinstance(metadata.get("run"), dict) else None
     saved = saved if saved in ("ema", "raw") else None
     if weights == "ema" and saved != "ema":

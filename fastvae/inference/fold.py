@@ -6,6 +6,9 @@ upsampling convolutions become transposed convolutions of the low-resolution map
 kernels/replicate_conv.py). All of this is computed in float64 and rounded once.
 """
 
+import math
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,17 +151,41 @@ def require_finite(vae: VAE, dtype: torch.dtype) -> None:
             it.
     """
     for name, value in vae.state_dict().items():
-        if not bool(torch.isfinite(value).all()):
+        if not math.isfinite(_largest(value)):
             raise FastvaeError(
                 f"the weights are unusable: {name} holds NaN or infinite values. Load a checkpoint from before the "
                 "training diverged"
             )
+    # Folding takes twice as long as building the engine, and is done here only if something might overflow.
+    if all(bound < torch.finfo(dtype).max for bound in _bounds(vae)):
+        return
     for name, value in FoldedReconstruction(FoldedEncoder(vae), FoldedDecoder(vae)).state_dict().items():
         if not bool(torch.isfinite(value.to(dtype)).all()):
             raise FastvaeError(
                 f"the weights cannot be folded in {str(dtype).removeprefix('torch.')}: {name} becomes NaN or infinite, "
                 f"because of a negative running variance or values above {torch.finfo(dtype).max:.3g}"
             )
+
+
+def _bounds(vae: VAE) -> Iterator[float]:
+    """For each layer a bound on its folded weights and biases, without folding them; NaN if they hold NaN."""
+    alone = (vae.encoder.mean, vae.encoder.log_variance, vae.decoder.linear, vae.decoder.to_image)
+    pairs: list[tuple[nn.Module, nn.BatchNorm2d | None]] = [(layer, None) for layer in alone]
+    for conv, norm, _, block in (*vae.encoder.stages, *vae.decoder.stages):
+        pairs += [(conv, norm), (block.conv1, block.bn1), (block.conv2, block.bn2)]
+    for layer, norm in pairs:
+        largest = _largest(layer.weight) + (0.0 if layer.bias is None else _largest(layer.bias))
+        if norm is not None:
+            gain = _largest(norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps))
+            largest = (largest + _largest(norm.running_mean)) * gain + _largest(norm.bias)
+        # An upsampling filter adds up to four taps; twice as much covers all rounding.
+        yield 8 * largest
+
+
+def _largest(values: Tensor) -> float:
+    """The largest absolute value; NaN if there is one."""
+    low, high = values.detach().aminmax()
+    return max(abs(low.item()), abs(high.item()))
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:

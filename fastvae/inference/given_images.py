@@ -1,14 +1,17 @@
 """Converts images in any accepted form to a batch, or raises with advice."""
 
 import math
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fastvae.errors import FastvaeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Rounding in resizing or in half precision may exceed the range by this much.
 _TOLERANCE = 1e-3
@@ -35,9 +38,9 @@ def as_batch(images: Any, size: int, device: torch.device = _CPU) -> Tensor:
     Raises:
         FastvaeError: the type, size, number of channels or range is wrong, or a value is not finite.
     """
-    if isinstance(images, Image.Image):
+    if _is_picture(images):
         images = [images]
-    if isinstance(images, (list, tuple)) and images and all(isinstance(i, Image.Image) for i in images):
+    if isinstance(images, (list, tuple)) and images and all(_is_picture(i) for i in images):
         images = np.stack([_pixels(image, size) for image in images])
     if isinstance(images, np.ndarray):
         images = _tensor(images)
@@ -130,7 +133,13 @@ def _wrong_shape(what: str, wanted: str, got: list[int], size: int) -> str:
     return f"{message}: crop and resize first, e.g. with PIL.Image.resize(({size}, {size}))"
 
 
-def _pixels(image: Image.Image, size: int) -> np.ndarray:
+def _is_picture(value: Any) -> bool:
+    """Whether it is a PIL image: there is none until somebody has imported PIL, which takes 20 ms."""
+    pil = sys.modules.get("PIL.Image")
+    return pil is not None and isinstance(value, pil.Image)
+
+
+def _pixels(image: "Image", size: int) -> np.ndarray:
     if image.mode != "RGB":
         raise FastvaeError(f"expected a PIL image of mode RGB; got {image.mode}: use image.convert('RGB')")
     if image.size != (size, size):

@@ -16,7 +16,7 @@ from fastvae.models import VAE
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.pictures import finite_pixels
 from fastvae.train import checkpoint_files
-from fastvae.train.config_json import model_from_json
+from fastvae.train.model_json import model_from_json
 from fastvae.train.run_summary import RunSummary, of_checkpoint
 from fastvae.vae import load_file
 

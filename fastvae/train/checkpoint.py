@@ -17,6 +17,7 @@ from fastvae.files.atomic_write import flush
 from fastvae.files.tensor_file import SafetensorError, not_finite, to_bytes
 from fastvae.objectives import Objective, Update
 from fastvae.train.checkpoint_files import (
+    AVERAGES,
     FORMAT,
     MODEL,
     OPTIMIZER,
@@ -33,7 +34,7 @@ from fastvae.train.checkpoint_files import (
     tensor_shapes,
 )
 from fastvae.train.config_json import default_options
-from fastvae.train.weight_average import PREFIX, WeightAverage
+from fastvae.train.weight_average import WeightAverage
 
 # A CPU generator has 5,056 bytes of state, a GPU's 16.
 _MAX_GENERATOR_BYTES = 65536
@@ -195,7 +196,7 @@ def restore(
 def _read_networks(path: Path, objective: Objective, average: WeightAverage | None) -> dict[str, Tensor]:
     """The networks' tensors, and those of the average if the file has one and the run goes on with it."""
     expected, prefixes = _network_tensors(objective), ("",)
-    if any(name.startswith(PREFIX) for name in tensor_shapes(path)):
+    if any(name.startswith(AVERAGES) for name in tensor_shapes(path)):
         if average is not None:
             expected |= average.tensors()
         else:
@@ -211,7 +212,7 @@ def _read_networks(path: Path, objective: Objective, average: WeightAverage | No
 def _restore_average(checkpoint: Path, tensors: dict[str, Tensor], average: WeightAverage | None) -> None:
     if average is None:
         return
-    if any(name.startswith(PREFIX) for name in tensors):
+    if any(name.startswith(AVERAGES) for name in tensors):
         average.load(tensors)
     else:
         average.restart()

@@ -28,6 +28,8 @@ from fastvae.files.tensor_file import SafetensorError, open_safetensors
 from fastvae.renamed import renamed_config
 
 FORMAT = 1
+# Prefix of the averages' names in a checkpoint: "ema.encoder.…" beside "encoder.…".
+AVERAGES = "ema."
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 # Folders and files with other names are not checkpoints: they are neither read nor removed.
 _NAME = re.compile(r"step-(\d{8,18})")

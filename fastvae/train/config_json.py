@@ -10,9 +10,8 @@ from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.reading import Malformed, conform, unknown_fields
 from fastvae.objectives import OBJECTIVES, name_of
 from fastvae.renamed import renamed_config
+from fastvae.train.model_json import model_from_json
 
-# What models have whose config does not say it: it was written when there was no choice.
-_STAGES_BEFORE = 4
 _logger = logging.getLogger("fastvae")
 
 
@@ -65,18 +64,3 @@ def from_json(values: Any) -> Config:
             "ignoring fields of the config that this version does not know: train.%s", ", train.".join(unknown)
         )
     return config
-
-
-def model_from_json(values: dict[str, Any]) -> ModelConfig:
-    """The `model` section of `to_json`'s result; fields that a later version added are ignored.
-
-    Raises:
-        FastvaeError: it is missing, of the wrong type, or out of range.
-    """
-    model = values.get("model")
-    if isinstance(model, dict):
-        model = {"stages": _STAGES_BEFORE, **model}
-    try:
-        return conform(model, ModelConfig, "model")
-    except (Malformed, UsageError) as error:
-        raise FastvaeError(f"the config does not say how to build the model ({error}): was it edited?") from error

@@ -14,8 +14,7 @@ from fastvae.config import InitialWeights
 from fastvae.errors import FastvaeError
 from fastvae.files.tensor_file import not_finite
 from fastvae.objectives import Objective
-from fastvae.train.checkpoint_files import read_floats, read_metadata
-from fastvae.train.weight_average import PREFIX
+from fastvae.train.checkpoint_files import AVERAGES, read_floats, read_metadata
 
 # Networks whose stages are numbered from the smallest map, and what holds them: of a model of another image size those
 # fit that are as far from the image.
@@ -51,8 +50,8 @@ def read_source(file: Path, view: str | None, given: str) -> Source:
     """
     metadata = read_metadata(file)
     tensors = read_floats(file)
-    averages = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(PREFIX)} | averages
+    averages = {name.removeprefix(AVERAGES): t for name, t in tensors.items() if name.startswith(AVERAGES)}
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(AVERAGES)} | averages
     if view is not None:
         tensors = _below(tensors, view)
     with file.open("rb") as opened:

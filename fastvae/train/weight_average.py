@@ -8,9 +8,7 @@ from torch import Tensor
 
 from fastvae.machine import unlimited_compilations
 from fastvae.objectives import Averaged, Objective, Update
-
-# Prefix of the averages' names in a checkpoint: "ema.encoder.…" beside "encoder.…".
-PREFIX = "ema."
+from fastvae.train.checkpoint_files import AVERAGES
 
 
 class WeightAverage:
@@ -84,7 +82,7 @@ class WeightAverage:
         """
         found = {}
         for group in self._groups:
-            found |= {f"{PREFIX}{name}": tensor.detach() for name, tensor in group.tensors.items()}
+            found |= {f"{AVERAGES}{name}": tensor.detach() for name, tensor in group.tensors.items()}
             found |= group.saved
         return found
 
@@ -117,8 +115,8 @@ class _Group:
         self.averages = [t.detach().clone() for t in self.weights]
         # float32 counts to 16.7 million, and w is constant long before that.
         self.count, self.weight = (torch.zeros((), device=self.weights[0].device) for _ in range(2))
-        self.saved = {f"{PREFIX}{name}": t for name, t in zip(self.names, self.averages, strict=True)}
-        self.saved[f"{PREFIX}{of.update}"] = self.count
+        self.saved = {f"{AVERAGES}{name}": t for name, t in zip(self.names, self.averages, strict=True)}
+        self.saved[f"{AVERAGES}{of.update}"] = self.count
 
     def update(self, next_weight, terms: Mapping[str, Tensor]) -> None:
         gate = None if self._gate is None else terms[self._gate]

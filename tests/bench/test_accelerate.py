@@ -6,15 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.inference import accelerate_contenders, bench_accelerate
+from bench.inference import accelerate_contenders, bench_accelerate, runtimes
+from bench.inference.accelerate_contenders import ACCELERATE_BF16, CONTENDERS, dtype_of
 from bench.inference.bench_accelerate import main, verdicts
+from bench.inference.contenders import smooth_images, trained_vae
 from bench.inference.engine_layers import LayerRow
 from bench.inference.engine_layers import table as layer_table
 from bench.inference.isolated import Contender, all_ended
 from bench.measuring.ceilings import Ceilings
+from bench.measuring.closeness import relative_error
 from bench.measuring.row import Row
 from bench.reporting.suite import Report
+from fastvae.inference.accelerated import BOUNDS
 from fastvae.machine import host_compiler
 
 LAYER = LayerRow("a", us=10.0, mflop=1.0, filter_kb=2.0, map_kb=3.0, flops_us=4.0, bytes_us=5.0)
@@ -43,7 +48,8 @@ def test_a_tiny_run_is_recorded_and_leaves_no_process(tmp_path, capsys, monkeypa
     assert [row["contender"] for row in record["rows"]] == names
     assert all(len(row["samples_ms"]) == 4 and row["error"] <= 1e-5 for row in record["rows"])
     assert [v["sense"] for v in record["verdicts"]] == ["<=", ">="]
-    assert record["layers"][0]["name"] == "read the image" and len(record["layers"]) == 25
+    layers = record["layers"]["float32"]
+    assert layers[0]["name"] == "read the image" and len(layers) == 25
     assert out.with_suffix(".png").exists() and not children()
     assert "best peer (plain eager)" in capsys.readouterr().out
 
@@ -158,7 +164,82 @@ def test_verdicts_are_held_against_the_best_peer():
     first, second = verdicts([*rows, row("fastvae accelerate", 0.1, batch=64)])
     assert not first.passes and first.value == 2.2
     assert second.passes and second.value == pytest.approx(5 / 2.2) and "plain onnxruntime" in second.name
+    assert second.spread == pytest.approx((5 / (1.1 * 2.2), 5 / (0.9 * 2.2)))
     assert verdicts([row("plain eager", 9)]) == []
+
+
+def test_each_precision_is_judged_among_its_own_kind():
+    rows = [
+        *(row("plain OpenVINO", 4), row("plain OpenVINO bf16", 2), row("plain eager channels_last bf16", 1.5)),
+        *(row("fastvae accelerate", 2), row("fastvae accelerate bf16", 1)),
+        *(row("plain OpenVINO", 140, 64), row("plain OpenVINO bf16", 80, 64)),
+        *(row("fastvae accelerate", 100, 64), row("fastvae accelerate bf16", 50, 64)),
+    ]
+    latency, *times = verdicts(rows)
+    assert latency.passes and [v.value for v in times] == pytest.approx([2, 1.5, 1.4, 1.6])
+    assert [v.target for v in times] == [1.6, 1.3, 1.5, 1.3] and [v.passes for v in times] == [True, True, False, True]
+    assert times[1].name == "1 image in bfloat16: times as fast as the best peer (plain eager channels_last bf16)"
+    assert times[2].name == "64 images in float32: times as fast as the best peer (plain OpenVINO)"
+
+
+def test_without_instructions_for_bfloat16_what_computes_in_it_is_left_out(tmp_path, monkeypatch, processor):
+    class Quick:
+        def __init__(self, name, *_, **__):
+            self.name = name
+
+        def prepare(self):
+            # What bfloat16 may be off by would be wrong in float32.
+            return {"first_call_s": 0.0, "error": 1e-3 if dtype_of(self.name) == torch.bfloat16 else 1e-7}
+
+        def turn(self, calls, untimed):
+            return [0.001] * calls
+
+        def end(self):
+            pass
+
+    dtypes = []
+    monkeypatch.setattr(bench_accelerate, "Contender", Quick)
+    monkeypatch.setattr(bench_accelerate, "measure_ceilings", lambda *_, **__: Ceilings(10.0, {}))
+    monkeypatch.setattr(bench_accelerate, "measure_layers", lambda _, dtype, **__: dtypes.append(dtype) or [LAYER])
+    names = ["plain eager", "plain OpenVINO bf16", "fastvae accelerate", ACCELERATE_BF16]
+    for instructions in (["avx512_bf16"], []):
+        processor(*instructions)
+        out = tmp_path / f"{len(instructions)}.json"
+        assert main(["--tiny", "--batch", "1", "--contenders", *names, "--out", str(out)]) == 0
+        record = json.loads(out.read_text())
+        timed = [row["contender"] for row in record["rows"]]
+        assert timed == (names if instructions else [name for name in names if "bf16" not in name])
+        assert [note.partition(":")[0] for note in record["notes"]] == (
+            [] if instructions else ["left out what computes in bfloat16"]
+        )
+        assert set(record["layers"]) == ({"float32", "bfloat16"} if instructions else {"float32"})
+    assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("name", ["plain OpenVINO", "exported file, OpenVINO", "exported file, onnxruntime"])
+def test_a_runtime_reconstructs(name):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    vae, x = trained_vae(2), smooth_images(2)
+    with torch.no_grad():
+        exact = trained_vae(2).double().reconstruct(x.double())
+    call = CONTENDERS[name](vae, x, torch.float32)
+    assert relative_error(call(), exact) <= BOUNDS[torch.float32]
+    assert relative_error(call(), exact) <= BOUNDS[torch.float32]  # the request is used again
+
+
+def test_openvino_computes_in_bfloat16_or_says_that_it_does_not():
+    """Which of both depends on the processor."""
+    pytest.importorskip("openvino")
+    model, x = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 3, 3)).eval(), smooth_images(1)
+    with torch.no_grad():
+        exact = model.double()(x.double())
+    try:
+        call = runtimes.openvino(model.float(), x, torch.bfloat16)
+    except RuntimeError as error:
+        assert "OpenVINO computes in" in str(error)
+        return
+    assert BOUNDS[torch.float32] < relative_error(call(), exact) <= BOUNDS[torch.bfloat16]
 
 
 def test_layers_are_held_to_the_larger_floor():

@@ -274,7 +274,9 @@ def test_suites_need_no_more_than_a_bare_machine_has():
     """PyTorch, Triton, pytest and matplotlib, with what these bring."""
     modules = [suite.module for suite in SUITES.values()]
     modules += ["bench.speed_table", "bench.anatomy.profile_step", "tools.tune.__main__", "tests.conftest"]
-    missing = dict.fromkeys(["tyro", "tqdm", "safetensors", "nvidia", "onnxruntime", "scipy", "sklearn", "xdist"])
+    missing = dict.fromkeys(
+        ["tyro", "tqdm", "safetensors", "nvidia", "onnxruntime", "openvino", "scipy", "sklearn", "xdist"]
+    )
     code = f"import importlib, sys; sys.modules.update({missing})\nfor name in {modules}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

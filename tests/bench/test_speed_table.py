@@ -10,12 +10,12 @@ import pytest
 from bench import speed_chart, speed_table
 from bench.__main__ import main as bench_main
 from bench.all import plan
-from bench.inference.accelerate_contenders import CONTENDERS, PEERS
+from bench.inference.accelerate_contenders import BF16, CONTENDERS, PEERS
 from bench.paper import projection
 from bench.reporting.newest_records import newest
 from bench.reporting.record import RECORDS
 from bench.suites import SUITES, Suite
-from bench.tables import ACCELERATES_PEERS
+from bench.tables import ACCELERATES_BF16, ACCELERATES_PEERS
 
 CPU = {"gpu": None, "cpu": "AVX512", "threads": 2, "torch": "2.13.0+cpu"}
 GPU = {"gpu": "NVIDIA H200", "cpu": "AVX512", "threads": 16, "torch": "2.13.0+cu130"}
@@ -110,6 +110,8 @@ ACCELERATE = {
             "plain eager": {1: 9.0, 64: 300.0},
             "exported file, onnxruntime": {1: 5.0, 64: 240.0},
             "fastvae accelerate": {1: 2.5, 64: 120.0},
+            "exported file, OpenVINO bf16": {1: 2.0},
+            "fastvae accelerate bf16": {1: 1.6, 64: 60.0},
             "folded eager": {1: 1.0},
         }.items()
         for batch, ms in by_batch.items()
@@ -385,11 +387,14 @@ def test_every_module_with_a_suite_is_in_the_list():
 
 def test_accelerates_peers_are_told_by_their_names():
     assert tuple(name for name in CONTENDERS if name.startswith(ACCELERATES_PEERS)) == PEERS
+    assert ACCELERATES_BF16 == BF16
 
 
 def test_what_it_says_of_accelerate(folder):
     text = speed_table.page(folder(**{named(1, "cpu_accelerate"): ACCELERATE}))
     assert "| **fastvae accelerate** | 2.5 (5) | 2.00 | 120 | 2.00 |" in text
+    # In bfloat16 the best peer is another one, and for 64 images there is none.
+    assert "| **fastvae accelerate bf16** | 1.6 (3.2) | 1.25 | 60 |  |" in text
     # The folded forms are fastvae's own: no peers, even where one is faster.
     assert "| folded eager | 1 (2) | 5.00 |  |  |" in text
     assert "- reconstruct 1 image, ms <= 2: FAIL, 2.5" in text

@@ -100,6 +100,25 @@ def test_half_precision_overflows_sooner(vae):
         require_finite(other, torch.float16)
 
 
+def test_overflow_is_found_just_where_it_begins(vae):
+    """However the bound that spares the folding is calculated."""
+    refused = []
+    for exponent in range(30):
+        other = copy.deepcopy(vae)
+        for module in other.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.data.mul_(2.0**exponent)
+        state = FoldedReconstruction(FoldedEncoder(other), FoldedDecoder(other)).state_dict().values()
+        overflows = not all(value.half().isfinite().all() for value in state)
+        try:
+            require_finite(other, torch.float16)
+            refused.append(False)
+        except FastvaeError:
+            refused.append(True)
+        assert refused[-1] == overflows
+    assert {True, False} == set(refused)
+
+
 def test_lazily_negated_weights_are_folded_negated(vae, images):
     other = copy.deepcopy(vae)
     for module in other.modules():

@@ -181,6 +181,20 @@ def test_only_the_gradients_that_are_wanted(upsample):
         assert [t.grad is not None for t in inputs] == [i == wanted for i in range(3)]
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_without_gradients_the_result_is_the_same(upsample, autocast):
+    """Then ATen runs without the registered operation."""
+    x, weight, bias = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(4)
+    options = {"upsample": upsample, "residual": torch.randn(2, 4, 5 * upsample, 5 * upsample), "negative_slope": 0.2}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = replicate_conv2d(x, weight, bias, **options)
+        assert y.requires_grad and y.dtype == (torch.bfloat16 if autocast else torch.float32)
+        with torch.no_grad():
+            assert torch.equal(replicate_conv2d(x, weight, bias, **options), y)
+        assert torch.equal(replicate_conv2d(x, weight.detach(), bias, **options), y)
+
+
 def test_autocast_keeps_the_weights_gradient_in_float32():
     x, weight, bias = operands((2, 4, 6, 6), 8, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
