@@ -53,12 +53,12 @@ def exported_openvino(vae: VAE, x: Tensor, dtype: torch.dtype) -> Call:
 
 
 def accelerated(vae: VAE, x: Tensor, dtype: torch.dtype) -> Call:
-    """`vae.accelerate()`, its checks of the input included.
+    """`vae.accelerate()` for this size of batch, its checks of the input included.
 
     Raises:
         RuntimeError: it does not run on the engine in C++.
     """
-    fast = vae.accelerate(dtype=dtype)
+    fast = vae.accelerate(dtype=dtype, batch_sizes=(len(x),))
     if fast.backend != "native":
         raise RuntimeError(f"accelerate fell back to {fast.backend}")
     return lambda: fast.reconstruct(x)

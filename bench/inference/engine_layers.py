@@ -42,9 +42,7 @@ def measure_layers(width: int, dtype: torch.dtype, *, calls: int, ceilings: Ceil
         calls: whose times the medians are of.
         ceilings: of this machine, with the product in this dtype.
     """
-    # float32 is what the engine computes in if nothing is said.
-    options = {} if dtype == torch.float32 else {"dtype": dtype}
-    engine, x = NativeVAE(trained_vae(width), torch.get_num_threads(), **options), smooth_images(1)
+    engine, x = NativeVAE(trained_vae(width), torch.get_num_threads(), dtype), smooth_images(1)
     for _ in range(5):
         engine.reconstruct(x)
     timed = [engine.layer_seconds(x) for _ in range(calls)]
