@@ -66,14 +66,18 @@ def is_taken_apart() -> bool:
 
 
 def is_plain_call(op: str, x: Tensor, *others: Tensor | None) -> bool:
-    """Whether `op` may simply call ATen's operations: they run it, nothing is compiled, and no gradient is wanted.
+    """Whether `op` may simply call ATen's operations: they run it, nothing looks on, and no gradient is wanted.
 
     The first call of a registered operation imports torch's compiler, which takes longer than torch itself; without
-    one a model that was loaded samples at once.
+    one a model that was loaded samples at once. Compilers, modes such as one that counts FLOPs, and tensors of other
+    classes see the operation all the same.
     """
-    if torch.compiler.is_compiling() or provider(op, x) != "aten":
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or provider(op, x) != "aten":
         return False
-    return not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others)))
+    given = [x, *(t for t in others if t is not None)]
+    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
+        return False
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
 
 
 @dataclass(frozen=True)

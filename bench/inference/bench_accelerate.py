@@ -156,12 +156,16 @@ def measure(names: Sequence[str], batch: int, width: int, report: suite.Report, 
 
 
 def _build_order(name: str) -> int:
-    """Ours first, then the fastest peers, and what takes a compiler minutes last: a time limit may come meanwhile."""
-    if name in TARGET_TIMES:
-        return 0
-    if name.startswith("exported"):
-        return 1
-    return 2 + any(slow in name for slow in ("compiled", "AOTInductor"))
+    """Ours and the fastest peers first, float32 before bfloat16, and last what takes a compiler minutes.
+
+    A time limit may come while they are built, and then those that are ready are what is compared.
+    """
+    if any(slow in name for slow in ("compiled", "AOTInductor")):
+        return 5
+    ours = name in TARGET_TIMES
+    if not (ours or name.startswith("exported")):
+        return 4
+    return 2 * (dtype_of(name) == torch.bfloat16) + (not ours)
 
 
 def _row(name: str, batch: int, first: dict, seconds: Sequence[float]) -> Row:

@@ -10,6 +10,8 @@ from fastvae.train.run_folder import RunFolder
 
 # Of training, before a speed is told: the first steps are slower than those that follow.
 _MEASURED_S = 30.0
+# Whoever waits longer for the first status line is told when it is due.
+_SILENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ class Log:
             }
         )
         self._progress.show(line.step, images_per_s, numbers, self._seconds_left(line, images_per_s))
+
+    def after_first_step(self, seconds: float) -> None:
+        """Says when the first line is due, if that takes long.
+
+        Args:
+            seconds: that the step took; on a GPU only those until it was launched.
+        """
+        steps = self._train.log_every
+        if (steps - 1) * seconds > _SILENCE_S and self._progress.total > 1:
+            self._progress.note(f"the first step took {seconds:.1f} s; losses follow every {steps} steps")
 
     def _seconds_left(self, line: Line, images_per_s: float) -> float:
         train, total = self._train, self._progress.total

@@ -241,7 +241,7 @@ class Trainer:
             self.run.note_choices()
 
     def _loop(self, stop: StopSignal) -> None:
-        train = self.train
+        train, begun_at = self.train, self.done
         self.meter.start()
         while self.done < self.total and not self._ends(stop):
             start = time.perf_counter()
@@ -252,6 +252,8 @@ class Trainer:
             self.runner(self.done)
             self.done += 1
             self._between_steps = True
+            if self.done == begun_at + 1:
+                self.log.after_first_step(time.perf_counter() - start)
             self.saver.check()
             balance = self._balance() if self._is_due(train.balance_every) else {}
             if balance or self._is_due(train.log_every):

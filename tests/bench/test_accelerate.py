@@ -150,6 +150,14 @@ def test_a_time_limit_while_a_contender_is_built_leaves_the_calls_of_those_that_
     assert notes == [expected] and {"plain eager", "fastvae accelerate"} <= set(ended)
 
 
+def test_each_of_ours_is_built_next_to_its_likely_rivals():
+    """A time limit may come while they are built."""
+    order = sorted(CONTENDERS, key=bench_accelerate._build_order)
+    assert order[:3] == ["fastvae accelerate", "exported file, onnxruntime", "exported file, OpenVINO"]
+    assert order[3:5] == ["fastvae accelerate bf16", "exported file, OpenVINO bf16"]
+    assert set(order[-4:]) == {name for name in CONTENDERS if "compiled" in name or "AOT" in name}
+
+
 def test_peers_are_no_engine_of_fastvae():
     assert all(name.startswith(("plain", "exported")) for name in accelerate_contenders.PEERS)
     assert set(accelerate_contenders.PEERS) < set(accelerate_contenders.CONTENDERS)

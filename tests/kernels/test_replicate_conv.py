@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measuring.closeness import assert_close
 from fastvae.kernels import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums, replicate_conv_aten
@@ -193,6 +194,19 @@ def test_without_gradients_the_result_is_the_same(upsample, autocast):
         with torch.no_grad():
             assert torch.equal(replicate_conv2d(x, weight, bias, **options), y)
         assert torch.equal(replicate_conv2d(x, weight.detach(), bias, **options), y)
+
+
+def test_whoever_looks_on_sees_the_operation_without_gradients_too():
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            seen.append(getattr(op, "overloadpacket", None))
+            return op(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        replicate_conv2d(torch.randn(2, 3, 4, 4), torch.randn(4, 3, 3, 3))
+    assert torch.ops.fastvae.replicate_conv2d in seen
 
 
 def test_autocast_keeps_the_weights_gradient_in_float32():

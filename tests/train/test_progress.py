@@ -5,6 +5,8 @@ import itertools
 
 import pytest
 
+from fastvae.config import TrainConfig
+from fastvae.train.log import Log
 from fastvae.train.progress import Progress, duration
 
 
@@ -37,3 +39,10 @@ def test_a_file_gets_the_first_line_one_now_and_then_and_the_last_one(booted_s_a
         progress.show(step, 1.0, {}, 0)
     steps = [line.split()[1] for line in stream.getvalue().splitlines()]
     assert steps == ["1/100", "41/100", "81/100", "100/100"]
+
+
+@pytest.mark.parametrize("seconds, steps, said", [(7.3, 100, True), (0.7, 100, False), (7.3, 1, False)])
+def test_after_a_slow_first_step_it_says_when_the_first_line_is_due(seconds, steps, said):
+    stream = io.StringIO()
+    Log(None, Progress(steps, stream), TrainConfig(log_every=10), None).after_first_step(seconds)
+    assert stream.getvalue() == ("the first step took 7.3 s; losses follow every 10 steps\n" if said else "")
