@@ -10,12 +10,13 @@ ROOT = Path(__file__).parents[1]
 # From low to high. A module imports what stands in lines above its own, and what belongs to the same name. Names in one
 # line do not know of each other. The longest name that fits a module counts.
 LAYERS = (
-    "fastvae.kernels",
     "fastvae.version",
     "fastvae.errors",
     "fastvae.ranges  fastvae.memory  fastvae.no_progress_bar  fastvae.renamed  fastvae.exact_float32",
     "fastvae.progress_bar  fastvae.distributed",
     "fastvae.files",
+    "fastvae.native_library",
+    "fastvae.kernels",
     "fastvae.machine  fastvae.pictures  fastvae.charts",
     "fastvae.nn  fastvae.optim",
     "fastvae.data",
