@@ -71,7 +71,7 @@ def fits(x: Tensor, weight: Tensor, padding: int) -> bool:
         and padding == 1
         and tuple(weight.shape[2:]) == (3, 3)
         and not any(channels % _CHANNELS for channels in weight.shape[:2])
-        and not (weight.requires_grad or weight.is_inference())
+        and not weight.requires_grad
         and 0 < x.numel() <= _LARGEST
         # With one row or column most taps only see zeros, which ATen skips.
         and min(x.shape[2:]) > 1
@@ -157,6 +157,8 @@ def _kept(weight: Tensor, dtype: torch.dtype, tile: int, backward: bool) -> Tens
 
     A change that torch does not count, through `.data` or numpy, is not seen.
     """
+    if weight.is_inference():  # torch counts none of its changes
+        return transformed(weight.to(dtype), tile, backward)
     storage = weight.untyped_storage()
     use = (weight.storage_offset(), weight.shape, weight.stride(), weight.dtype, dtype, tile, backward)
     key, version = (storage._cdata, *use), weight._version
@@ -187,6 +189,7 @@ def transformed(weight: Tensor, tile: int, backward: bool) -> Tensor:
     return places.reshape(-1, outputs // n, n, inputs).permute(1, 0, 3, 2).contiguous()
 
 
+@cache
 def _library() -> ctypes.CDLL:
     return native_library.library(SOURCES)
 
