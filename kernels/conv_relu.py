@@ -140,7 +140,7 @@ def conv_relu_gradient(grad: Tensor, x: Tensor, weight: Tensor, y: Tensor) -> Te
     Returns:
         [B, C, H, W]. Not differentiable.
     """
-    if native.fits(y, weight, 1) and provider("conv_relu", y) == "native":
+    if native.fits_gradient(y, weight) and provider("conv_relu", y) == "native":
         return _native_gradient(grad.to(y.dtype), y, weight)
     grad = torch.where(y <= 0, 0, grad)  # not y > 0, to propagate NaN
     x, weight = x.to(grad.dtype), weight.to(grad.dtype)  # autocast may have rounded the forward pass's inputs

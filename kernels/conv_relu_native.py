@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -43,7 +44,7 @@ _G = {
         [0, 0, 1],
     ],
 }
-# Channels must fill the widest vectors, two for outputs.
+# Channels must fill the widest vectors, one of inputs and two of outputs.
 _CHANNELS = 32
 # Tiles that share one reading of the filters, for each so many input channels: their transformed inputs stay in the
 # second-level cache, and filters that do not fit into it are read less often.
@@ -65,16 +66,20 @@ def fits(x: Tensor, weight: Tensor, padding: int) -> bool:
 
     Decided by sizes, dtypes and whether the filters are frozen, so that equal calls run equally on every machine.
     """
+    return padding == 1 and weight.shape[1] % _CHANNELS == 0 and fits_gradient(x, weight)
+
+
+def fits_gradient(y: Tensor, weight: Tensor) -> bool:
+    """The same for the gradient alone, with padding 1; y has the size of x. Also for images, of any channels."""
     return (
-        x.device.type == "cpu"
-        and x.dtype in DTYPES
-        and padding == 1
+        y.device.type == "cpu"
+        and y.dtype in DTYPES
         and tuple(weight.shape[2:]) == (3, 3)
-        and not any(channels % _CHANNELS for channels in weight.shape[:2])
+        and weight.shape[0] % _CHANNELS == 0
         and not weight.requires_grad
-        and 0 < x.numel() <= _LARGEST
+        and 0 < y.numel() <= _LARGEST
         # With one row or column most taps only see zeros, which ATen skips.
-        and min(x.shape[2:]) > 1
+        and min(y.shape[2:]) > 1
     )
 
 
@@ -175,7 +180,7 @@ def _kept(weight: Tensor, dtype: torch.dtype, tile: int, backward: bool) -> Tens
 
 
 def transformed(weight: Tensor, tile: int, backward: bool) -> Tensor:
-    """G g G^T of each filter g, as the C++ code reads it: [outputs / n, places, inputs, n].
+    """G g G^T of each filter g, as the C++ code reads it: [blocks of n outputs, places, inputs, n], zeros at the end.
 
     Args:
         weight: [O, C, 3, 3].
@@ -184,6 +189,7 @@ def transformed(weight: Tensor, tile: int, backward: bool) -> Tensor:
     """
     weight = weight.flip(2, 3).transpose(0, 1) if backward else weight
     g, n = torch.tensor(_G[tile], dtype=torch.float64), _library().fastvae_conv3x3_outputs()
+    weight = F.pad(weight, (*[0] * 6, 0, -len(weight) % n))
     outputs, inputs = weight.shape[:2]
     places = torch.einsum("ya,xb,ocab->yxoc", g, g, weight.double()).float()
     return places.reshape(-1, outputs // n, n, inputs).permute(1, 0, 3, 2).contiguous()

@@ -14,7 +14,7 @@ namespace fastvae {
 
 // What all tile sizes and number types share.
 struct Shape {
-    int images, height, width, inputs, outputs;  // inputs in vectors, outputs in multiples of OUTPUTS
+    int images, height, width, inputs, outputs;  // inputs a multiple of LANES
 };
 
 template <int T, class Number>
@@ -24,15 +24,15 @@ struct Conv3x3 {
     Shape shape;
     const Number* x;       // [images, height, width, inputs]: the map, or a gradient
     const Number* y;       // null, or like x: the ReLU outputs, where x counts only where they are not zero
-    const float* filters;  // G g G^T as [outputs / OUTPUTS][PLACES][inputs][OUTPUTS]
-    const float* bias;     // [outputs], then ReLU; or null
+    const float* filters;  // G g G^T as [blocks][PLACES][inputs][OUTPUTS], zeros after the last output
+    const float* bias;     // [blocks * OUTPUTS], then ReLU; or null
     Number* out;           // [images, height, width, outputs]
     int tiles_at_a_time;
 
     int down() const { return (shape.height + T - 1) / T; }
     int across() const { return (shape.width + T - 1) / T; }
     int tiles() const { return shape.images * down() * across(); }
-    int blocks() const { return shape.outputs / OUTPUTS; }
+    int blocks() const { return (shape.outputs + OUTPUTS - 1) / OUTPUTS; }
     // Distances from one place or tile to the next, with one extra cache line; see Winograd.
     size_t input_stride() const { return size_t(tiles_at_a_time) * shape.inputs + LINE; }
     static constexpr size_t PRODUCT_STRIDE = size_t(PLACES) * OUTPUTS + LINE;
@@ -128,7 +128,8 @@ struct Conv3x3 {
     void put_tile(Corner c, int block, const float* products) const {
         const int rows = std::min(T, shape.height - c.y), columns = std::min(T, shape.width - c.x);
         for (int half = 0; half < 2; half++) {
-            const int channel = block * OUTPUTS + half * LANES;
+            const int channel = block * OUTPUTS + half * LANES, channels = std::min(LANES, shape.outputs - channel);
+            if (channels <= 0) return;
             Lanes v[T * SIDE];
 #pragma GCC unroll 6
             for (int column = 0; column < SIDE; column++) {
@@ -145,8 +146,9 @@ struct Conv3x3 {
             for (int row = 0; row < rows; row++) {
                 Number* to = out + pixel(c.image, c.y + row, c.x) * shape.outputs + channel;
                 for (int column = 0; column < columns; column++, to += shape.outputs) {
-                    Lanes& result = v[row * SIDE + column];
-                    store(to, bias ? maximum(Lanes{}, result + load(bias + channel)) : result);
+                    Lanes result = v[row * SIDE + column];
+                    if (bias) result = maximum(Lanes{}, result + load(bias + channel));
+                    put(to, result, channels);
                 }
             }
         }

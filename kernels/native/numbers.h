@@ -32,4 +32,13 @@ inline void store(BFloat16* to, Lanes v) {
     std::memcpy(to, &shorts, sizeof shorts);
 }
 
+// The first `count` of a vector.
+template <class Number>
+inline void put(Number* to, Lanes v, int count) {
+    if (count == LANES) return store(to, v);
+    Number all[LANES];
+    store(all, v);
+    std::memcpy(to, all, sizeof(Number) * count);
+}
+
 }  // namespace fastvae

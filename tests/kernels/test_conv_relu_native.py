@@ -12,8 +12,8 @@ from bench.measuring.closeness import assert_close
 from fastvae import native_library
 from fastvae.errors import FastvaeError
 from fastvae.kernels import conv_relu, conv_relu_native, conv_relu_ref, force, provider
-from fastvae.kernels.conv_relu import _forward, _native_gradient
-from fastvae.kernels.conv_relu_native import fits, gradient
+from fastvae.kernels.conv_relu import _forward, _native_gradient, conv_relu_gradient
+from fastvae.kernels.conv_relu_native import fits, fits_gradient, gradient
 
 pytestmark = pytest.mark.skipif(native_library.host_compiler() is None, reason="needs a C++ compiler")
 
@@ -38,6 +38,12 @@ def operands(case, dtype=torch.float32, layout=torch.channels_last):
     )
     weight = weight / weight[0].numel() ** 0.5
     return x.to(dtype).contiguous(memory_format=layout), weight.to(dtype), bias.to(dtype)
+
+
+def check_gradient(found, y, grad, weight):
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    masked = torch.where(y <= 0, 0, grad)
+    check(found, *(F.conv_transpose2d(masked.to(t), weight.to(t), padding=1) for t in (y.dtype, torch.float64)))
 
 
 def check(found, plain, exact):
@@ -86,10 +92,18 @@ def test_gradient(case, dtype, lanes):
     y = conv_relu(x.requires_grad_(), weight, bias, padding=1)
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     (found,) = torch.autograd.grad(y, x, grad)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    masked = torch.where(y <= 0, 0, grad)
-    plain, exact = (F.conv_transpose2d(masked.to(t), weight.to(t), padding=1) for t in (dtype, torch.float64))
-    check(found, plain, exact)
+    check_gradient(found, y, grad, weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 40])
+def test_gradient_of_images(channels, dtype, lanes):
+    """Whose few channels fill no vector."""
+    x, weight, bias = operands(((2, channels, 9, 6), 64), dtype)
+    assert fits_gradient(x, weight) and not fits(x, weight, 1)
+    y = conv_relu(x, weight, bias, padding=1)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    check_gradient(conv_relu_gradient(grad, x, weight, y), y, grad, weight)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "every second channel", "the same image repeated"])
