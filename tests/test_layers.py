@@ -107,7 +107,7 @@ def uphill(module: str, source: str) -> list[str]:
         elif top in FOREIGN and not module.startswith(FOREIGN[top] or "-"):
             wrong.append(f"{module} imports {name}, which is for {', '.join(FOREIGN[top]) or 'nobody'}")
         elif own == "fastvae.kernels" and top not in {"torch", "triton", *sys.stdlib_module_names}:
-            wrong.append(f"{module} imports {name}: the ops need torch, Triton and the standard library alone")
+            wrong.append(f"{module} imports {name}: of other libraries the ops need torch and Triton alone")
     return wrong
 
 

@@ -1,4 +1,4 @@
-// A 3x3 convolution of stride 1 and zero padding 1 by Winograd's algorithm (see winograd.h), on maps as torch has them in
+// A 3x3 convolution of stride 1 and zero padding 1 by Winograd's algorithm, on maps as torch has them in
 // channels_last: [image, row, column, channel] without a border. Forward it adds a bias and applies ReLU to the results,
 //     y = max(conv(x, w) + b, 0),
 // backward it applies the gradient of ReLU to its input on reading, and the filters are flipped and transposed:
@@ -6,7 +6,8 @@
 #pragma once
 
 #include "numbers.h"
-#include "winograd.h"
+#include "transforms.h"
+#include "convolution.h"
 
 #include <atomic>
 
@@ -20,6 +21,9 @@ struct Shape {
 template <int T, class Number>
 struct Conv3x3 {
     static constexpr int SIDE = T + 2, PLACES = SIDE * SIDE, LINE = 16;
+    // Channels that are summed at a time. The sums of such parts round less than one sum over all: for 512 channels the
+    // error is half as large.
+    static constexpr int CHANNELS = 64;
 
     Shape shape;
     const Number* x;       // [images, height, width, inputs]: the map, or a gradient
@@ -80,7 +84,7 @@ struct Conv3x3 {
     template <bool MASKED>
     void transform_from(const Number* const* from, const Number* const* mask, float* to) const {
         for (int channel = 0; channel < shape.inputs; channel += LANES) {
-            Lanes v[PLACES];
+            Lanes v[SIDE][SIDE];
 #pragma GCC unroll 6
             for (int column = 0; column < SIDE; column++) {
                 Lanes d[SIDE];
@@ -91,17 +95,38 @@ struct Conv3x3 {
                     // A NaN in y is no zero, so that the gradient of NaN is passed on, as by the reference.
                     if constexpr (MASKED) d[row] = load(mask[place] + channel) <= 0.0f ? Lanes{} : d[row];
                 }
-                transform_inputs<T>(d, 1);
+                to_points<T>(d);
 #pragma GCC unroll 6
-                for (int row = 0; row < SIDE; row++) v[row * SIDE + column] = d[row];
+                for (int row = 0; row < SIDE; row++) v[row][column] = d[row];
             }
 #pragma GCC unroll 6
             for (int row = 0; row < SIDE; row++) {
-                transform_inputs<T>(v + row * SIDE, 1);
+                to_points<T>(v[row]);
 #pragma GCC unroll 6
                 for (int column = 0; column < SIDE; column++)
-                    store(to + (row * SIDE + column) * input_stride() + channel, v[row * SIDE + column]);
+                    store(to + (row * SIDE + column) * input_stride() + channel, v[row][column]);
             }
+        }
+    }
+
+    // Sums x[m][k] * filters[k] over some channels k, for the m-th of M tiles; `more` adds to what is there. Never
+    // inlined: the caller's variables would push sums out of the registers.
+    template <int M>
+    [[gnu::noinline]] static void multiply_part(const float* const (&x)[M], int channels, const float* filters,
+                                                float* to, bool more) {
+        Lanes sums[M][2] = {};
+        for (int k = 0; k < channels; k++, filters += OUTPUTS) {
+            const Lanes first = load(filters), second = load(filters + LANES);
+#pragma GCC unroll 12
+            for (int m = 0; m < M; m++) {
+                sums[m][0] += x[m][k] * first;
+                sums[m][1] += x[m][k] * second;
+            }
+        }
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++, to += PRODUCT_STRIDE) {
+            store(to, more ? load(to) + sums[m][0] : sums[m][0]);
+            store(to + LANES, more ? load(to + LANES) + sums[m][1] : sums[m][1]);
         }
     }
 
@@ -113,13 +138,13 @@ struct Conv3x3 {
                 with_count(std::min(PIXELS, count - t), [&](auto m_constant) {
                     constexpr int M = decltype(m_constant)::value;
                     const float* from[M];
-                    Lanes acc[M][2] = {};
                     for (int m = 0; m < M; m++)
                         from[m] = inputs + place * input_stride() + size_t(t + m) * shape.inputs;
-                    accumulate<M>(from, 0, 1, shape.inputs, packed, acc);
-                    for (int m = 0; m < M; m++) {
-                        float* to = products + (t + m) * PRODUCT_STRIDE + place * OUTPUTS;
-                        store(to, acc[m][0]), store(to + LANES, acc[m][1]);
+                    float* to = products + t * PRODUCT_STRIDE + place * OUTPUTS;
+                    for (int channel = 0; channel < shape.inputs; channel += CHANNELS) {
+                        const int channels = std::min(CHANNELS, shape.inputs - channel);
+                        multiply_part<M>(from, channels, packed + size_t(channel) * OUTPUTS, to, channel > 0);
+                        for (int m = 0; m < M; m++) from[m] += channels;
                     }
                 });
         }
@@ -130,23 +155,23 @@ struct Conv3x3 {
         for (int half = 0; half < 2; half++) {
             const int channel = block * OUTPUTS + half * LANES, channels = std::min(LANES, shape.outputs - channel);
             if (channels <= 0) return;
-            Lanes v[T * SIDE];
+            Lanes v[T][SIDE];
 #pragma GCC unroll 6
             for (int column = 0; column < SIDE; column++) {
                 Lanes m[SIDE];
 #pragma GCC unroll 6
                 for (int row = 0; row < SIDE; row++)
                     m[row] = load(products + (row * SIDE + column) * OUTPUTS + half * LANES);
-                transform_outputs<T>(m, 1);
+                from_points<T>(m);
 #pragma GCC unroll 4
-                for (int row = 0; row < T; row++) v[row * SIDE + column] = m[row];
+                for (int row = 0; row < T; row++) v[row][column] = m[row];
             }
 #pragma GCC unroll 4
-            for (int row = 0; row < T; row++) transform_outputs<T>(v + row * SIDE, 1);
+            for (int row = 0; row < T; row++) from_points<T>(v[row]);
             for (int row = 0; row < rows; row++) {
                 Number* to = out + pixel(c.image, c.y + row, c.x) * shape.outputs + channel;
                 for (int column = 0; column < columns; column++, to += shape.outputs) {
-                    Lanes result = v[row * SIDE + column];
+                    Lanes result = v[row][column];
                     if (bias) result = maximum(Lanes{}, result + load(bias + channel));
                     put(to, result, channels);
                 }
