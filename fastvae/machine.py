@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from fastvae.errors import UsageError
 from fastvae.kernels import conv_relu_forms
+from fastvae.native_library import host_compiler
 from fastvae.version import __version__
 
 # Triton and Inductor do not support older GPUs; those run eager in float32 on cuDNN.
@@ -161,12 +161,6 @@ def unlimited_compilations() -> AbstractContextManager:
     fullgraph. One function of ours stands for more: all passes of all steps, or a method for all batch sizes.
     """
     return torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
-
-
-def host_compiler() -> str | None:
-    """Path of the C++ compiler that torch.compile would use, or None."""
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def environment() -> dict[str, Any]:

@@ -4,7 +4,8 @@ Each op has one file that reads from top to bottom: what it computes, the refere
 the backward pass, the registration, and the public function with its argument checks. Its Triton kernels are in the
 file of the same name that ends in `_triton`, which is only imported where they run. `dispatch` chooses the
 implementation of an op, `tiles` its tile sizes; `address_table` lets one launch work on a list of tensors. This package
-imports only torch, Triton and the standard library, and knows nothing of models or training.
+imports only torch, Triton, the standard library and what compiles C++ (`fastvae.native_library`), and knows nothing of
+models or training.
 """
 
 from .address_table import tables_copied_once

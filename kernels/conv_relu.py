@@ -5,11 +5,14 @@ to the convolution's result; `conv_relu_forms` has the forms, and chooses by tri
 saved is its size twice: for conv1_2 of VGG-19 on 128 images of 64x64 in bfloat16 134 MB, as much as the convolution
 itself moves.
 
+On CPUs 3x3 filters that are frozen run by Winograd's algorithm, in C++ compiled on the machine; see `conv_relu_native`.
+
 Layout: x and y [B, C, H, W] in channels_last, or what `dispatch.map_format` says. dtypes: float32 from compute
 capability 7.0, float16 from 7.0, bfloat16 from 8.0. Everything else runs ATen's convolution and ReLU, which a compiler
 may fuse with other operations.
 
-The backward pass needs x, weight and y: the gradient of ReLU only depends on where y is zero.
+The backward pass needs x, weight and y: the gradient of ReLU only depends on where y is zero. The C++ code has no
+gradient of the weight, and needs no x.
 """
 
 import torch
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import conv_relu_forms as forms
+from . import conv_relu_native as native
 from .cost import Cost
 from .dispatch import is_taken_apart, map_format, provider
 
@@ -37,12 +41,14 @@ def conv_relu_ref(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tens
 @torch.library.custom_op("fastvae::conv_relu", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """The op, opaque to compilers, which would split the fused kernel."""
+    if _runs_native(x, weight, bias, padding):
+        return native.forward(x, weight, bias)
     runs = provider("conv_relu", x)
     if runs == "cudnn":
         form = forms.choose(x, weight, bias, padding)
     else:
         form = forms.one_more_pass if runs == "triton" else forms.aten
-    return form(x, weight, bias, padding)
+    return form(x, weight.to(x.dtype), bias.to(x.dtype), padding)
 
 
 @_forward.register_fake
@@ -52,12 +58,15 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weight, _, ctx.padding = inputs
-    ctx.save_for_backward(x, weight, output)
+    x, weight, bias, ctx.padding = inputs
+    ctx.is_native = _runs_native(x, weight, bias, ctx.padding)
+    ctx.save_for_backward(None if ctx.is_native else x, weight, output)
 
 
 def _backward(ctx, grad: Tensor):
     x, weight, y = ctx.saved_tensors
+    if ctx.is_native:
+        return _native_gradient(grad, y, weight), None, None, None
     wanted = list(ctx.needs_input_grad[:3])
     grad = torch.where(y <= 0, 0, grad)  # not y > 0, so that NaN stays NaN
     pads = [ctx.padding] * 2
@@ -67,6 +76,22 @@ def _backward(ctx, grad: Tensor):
 
 
 _forward.register_autograd(_backward, setup_context=_save)
+
+
+@torch.library.custom_op("fastvae::conv_relu_gradient", mutates_args=())
+def _native_gradient(grad: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of x in C++, opaque to compilers."""
+    return native.gradient(grad, y, weight)
+
+
+@_native_gradient.register_fake
+def _(grad: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    b, _, h, w = y.shape
+    return y.new_empty((b, weight.shape[1], h, w)).contiguous(memory_format=torch.channels_last)
+
+
+def _runs_native(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> bool:
+    return not bias.requires_grad and native.fits(x, weight, padding) and provider("conv_relu", x) == "native"
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> Tensor:
@@ -87,15 +112,41 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
+    as_given = weight, bias
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     _check(x, weight, bias, padding)
     x = x.contiguous(memory_format=map_format(x.device))
-    if provider("conv_relu", x) != "aten" and not is_taken_apart():
-        return _forward(x, weight, bias, padding)
+    if not is_taken_apart():
+        if _runs_native(x, *as_given, padding):
+            # Not the casts, for which the filters would be transformed in every call.
+            return _forward(x, *as_given, padding)
+        if provider("conv_relu", x) in ("cudnn", "triton"):
+            return _forward(x, weight, bias, padding)
     # Not inside the op, so that a compiler sees it: on a CPU Inductor fuses bias, ReLU and what follows.
     return forms.aten(x, weight, bias, padding)
+
+
+def conv_relu_gradient(grad: Tensor, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+    """The gradient of y = conv_relu(x, weight, bias, padding=1) with respect to x, for passes of one's own.
+
+    Args:
+        grad: [B, O, H, W], the gradient with respect to y.
+        x: [B, C, H, W]; only its shape and layout matter.
+        weight: [O, C, 3, 3], a constant.
+        y: [B, O, H, W].
+
+    Returns:
+        [B, C, H, W]. Not differentiable.
+    """
+    if native.fits_gradient(y, weight) and provider("conv_relu", y) == "native":
+        return _native_gradient(grad.to(y.dtype), y, weight)
+    grad = torch.where(y <= 0, 0, grad)  # not y > 0, to propagate NaN
+    x, weight = x.to(grad.dtype), weight.to(grad.dtype)  # autocast may have rounded the forward pass's inputs
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+    )[0]
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> None:

@@ -1,8 +1,9 @@
-"""Which implementation runs an op (Triton kernels, a fused cuDNN kernel, or ATen), and how kernels are launched.
+"""Which implementation runs an op (Triton kernels, a fused cuDNN kernel, C++, or ATen), and how kernels are launched.
 
 Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older GPUs emulate it element by element.
-Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. Everything
-else computes the same in ATen: CPUs, older GPUs, float64.
+Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. On CPUs
+`conv_relu` has a form in C++, which the machine's compiler compiles. Everything else computes the same in ATen: the
+other ops on CPUs, older GPUs, float64.
 
 All kernels are launched through `launch`, so that tests can run them in Triton's interpreter on a CPU, and tools can
 compile them for GPUs that are not present.
@@ -21,9 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import tiles
+from . import conv_relu_native, tiles
 
-Provider = Literal["triton", "cudnn", "aten"]
+Provider = Literal["triton", "cudnn", "native", "aten"]
 
 # The lowest compute capability for which each op has kernels, by dtype.
 OLDEST = {
@@ -100,7 +101,8 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
         dtype: in place of x's.
 
     Returns:
-        "triton", "cudnn" or "aten".
+        "triton", "cudnn", "native" or "aten". "native", the C++ form of `conv_relu`, leaves calls that it does not
+        support to ATen; see `conv_relu_native.fits`.
 
     Raises:
         ValueError: there is no such op.
@@ -123,6 +125,8 @@ def _constant_when_compiled(function: Callable) -> Callable:
 @_constant_when_compiled  # or the compiler would trace the query of the GPU's properties
 def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
     """`provider` without a tensor, and ignoring `force`."""
+    if device.type == "cpu" and op == "conv_relu":
+        return "native" if dtype in conv_relu_native.DTYPES and conv_relu_native.is_available() else "aten"
     if device.type != "cuda" or not supports(op, dtype, _capability_of(device.index or 0)):
         return "aten"
     if op in _BY_CUDNN:

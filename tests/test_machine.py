@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastvae import machine
+from fastvae import machine, native_library
 from fastvae.cli import main
 from fastvae.errors import UsageError
 from fastvae.machine import processor_instructions  # itself, and not what the tests' machine seems to have
@@ -85,7 +85,7 @@ def test_info_names_the_instruction_that_decided(processor, monkeypatch, capsys)
 
 
 def test_without_a_compiler_the_step_runs_eager(monkeypatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native_library.shutil, "which", lambda name: None)
     choice = machine.choose_compile("auto", CPU)
     assert choice.value == "off" and "C++ compiler" in choice.reason
     with pytest.raises(UsageError, match=r"--compile on requested, but there is no C\+\+ compiler"):

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from fastvae.config import Config
+from fastvae.kernels.conv_relu import cost as conv_relu_cost
 from fastvae.kernels.cost import Cost
 from fastvae.kernels.feature_loss import cost as feature_loss_cost
 from fastvae.kernels.replicate_conv import cost as replicate_conv_cost
@@ -111,6 +112,15 @@ def _replicate_conv_backward(grad, y, x, weight, packed, upsample, slope, wanted
     return sum(_replicate_conv(x, weight, upsample, direction) for direction in directions)
 
 
+def _conv_relu(x, weight, bias, padding, *, out_val) -> int:
+    batch, outputs, height, width = out_val.shape
+    return conv_relu_cost(batch, weight.shape[1], outputs, (height, width), weight.shape[2], x.dtype).flops
+
+
+def _conv_relu_gradient(grad, y, weight, *, out_val) -> int:
+    return _conv_relu(out_val, weight, None, 1, out_val=y)
+
+
 def _feature_loss(features, *_, out_val) -> int:
     # Its backward pass is elementwise, and so not counted.
     return feature_loss_cost([f.shape for f in features], features[0].dtype, with_gradients=False).flops
@@ -121,5 +131,7 @@ _FORMULAS = {
     torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
     torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_with_sums,
     torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
+    torch.ops.fastvae.conv_relu: _conv_relu,
+    torch.ops.fastvae.conv_relu_gradient: _conv_relu_gradient,
     torch.ops.fastvae.feature_loss: _feature_loss,
 }

@@ -207,7 +207,7 @@ class LossNetwork(nn.Module):
 def _align(network: LossNetwork, *_) -> None:
     """Pads conv1_1's weight where it runs on tensor cores."""
     weight = network.features[0].weight
-    if provider("conv_relu", weight) == "aten":
+    if provider("conv_relu", weight) in ("native", "aten"):
         network.aligned_weight = None
     else:
         # Given the three colours alone, cuDNN copies the map, or does without tensor cores.

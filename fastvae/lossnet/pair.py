@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastvae.kernels import conv_relu
+from fastvae.kernels.conv_relu import conv_relu, conv_relu_gradient
 from fastvae.kernels.dispatch import map_format
 from fastvae.kernels.layout import with_channels
 
@@ -81,17 +81,8 @@ class _Pair(torch.autograd.Function):
                 continue
             if layer == "tap":
                 g = from_taps.pop() if g is None else g + from_taps.pop()
-            g = torch.where(y <= 0, 0, g)  # not y > 0, to propagate NaN
-            g = conv2d_backward(g, maps[-1], weights.pop())
+            g = conv_relu_gradient(g, maps[-1], weights.pop(), y)
         return None, None, g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
-
-
-def conv2d_backward(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of conv2d(x, weight, padding=1) with respect to x; only the shape and layout of x matter."""
-    x, weight = x.to(grad.dtype), weight.to(grad.dtype)  # autocast may have rounded the forward pass's inputs
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
-    )[0]
 
 
 def max_pool2d_backward(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from fastvae.files.places import resolved
 from fastvae.machine import choose_compile, choose_cuda_graph, choose_device, choose_precision
 from fastvae.models.stages import count_stages
 from fastvae.objectives import OBJECTIVES, Objective, Update, name_of
+from fastvae.train.kept_memory import keep_freed_memory
 from fastvae.train.noise_seed import noise_seed
 from fastvae.train.order import BatchOrder
 from fastvae.train.step import Step
@@ -118,6 +119,8 @@ def build(config: Config, ranks: Ranks = ALONE) -> Training:
     bf16 = config.train.precision == "bf16"
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # the shapes of a run never change
+    else:
+        keep_freed_memory()
     with _first_speaks(ranks):
         loss_network = _loss_network(config, objective_class.taps(config.objective))
     if bf16 and loss_network is not None:

@@ -25,7 +25,7 @@ from bench.paper import bench_paper, measure, one_image, projection
 from bench.reporting.suite import Report
 from bench.step.plain_step import with_stock_modules
 from fastvae import VAE
-from fastvae.inference.native import library
+from fastvae import native_library as library
 from fastvae.recipes import RECIPES
 from fastvae.train.build import build
 

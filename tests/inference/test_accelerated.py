@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 import fastvae
+from fastvae import native_library as library
 from fastvae.errors import FastvaeError
 from fastvae.inference import accelerated
 from fastvae.inference.captured import split
-from fastvae.inference.native import library
 from tests.conftest import blobs
 
 # Stated in `VAE.accelerate`, of the largest value.

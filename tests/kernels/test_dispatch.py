@@ -7,8 +7,9 @@ from fastvae.kernels import dispatch, feature_loss, provider, replicate_conv2d, 
 
 
 def test_cpus_run_aten():
-    for op in ("replicate_conv2d", "feature_loss", "adam_clip_", "rmsprop_clip_", "conv_relu"):
+    for op in ("replicate_conv2d", "feature_loss", "adam_clip_", "rmsprop_clip_", "batch_norm"):
         assert provider(op, torch.zeros(1)) == "aten"
+    assert provider("conv_relu", torch.zeros(1, dtype=torch.float64)) == "aten"
 
 
 def test_an_unknown_op_is_told_the_nearest():
@@ -25,7 +26,7 @@ def test_forced_within_a_block():
 
 def test_one_op_forced_leaves_the_others():
     with dispatch.force("triton", op="feature_loss"):
-        assert [provider(op, torch.zeros(1)) for op in ("feature_loss", "conv_relu")] == ["triton", "aten"]
+        assert [provider(op, torch.zeros(1)) for op in ("feature_loss", "batch_norm")] == ["triton", "aten"]
 
 
 @pytest.mark.parametrize(

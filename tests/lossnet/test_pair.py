@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.backends.common import aot_autograd
 
+from bench.measuring.closeness import assert_close
 from fastvae.kernels import force
 from fastvae.lossnet import TAPS, LossNetwork
 from fastvae.lossnet.pair import _max_pool2d_backward_by_comparison, max_pool2d_backward
+from fastvae.native_library import host_compiler
 
 
 def images(shape, dtype=torch.float32):
@@ -124,7 +126,8 @@ def test_compiled_graphs_do_only_what_is_needed(aligned):
         dynamic=False,
         backend=aot_autograd(fw_compiler=keep, bw_compiler=keep),
     )
-    step(real, fake.requires_grad_()).backward()
+    with force("aten", op="conv_relu"):
+        step(real, fake.requires_grad_()).backward()
     forward, backward = ([n for n in graph.graph.nodes] for graph in graphs)
     convolutions = [n for n in forward if n.target == torch.ops.aten.convolution.default]
     gradients = [n for n in backward if n.target == torch.ops.aten.convolution_backward.default]
@@ -143,6 +146,32 @@ def test_compiled_graphs_do_only_what_is_needed(aligned):
     assert not [x for x in saved if x.dtype in (torch.int64, torch.int8)]  # where the maxima were
     maps = [x for x in saved if x.ndim == 4 and x.shape[0] in (batch, 2 * batch) and x.dtype == torch.float32]
     assert maps and all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+
+
+@pytest.mark.skipif(host_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("precision", "weights"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 3, 17, 19)], ids=str)
+def test_convolutions_in_cpp_agree_with_torchs(shape, precision, weights):
+    """In float32 to 1e-5 of the largest value; in bfloat16 they are as close to float64 as torch's are."""
+    net, (real, fake) = network().round_weights_(weights), images(shape)
+    results = []
+    for provider in ("native", "aten"):
+        with force(provider, op="conv_relu"), torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+            results.append(both(net, real, fake, LossNetwork.forward_pair))
+    exact_net = network(dtype=torch.float64)
+    if precision == torch.bfloat16:
+        exact_net.round_weights_(torch.bfloat16).round_weights_(torch.float64)
+    exact = both(exact_net, *(x.double() for x in (real, fake)), LossNetwork.forward_pair)
+    for ours, plain, true in zip(*results, exact, strict=True):
+        assert ours.dtype == plain.dtype and ours.stride() == plain.stride()
+        if precision == torch.float32:
+            torch.testing.assert_close(ours, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
+        else:
+            assert_close(ours, plain, true)
 
 
 @pytest.mark.parametrize("backward", [max_pool2d_backward, _max_pool2d_backward_by_comparison])

@@ -5,12 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import sqrt
 
 import torch
 from torch import Tensor
 
 from fastvae.inference.native.library import library
+from fastvae.kernels.filter_transform import filter_transform
 
 
 class Form(IntEnum):
@@ -22,21 +22,9 @@ class Form(IntEnum):
     DOWNSAMPLING = 3
 
 
-# The filter transform G along one axis, as [places][phases][taps]. Sources: Lavin and Gray 2016, arXiv:1509.09308,
-# section 4.1; for the others, and for the points of F(4x4, 3x3), `winograd.h`.
-_G = {
-    Form.CONV3X3_TILE2: [[[1, 0, 0]], [[1 / 2, 1 / 2, 1 / 2]], [[1 / 2, -1 / 2, 1 / 2]], [[0, 0, 1]]],
-    Form.CONV3X3_TILE4: [
-        [[1, 0, 0]],
-        [[-2 / 3, -sqrt(2) / 3, -1 / 3]],
-        [[-2 / 3, sqrt(2) / 3, -1 / 3]],
-        [[1 / 6, sqrt(2) / 6, 1 / 3]],
-        [[1 / 6, -sqrt(2) / 6, 1 / 3]],
-        [[0, 0, 1]],
-    ],
-    Form.UPSAMPLING: [[[1, 1, 1]], [[1, 0, 0]], [[0, 0, 1]]],
-    Form.DOWNSAMPLING: [[[1, 0, 1, 0], [0, 1, 0, 1]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [0, 0, 0, 1]]],
-}
+# Filter transforms along one axis, as [places][phases][taps]; see `winograd.h`.
+_UPSAMPLING = [[[1, 1, 1]], [[1, 0, 0]], [[0, 0, 1]]]
+_DOWNSAMPLING = [[[1, 0, 1, 0], [0, 1, 0, 1]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [0, 0, 0, 1]]]
 # Width of a tile of outputs.
 TILE = {Form.CONV3X3_TILE2: 2, Form.CONV3X3_TILE4: 4, Form.UPSAMPLING: 2, Form.DOWNSAMPLING: 2}
 
@@ -172,7 +160,7 @@ class Engine:
             form: CONV3X3_TILE2 is F(2x2, 3x3) and CONV3X3_TILE4 F(4x4, 3x3), both of stride 1; UPSAMPLING is 3x3 after
                 nearest x2 upsampling, where `source` replicates its border; DOWNSAMPLING is 4x4 of stride 2.
         """
-        g = torch.tensor(_G[form], dtype=torch.float64)
+        g = _transform(form)
         transformed = torch.einsum("ypa,xqb,oabc->yxopqc", g, g, weight.double())
         w, b = _floats(transformed), _floats(bias)
         maps = (source.index, to.index, _index(residual))
@@ -240,6 +228,17 @@ class Engine:
 
     def _bytes(self, *maps: Map | None) -> int:
         return sum(self._itemsize * m.height * m.width * m.channels for m in maps if m is not None)
+
+
+def _transform(form: Form) -> Tensor:
+    """G along one axis, float64 [places, phases, taps]."""
+    match form:
+        case Form.UPSAMPLING:
+            return torch.tensor(_UPSAMPLING, dtype=torch.float64)
+        case Form.DOWNSAMPLING:
+            return torch.tensor(_DOWNSAMPLING, dtype=torch.float64)
+        case _:
+            return filter_transform(TILE[form])[:, None]
 
 
 def _index(optional: Map | None) -> int:

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "convolution.h"
+#include "transforms.h"
 
 namespace fastvae {
 
@@ -17,8 +18,7 @@ struct Conv3x3Tile2 {
     static constexpr int SIDE = 4, OUT = 2, STEP = 2, PHASES = 1;
 };
 
-// F(4x4, 3x3): 2.25 products per output. Its points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: reciprocal ones, with
-// half the error of the usual 0, +-1, +-2 (Barabasz et al. 2020, arXiv:1803.10986).
+// F(4x4, 3x3): 2.25 products per output.
 struct Conv3x3Tile4 {
     static constexpr int SIDE = 6, OUT = 4, STEP = 4, PHASES = 1;
 };
@@ -33,49 +33,6 @@ struct Upsampling {
 struct Downsampling {
     static constexpr int SIDE = 3, OUT = 2, STEP = 4, PHASES = 2;
 };
-
-constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;
-
-// B^T v and A^T v along one axis, in place of v[0], v[stride], ...
-
-template <int SIDE>
-inline void transform_inputs(Lanes* v, int stride) {
-    auto at = [&](int i) -> Lanes& { return v[i * stride]; };
-    if constexpr (SIDE == 3) {
-        const Lanes d0 = at(0), d1 = at(1), d2 = at(2);
-        at(0) = d1, at(1) = d0 - d1, at(2) = d2 - d1;
-    } else if constexpr (SIDE == 4) {
-        const Lanes d0 = at(0), d1 = at(1), d2 = at(2), d3 = at(3);
-        at(0) = d0 - d2, at(1) = d1 + d2, at(2) = d2 - d1, at(3) = d1 - d3;
-    } else {
-        const Lanes d0 = at(0), d1 = at(1), d2 = at(2), d3 = at(3), d4 = at(4), d5 = at(5);
-        const Lanes even = d4 - 2.0f * d2, odd = NEAR * (d3 - 2.0f * d1);
-        const Lanes far_even = d4 - 0.5f * d2, far_odd = FAR * (d3 - 0.5f * d1);
-        at(0) = d0 - 2.5f * d2 + d4;
-        at(1) = even + odd, at(2) = even - odd;
-        at(3) = far_even + far_odd, at(4) = far_even - far_odd;
-        at(5) = d1 - 2.5f * d3 + d5;
-    }
-}
-
-template <int SIDE>
-inline void transform_outputs(Lanes* v, int stride) {
-    auto at = [&](int i) -> Lanes& { return v[i * stride]; };
-    if constexpr (SIDE == 3) {
-        const Lanes m0 = at(0), m1 = at(1), m2 = at(2);
-        at(0) = m0 + m1, at(1) = m0 + m2;
-    } else if constexpr (SIDE == 4) {
-        const Lanes m0 = at(0), m1 = at(1), m2 = at(2), m3 = at(3);
-        at(0) = m0 + m1 + m2, at(1) = m1 - m2 - m3;
-    } else {
-        const Lanes m0 = at(0), m5 = at(5), sum = at(1) + at(2), difference = NEAR * (at(1) - at(2));
-        const Lanes far_sum = at(3) + at(4), far_difference = FAR * (at(3) - at(4));
-        at(0) = m0 + sum + far_sum;
-        at(1) = difference + far_difference;
-        at(2) = 0.5f * sum + 2.0f * far_sum;
-        at(3) = 0.5f * difference + 2.0f * far_difference + m5;
-    }
-}
 
 template <class Form>
 struct Winograd {
@@ -120,13 +77,20 @@ struct Winograd {
             for (int phase = 0; phase < PHASES * PHASES; phase++) {
                 const Element* d = window + phase / PHASES * in->row() + phase % PHASES * in->channels;
                 for (int channel = 0; channel < in->channels; channel += LANES, where += LANES) {
-                    Lanes v[PLACES];
-                    for (int y = 0; y < SIDE; y++)
-                        for (int x = 0; x < SIDE; x++)
-                            v[y * SIDE + x] = load(d + PHASES * (y * in->row() + size_t(x) * in->channels) + channel);
-                    for (int x = 0; x < SIDE; x++) transform_inputs<SIDE>(v + x, SIDE);
-                    for (int y = 0; y < SIDE; y++) transform_inputs<SIDE>(v + y * SIDE, 1);
-                    for (int place = 0; place < PLACES; place++) store(where + place * input_stride(), v[place]);
+                    Lanes v[SIDE][SIDE];
+#pragma GCC unroll 6
+                    for (int x = 0; x < SIDE; x++) {
+                        Lanes column[SIDE];
+                        for (int y = 0; y < SIDE; y++)
+                            column[y] = load(d + PHASES * (y * in->row() + size_t(x) * in->channels) + channel);
+                        to_points<SIDE>(column);
+                        for (int y = 0; y < SIDE; y++) v[y][x] = column[y];
+                    }
+#pragma GCC unroll 6
+                    for (int y = 0; y < SIDE; y++) {
+                        to_points<SIDE>(v[y]);
+                        for (int x = 0; x < SIDE; x++) store(where + (y * SIDE + x) * input_stride(), v[y][x]);
+                    }
                 }
             }
         }
@@ -160,18 +124,23 @@ struct Winograd {
     }
 
     void put_tile(Place tile, int block, const float* sums) const {
-        Lanes v[2][PLACES];
+        Lanes v[2][OUT][SIDE];
         for (int half = 0; half < 2; half++) {
-            for (int place = 0; place < PLACES; place++)
-                v[half][place] = load(sums + place * SUM_STRIDE + half * LANES);
-            for (int x = 0; x < SIDE; x++) transform_outputs<SIDE>(v[half] + x, SIDE);
-            for (int y = 0; y < OUT; y++) transform_outputs<SIDE>(v[half] + y * SIDE, 1);
+#pragma GCC unroll 6
+            for (int x = 0; x < SIDE; x++) {
+                Lanes column[SIDE];
+                for (int y = 0; y < SIDE; y++) column[y] = load(sums + (y * SIDE + x) * SUM_STRIDE + half * LANES);
+                from_points<SIDE>(column);
+                for (int y = 0; y < OUT; y++) v[half][y][x] = column[y];
+            }
+#pragma GCC unroll 6
+            for (int y = 0; y < OUT; y++) from_points<SIDE>(v[half][y]);
         }
         const Lanes b[2] = {load(&bias[block * OUTPUTS]), load(&bias[block * OUTPUTS + LANES])};
         for (int y = 0; y < OUT; y++)
             for (int x = 0; x < OUT; x++) {
                 const int to_y = tile.y * OUT + y, to_x = tile.x * OUT + x;
-                Lanes pixel[2] = {v[0][y * SIDE + x] + b[0], v[1][y * SIDE + x] + b[1]};
+                Lanes pixel[2] = {v[0][y][x] + b[0], v[1][y][x] + b[1]};
                 if (residual) {
                     Lanes r[2];
                     get(*residual, tile.image, to_y, to_x, block * OUTPUTS, OUTPUTS, r);

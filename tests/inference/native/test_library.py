@@ -1,6 +1,7 @@
 """Compiling the engine: once, whole, verified, and with words when it fails."""
 
 import ctypes
+import dataclasses
 import logging
 import shutil
 import stat
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from fastvae import native_library as library
 from fastvae.errors import FastvaeError
-from fastvae.inference.native import library
+from fastvae.inference.native.library import _HERE, SOURCES
+from fastvae.inference.native.library import library as load_engine
 
 FLAGS = ("-O0", "-DFASTVAE_LANES=4")
 LOAD = f"from fastvae.inference.native.library import library; assert library({FLAGS!r}).fastvae_lanes() == 4"
@@ -37,7 +40,7 @@ def compiled(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVAE_CACHE", str(folder))
         library._loaded.cache_clear()
-        library.library(FLAGS)
+        load_engine(FLAGS)
         library._loaded.cache_clear()
     (engine,) = (folder / "native").iterdir()
     return engine
@@ -54,7 +57,7 @@ def kept(cache, compiled) -> Path:
 def compilations(compiled, monkeypatch):
     """One entry for each time that the compiler is asked for an engine; it gives the one that it made before."""
     asked = []
-    monkeypatch.setattr(library, "_compiled", lambda command: asked.append(command) or compiled.read_bytes())
+    monkeypatch.setattr(library, "_compiled", lambda _, command: asked.append(command) or compiled.read_bytes())
     return asked
 
 
@@ -70,28 +73,26 @@ def fake_compiler(path: Path, script: str) -> str:
 
 def test_it_is_compiled_once_and_announced(cache, monkeypatch, caplog):
     compilations, compile_ = [], library._compiled
-    monkeypatch.setattr(library, "_compiled", lambda command: compilations.append(command) or compile_(command))
+    monkeypatch.setattr(library, "_compiled", lambda *made: compilations.append(made) or compile_(*made))
     with caplog.at_level(logging.INFO, "fastvae"):
-        assert library.library(FLAGS).fastvae_lanes() == 4
+        assert load_engine(FLAGS).fastvae_lanes() == 4
         library._loaded.cache_clear()  # as a second process would come
-        assert library.library(FLAGS).fastvae_lanes() == 4
+        assert load_engine(FLAGS).fastvae_lanes() == 4
     (words,) = [r.getMessage() for r in caplog.records]
     assert "compiled the CPU engine with" in words and " s: " in words
     assert [p.suffix for p in cache.iterdir()] == [".so"] and len(compilations) == 1
     assert not private_engines()
 
 
-def test_other_flags_and_other_sources_are_another_file(cache, monkeypatch):
+def test_other_flags_and_other_sources_are_another_file(cache):
     command = [library.host_compiler(), *library._FLAGS]
-    digest = library._digest(command)
-    assert library._digest([*command, "-DX"]) != digest
-    monkeypatch.setattr(library, "_SOURCES", library._SOURCES[1:])
-    assert library._digest(command) != digest
+    digest = library._digest(SOURCES, command)
+    assert library._digest(SOURCES, [*command, "-DX"]) != digest
+    assert library._digest(dataclasses.replace(SOURCES, headers=SOURCES.headers[1:]), command) != digest
 
 
 def test_every_source_counts():
-    folder = Path(library.__file__).parent
-    assert {p.name for p in folder.iterdir() if p.suffix in (".cpp", ".h")} == set(library._SOURCES)
+    assert {p for p in _HERE.iterdir() if p.suffix in (".cpp", ".h")} == {SOURCES.entry, *SOURCES.headers}
 
 
 DAMAGE = {
@@ -110,14 +111,14 @@ def test_what_is_damaged_is_compiled_again_and_not_loaded(kept, compilations, da
     kept.write_bytes(damage(good))
     opened, open_ = [], ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", lambda path: opened.append(Path(path).read_bytes()) or open_(path))
-    assert library.library(FLAGS).fastvae_lanes() == 4
+    assert load_engine(FLAGS).fastvae_lanes() == 4
     assert len(compilations) == 1 and damage(good) not in opened
     (now,) = kept.parent.iterdir()
     assert now.stem.endswith(library._digest_of(now.read_bytes()))
 
 
 def test_what_is_kept_and_good_is_loaded(kept, compilations):
-    assert library.library(FLAGS).fastvae_lanes() == 4
+    assert load_engine(FLAGS).fastvae_lanes() == 4
     assert not compilations
 
 
@@ -126,7 +127,7 @@ def test_what_is_kept_and_good_is_loaded(kept, compilations):
 def test_what_others_can_have_put_there_is_not_run(kept, compilations, what):
     place = kept if what == "file" else kept.parent
     place.chmod(0o777)
-    assert library.library(FLAGS).fastvae_lanes() == 4
+    assert load_engine(FLAGS).fastvae_lanes() == 4
     assert len(compilations) == 1
 
 
@@ -149,7 +150,7 @@ def test_nothing_may_be_run_from_the_cache(cache, compiled, compilations, monkey
         shutil.copy(compiled, cache)
     refuse_from(cache, monkeypatch)
     for _ in range(2):  # the second finds it in the private folder
-        assert library.library(FLAGS).fastvae_lanes() == 4
+        assert load_engine(FLAGS).fastvae_lanes() == 4
         library._loaded.cache_clear()
     (engine,) = private_engines()
     assert len(compilations) == 1
@@ -176,7 +177,7 @@ def test_a_cache_that_cannot_be_written(cache, compilations, broken):
     path = cache if broken == "native" else cache.parent
     path.parent.mkdir(exist_ok=True)
     path.write_text("a file where the folder should be")
-    assert library.library(FLAGS).fastvae_lanes() == 4
+    assert load_engine(FLAGS).fastvae_lanes() == 4
     assert private_engines()
 
 
@@ -186,7 +187,7 @@ def test_no_place_at_all(cache, tmp_path, compilations, monkeypatch):
         with pytest.raises(
             FastvaeError, match=r"engine cannot be loaded \(.*failed to map.*; .*failed to map"
         ) as caught:
-            library.library(FLAGS)
+            load_engine(FLAGS)
         assert "\n" not in str(caught.value)
     assert len(compilations) == 1  # what failed is not tried again
 
@@ -195,7 +196,7 @@ def test_a_failing_compiler_is_quoted(cache, monkeypatch, tmp_path):
     script = "echo 'In file included from x:' >&2; echo 'engine.cpp: error: no such luck' >&2; exit 1"
     monkeypatch.setenv("CXX", fake_compiler(tmp_path / "cxx", script))
     with pytest.raises(FastvaeError, match=r"could not compile the engine: engine\.cpp: error: no such luck$"):
-        library.library()
+        load_engine()
     assert not cache.exists() or not list(cache.iterdir())
 
 
@@ -203,7 +204,7 @@ FAKES = {
     "says nothing": ("exit 3", "could not compile the engine: status 3"),
     "is killed": ("kill -9 $$", "could not compile the engine: status -9"),
     "is no text": ("printf '\\377\\376' >&2; exit 1", "could not compile the engine"),
-    "makes nothing": ("exit 0", "did not produce an engine"),
+    "makes nothing": ("exit 0", "did not produce the engine"),
     "makes an empty file": ('while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done', "engine cannot be loaded"),
     "hangs": ("cat /dev/zero > /dev/null & wait", "did not compile the engine within 0.5 s"),
 }
@@ -215,7 +216,7 @@ def test_broken_compilers(cache, monkeypatch, tmp_path, script, words):
     if "within" in words:
         monkeypatch.setattr(library, "_TIMEOUT_S", 0.5)
     with pytest.raises(FastvaeError, match=words):
-        library.library()
+        load_engine()
 
 
 def test_a_compiler_that_cannot_be_started(cache, monkeypatch, tmp_path):
@@ -223,7 +224,7 @@ def test_a_compiler_that_cannot_be_started(cache, monkeypatch, tmp_path):
     path.write_bytes(b"\x00 no program")
     monkeypatch.setenv("CXX", str(path))
     with pytest.raises(FastvaeError, match="cannot be started"):
-        library.library()
+        load_engine()
 
 
 @pytest.mark.parametrize("when", ["asked for its macros", "compiling"])
@@ -236,13 +237,13 @@ def test_a_compiler_that_does_not_know_its_processor(cache, monkeypatch, tmp_pat
         f'exec {library.host_compiler()} "$@"'
     )
     monkeypatch.setenv("CXX", fake_compiler(tmp_path / "cxx", script))
-    assert library.library(FLAGS).fastvae_lanes() == 4
+    assert load_engine(FLAGS).fastvae_lanes() == 4
 
 
 def test_no_compiler(cache, monkeypatch):
     monkeypatch.setattr(library, "host_compiler", lambda: None)
     with pytest.raises(FastvaeError, match="no C\\+\\+ compiler"):
-        library.library()
+        load_engine()
 
 
 def test_two_processes_at_once(cache):
