@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import logging
+import re
 import shutil
 import stat
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 
 from fastvae import native_library as library
 from fastvae.errors import FastvaeError
-from fastvae.inference.native.library import _HERE, SOURCES
+from fastvae.inference.native.library import SOURCES
 from fastvae.inference.native.library import library as load_engine
+from fastvae.kernels import conv_relu_native
 
 FLAGS = ("-O0", "-DFASTVAE_LANES=4")
 LOAD = f"from fastvae.inference.native.library import library; assert library({FLAGS!r}).fastvae_lanes() == 4"
@@ -91,8 +93,11 @@ def test_other_flags_and_other_sources_are_another_file(cache):
     assert library._digest(dataclasses.replace(SOURCES, headers=SOURCES.headers[1:]), command) != digest
 
 
-def test_every_source_counts():
-    assert {p for p in _HERE.iterdir() if p.suffix in (".cpp", ".h")} == {SOURCES.entry, *SOURCES.headers}
+@pytest.mark.parametrize("sources", [SOURCES, conv_relu_native.SOURCES], ids=lambda sources: sources.name)
+def test_every_included_file_counts(sources):
+    files = [sources.entry, *sources.headers]
+    included = {name for file in files for name in re.findall(r'#include "(.+)"', file.read_text())}
+    assert included == {header.name for header in sources.headers}
 
 
 DAMAGE = {
