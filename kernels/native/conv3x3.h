@@ -172,7 +172,7 @@ struct Conv3x3 {
                 for (int column = 0; column < columns; column++, to += shape.outputs) {
                     Lanes result = v[row][column];
                     if (bias) result = maximum(Lanes{}, result + load(bias + channel));
-                    put(to, result, channels);
+                    store_some(to, result, channels);
                 }
             }
         }

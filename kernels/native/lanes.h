@@ -77,6 +77,15 @@ inline void store(BFloat16* to, Lanes v) {
 #endif
 }
 
+// Stores the first `count` of a vector.
+template <class Number>
+inline void store_some(Number* to, Lanes v, int count) {
+    if (count == LANES) return store(to, v);
+    Number all[LANES];
+    store(all, v);
+    std::memcpy(to, all, sizeof(Number) * count);
+}
+
 inline float to_float(float value) { return value; }
 
 inline float to_float(BFloat16 value) {
