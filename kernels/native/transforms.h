@@ -1,8 +1,8 @@
 // The transforms of Winograd's algorithm along one axis, for tiles of T outputs of a 3-tap filter.
 //
 // T = 2 interpolates at 0, 1, -1 and infinity; T = 4 at 0, a, -a, b, -b and infinity with a = 5/8 and b = 3/2: the
-// error of a convolution of 128 channels in float32 is 0.45 times that with the usual 1 and 2, its largest error a quarter.
-// Powers of both are exact in float32. fastvae/kernels/conv_relu_native.py has G for the same points.
+// error of a convolution of 128 channels in float32 is 0.45 times that with the usual 1 and 2, its largest error a
+// quarter. Powers of both are exact in float32. fastvae/kernels/conv_relu_native.py has G for the same points.
 // Source of the idea: Barabasz et al. 2020, arXiv:1803.10986; the points are the best of 18 pairs that were tried.
 #pragma once
 
