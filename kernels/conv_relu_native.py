@@ -10,7 +10,7 @@ filters are transformed once and kept, since they are frozen; that takes four ti
 Arithmetic is in float32, also for bfloat16 maps. Against float64 the norm of the error is, in float32 on the network's
 shapes with random operands, 0.6e-6 to 0.9e-6 of the result's with 4x4 tiles, where torch's convolution has 0.3e-6 to
 0.8e-6, and the largest error 1e-6 to 2.2e-6 of the largest value (0.6e-6 to 1.9e-6); 1e-5 is never exceeded in tests.
-In bfloat16 it is torch's: the rounding of the result. NaN stays NaN, but so does a result whose tile has infinities.
+In bfloat16 it is torch's: the rounding of the result. NaN stays NaN, and the whole tile of an infinity becomes NaN.
 Each sum has one order, whatever the batch and the number of threads: results are the same to the bit.
 
 Source: Lavin and Gray 2016, arXiv:1509.09308, section 4.

@@ -1,8 +1,11 @@
-// A 3x3 convolution of stride 1 and zero padding 1 by Winograd's algorithm, on maps as torch has them in
-// channels_last: [image, row, column, channel] without a border. Forward it adds a bias and applies ReLU to the results,
+// A 3x3 convolution of stride 1 and zero padding 1 by Winograd's algorithm, on maps as torch has them in channels_last:
+// [image, row, column, channel] without a border. Forward it adds a bias and applies ReLU to the results,
 //     y = max(conv(x, w) + b, 0),
 // backward it applies the gradient of ReLU to its input on reading, and the filters are flipped and transposed:
 //     dL/dx = conv([y > 0] dL/dy, w').
+// A tile of T x T results is Y = A^T [(G g G^T) * (B^T d B)] A; see transforms.h. The products of all tiles are matrix
+// products, one for each of the (T + 2)^2 places, with the channels as the inner dimension.
+// Source: Lavin and Gray 2016, arXiv:1509.09308, section 4.
 #pragma once
 
 #include "products.h"
@@ -36,7 +39,8 @@ struct Conv3x3 {
     int across() const { return (shape.width + T - 1) / T; }
     int tiles() const { return shape.images * down() * across(); }
     int blocks() const { return (shape.outputs + OUTPUTS - 1) / OUTPUTS; }
-    // Distances from one place or tile to the next, with one extra cache line; see Winograd.
+    // Distances from one place or tile to the next, with one extra cache line: with a power of two all places of a tile
+    // would fall into the same few sets of the first-level cache.
     size_t input_stride() const { return size_t(tiles_at_a_time) * shape.inputs + LINE; }
     static constexpr size_t PRODUCT_STRIDE = size_t(PLACES) * OUTPUTS + LINE;
     size_t scratch_size() const { return PLACES * input_stride() + tiles_at_a_time * PRODUCT_STRIDE + shape.inputs; }

@@ -21,6 +21,7 @@ class Job {
         // same inputs, but each reads only its own filters.
         if (groups > threads) groups = (groups + threads - 1) / threads * threads;
         each_ = (tiles + groups - 1) / groups;
+        if (groups > threads) each_ = (each_ + PIXELS - 1) / PIXELS * PIXELS;  // which registers hold
         groups_ = (tiles + each_ - 1) / each_;
         parts_ = std::clamp((threads + groups_ - 1) / groups_, 1, convolution.blocks());
         scratch_size_ = (convolution.scratch_size() + LINE - 1) / LINE * LINE;
