@@ -55,6 +55,15 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential(*(_UpsamplingStage(i, o) for i, o in pairwise(reversed(widths))))
         self.to_image = ReplicationConv2d(width, 3, upsample=2)
 
+    @torch.no_grad()
+    def start_grey_(self) -> None:
+        """Gives the last layer's three colours the same filters, the mean of its initial ones.
+
+        For losses that do not see fine colour: what random filters paint in it at first, they paint for long.
+        """
+        weight = self.to_image.weight
+        weight.copy_(weight.mean(0, keepdim=True).expand_as(weight))
+
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""
         x = torch.relu(self.linear(z)).unflatten(1, self.map_shape)

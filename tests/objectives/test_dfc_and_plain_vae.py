@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastvae.config import ModelConfig
+from fastvae.objectives import OBJECTIVES
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
 from fastvae.objectives.plain_vae import PlainVae, PlainVaeOptions
 from fastvae.pictures import to_images
@@ -58,6 +59,19 @@ def test_the_recipes_have_the_balance_of_the_authors_code(name):
     for real, fake in zip(objective.loss_network(images), objective.loss_network(fakes), strict=True):
         theirs = theirs + 0.5 * F.mse_loss(fake, real)
     assert torch.allclose(40 * total, theirs)
+
+
+@pytest.mark.parametrize("name", ["dfc_vae", "vae_wgan", "plain_vae"])
+def test_images_are_grey_at_first_where_the_loss_does_not_see_fine_colour(name):
+    options, objective = OBJECTIVES[name]
+    torch.manual_seed(0)
+    objective = objective(options(), MODEL, TinyLossNetwork())
+    images = objective.sample(torch.randn(4, 5))
+    bias = objective.decoder.to_image.bias.view(3, 1, 1)
+    colours = torch.atanh(images) - bias
+    spread = (colours - colours.mean(1, keepdim=True)).abs().max() / colours.std()
+    assert (spread < 1e-4) == (name != "plain_vae")
+    assert colours.std() > 0.01  # a picture, not a plain area
 
 
 def test_plain_vae_needs_no_loss_network_and_learns():
