@@ -113,3 +113,15 @@ def test_two_ranks_keep_one_scale(packed, tmp_path):
     assert torch.equal(first, second) and first.item() != 10
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
     assert len({line["label_scale"] for line in measured}) == 4
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path):
+    flags = (*HELD, "--device", "cuda", "--precision", "fp32", "--compile", "off", "--steps", "6")
+    for mode in ("on", "off"):
+        assert train(*flags, "--cuda-graph", mode, "--out", str(tmp_path / mode)) == 0
+    captured, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
+    assert len({line["label_scale"] for line in captured}) == 6
+    for ours, expected in zip(captured, eager, strict=True):
+        for name in ("kl", "rec", "gan_to_rec", "label_scale"):
+            assert ours[name] == pytest.approx(expected[name], rel=2e-2)
