@@ -7,6 +7,8 @@ import pytest
 
 from fastvae.config import ModelConfig
 from fastvae.errors import FastvaeError, suggest
+from fastvae.lossnet.network import TAPS
+from fastvae.objectives.vae_wgan import CriticForm, critic_form
 from fastvae.recipes import RECIPES
 from fastvae.train.config_json import from_json, to_json
 
@@ -26,6 +28,13 @@ def test_the_papers_schedule():
     assert (config.objective.alpha, config.objective.beta) == (1, 0.5)
     assert RECIPES["celeba64-wide"]().model.width == 64
     assert RECIPES["cifar10"]().model.image_size == 32
+    for name in ("celeba64", "cifar10"):
+        literal = RECIPES[f"{name}-literal"]()
+        given = {"alpha": 1, "beta": 0.5, "layers": TAPS, "layer_weights": "paper", "kl_warmup": 0, "order": "together"}
+        assert given.items() <= vars(literal.objective).items() and literal.train.ema == 0
+        form = CriticForm(label_scale=10, clip=0.01, clipped="weights", optimizer="adam", lr=None)
+        assert critic_form(literal.objective) == form
+        assert literal.model == RECIPES[name]().model
     assert RECIPES["celeba128"]() == replace(
         config, recipe="celeba128", data="celeba128.fvae", model=ModelConfig(image_size=128)
     )

@@ -39,6 +39,7 @@ LAYERS = (
     "bench.anatomy  bench.inference",
     "bench.paper",
     "bench",
+    "bench.results",
     "tools",
 )
 RANKS = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

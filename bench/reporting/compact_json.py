@@ -36,6 +36,6 @@ def _samples_in_one_line(text: str) -> str:
                 numbers.append(bare.rstrip(","))
         else:
             lines.append(line)
-            if re.match(r'"(samples|quartiles)_\w+": \[$', bare):
+            if re.match(r'"(samples|quartiles|curve)_\w+": \[$', bare):
                 numbers = []
     return "\n".join(lines)

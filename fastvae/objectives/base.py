@@ -130,6 +130,16 @@ class Objective(ABC):
         """Optional diagnostics, logged every `balance_every` steps; they cost passes of their own. Default: none."""
         return {}
 
+    def steer(self, measured: Terms) -> None:  # noqa: B027
+        """Adjusts the numbers of `steered` to what `balance` measured, without waiting for the device.
+
+        Called after each measurement, with the means over all ranks, so that all adjust alike. Default: nothing.
+        """
+
+    def steered(self) -> dict[str, Tensor]:
+        """The numbers that `steer` changes in place, 0-D and above 0, by name; checkpoints hold them."""
+        return {}
+
     def systems(self) -> dict[str, "Objective"]:
         """The systems that it trains, by name; each is evaluated separately. By default only itself, named ""."""
         return {"": self}

@@ -6,8 +6,9 @@ L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec 
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastvae.config import ModelConfig
 from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import tap_indices
@@ -40,6 +41,12 @@ class DfcVae(PlainVae):
 
     title = "DFC-VAE"
     description = "KL divergence and feature loss of VGG-19"
+
+    def __init__(self, options: DfcVaeOptions, model: ModelConfig, loss_network: nn.Module):
+        super().__init__(options, model, loss_network)
+        # VGG-19 hardly sees fine colour: a red-green grating of period 4 costs a hundredth of a grey one. The colours
+        # of random filters would stay, as a grid at the same places of all images (METHOD.md).
+        self.decoder.start_smooth_()
 
     @classmethod
     def taps(cls, options: DfcVaeOptions) -> tuple[str, ...]:

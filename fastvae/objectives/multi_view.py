@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from fastvae.config import ModelConfig
-from fastvae.kernels.dispatch import map_format
 from fastvae.lossnet.network import LossNetwork, tap_indices
-from fastvae.objectives.base import Averaged, Objective, Pass, Update
+from fastvae.objectives.base import Averaged, Objective, Pass, Terms, Update
 from fastvae.objectives.vae_wgan import VaeWgan, VaeWganOptions
 
 
@@ -86,13 +85,20 @@ class MultiView(Objective):
         by_view = {name: view.balance(images, noise) for name, view in self.views.items()}
         return {f"{name}_{term}": value for name, terms in by_view.items() for term, value in terms.items()}
 
+    def steer(self, measured: Terms) -> None:
+        for name, view in self.views.items():
+            view.steer({term.removeprefix(f"{name}_"): value for term, value in measured.items()})
+
+    def steered(self) -> dict[str, Tensor]:
+        return {f"{v}.{name}": number for v, view in self.views.items() for name, number in view.steered().items()}
+
     def sample(self, noise: Tensor) -> Tensor:
         raise NotImplementedError("sample from each view: see `systems`")
 
     def to(self, device: torch.device) -> "MultiView":
         super().to(device)
         for view in self.views.values():
-            view.loss_network.to(device, memory_format=map_format(device))
+            view.to(device)
         self._share_kl(self.kl_share)
         return self
 

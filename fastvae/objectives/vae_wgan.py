@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.config import ModelConfig
+from fastvae.errors import UsageError
 from fastvae.kernels import reverse_gradient
 from fastvae.models import Critic
-from fastvae.objectives.base import Pass, Update
+from fastvae.objectives.base import Pass, Terms, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
-from fastvae.objectives.losses import reparameterise, with_fixed_parameters
+from fastvae.objectives.held_share import steer_
+from fastvae.objectives.losses import reparameterise, scale_gradient, with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.ranges import above, at_least, require
 
@@ -37,8 +39,13 @@ class VaeWganOptions(DfcVaeOptions):
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "paper"
-    critic: Literal["paper", "balanced"] = "paper"  # paper: Algorithm 1 exactly; balanced: see METHOD.md
-    label_scale: float | None = None  # weight s of the adversarial loss (the paper's labels are +-10), >= 0
+    # paper: Algorithm 1 exactly; balanced: a label scale of 30; held: one that is steered to critic-share
+    critic: Literal["paper", "balanced", "held"] = "paper"
+    # with critic held: |dL_GAN/dx'| / |d(beta L_rec)/dx'| that the label scale is steered to every balance-every steps,
+    # > 0
+    critic_share: float = 0.25
+    # weight s of the adversarial loss (the paper's labels are +-10), >= 0; with critic held the VAE's first one, > 0
+    label_scale: float | None = None
     clip: float | None = None  # largest absolute value after clipping, > 0
     clipped: Clipped | None = None  # what is clipped; weights_except_norm exempts BN's scale and shift
     # rmsprop: as in WGAN, at 5e-5 unless critic-lr is given
@@ -53,12 +60,24 @@ class VaeWganOptions(DfcVaeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, label_scale=at_least(0), clip=above(0), critic_lr=above(0))
+        require(self, label_scale=at_least(0), clip=above(0), critic_lr=above(0), critic_share=above(0))
+        if self.critic == "held":
+            require(self, label_scale=above(0), beta=above(0))
+            if self.adversarial != "wasserstein":
+                raise UsageError(
+                    "critic held steers a label scale that the critic's gradient is proportional to: adversarial must "
+                    f"be wasserstein; got {self.adversarial}"
+                )
+        elif self.critic_share != type(self).critic_share:
+            raise UsageError(f"critic-share is for critic held; got {self.critic_share} and critic {self.critic}")
 
 
 @dataclass(frozen=True)
 class CriticForm:
-    """The settings that a value of `critic` stands for. `lr` None: the VAE's learning rate."""
+    """The settings that a value of `critic` stands for. `lr` None: the VAE's learning rate.
+
+    With critic="held" the label scale is that of the critic's own loss, and the one that the VAE's begins with.
+    """
 
     label_scale: float
     clip: float
@@ -70,6 +89,7 @@ class CriticForm:
 FORMS = {
     "paper": CriticForm(label_scale=10.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
     "balanced": CriticForm(label_scale=30.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
+    "held": CriticForm(label_scale=10.0, clip=0.01, clipped="weights", optimizer="adam", lr=None),
 }
 
 
@@ -93,7 +113,12 @@ def critic_form(options: VaeWganOptions) -> CriticForm:
 
 
 class VaeWgan(DfcVae):
-    """A DFC-VAE and a critic, trained together."""
+    """A DFC-VAE and a critic, trained together.
+
+    Attributes:
+        form: the critic's settings.
+        label_scale: with critic="held" the weight of L_GAN in the VAE's loss, 0-D float32; else None.
+    """
 
     title = "VAE-WGAN"
     description = "KL divergence, feature loss of VGG-19 and a Wasserstein critic"
@@ -103,6 +128,7 @@ class VaeWgan(DfcVae):
         self.form = critic_form(options)
         self.critic = Critic(model.image_size, model.width, loss_network.channels[0], model.stages)
         self.networks["critic"] = self.critic
+        self.label_scale = torch.tensor(self.form.label_scale) if options.critic == "held" else None
 
     @classmethod
     def taps(cls, options: VaeWganOptions) -> tuple[str, ...]:
@@ -138,7 +164,13 @@ class VaeWgan(DfcVae):
         """Algorithm 1: all losses of a step from one forward pass, for one backward pass and three updates."""
         kl, rec, features, fake_features = self.forward(images, noise, features)
         if self.options.adversarial == "wasserstein":
-            critic_loss = self.critic_distance(features[0], reverse_gradient(fake_features[0]))
+            fake = reverse_gradient(fake_features[0])
+            if self.label_scale is not None:
+                # The VAE's gradient alone is steered. Adam makes the critic's update independent of its loss's scale,
+                # but remembers the squared gradients of a thousand steps, for which a scale that rises would raise the
+                # critic's rate.
+                fake = scale_gradient(fake, self.label_scale / self.form.label_scale)
+            critic_loss = self.critic_distance(features[0], fake)
             adversarial = critic_loss
         else:  # critic and VAE descend different functions of the critic's output: reversing the sign is not enough
             critic_loss = self.critic_distance(features[0], fake_features[0].detach())
@@ -178,7 +210,7 @@ class VaeWgan(DfcVae):
     def generator_distance(self, fake: Tensor) -> Tensor:
         """The adversarial loss of encoder and decoder: -s mean critic, or its squared distance to s; critic fixed."""
         scores = with_fixed_parameters(self.critic, fake)
-        s = self.form.label_scale
+        s = self.form.label_scale if self.label_scale is None else self.label_scale
         if self.options.adversarial == "wasserstein":
             return -s * scores.mean()
         return (scores - s).square().mean()
@@ -186,7 +218,7 @@ class VaeWgan(DfcVae):
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': how strongly each loss changes the pixels.
 
-        Nothing if beta is 0.
+        Nothing if beta is 0. With critic="held" also the label scale that it was measured with.
         """
         if not self.options.beta:
             return {}
@@ -199,4 +231,18 @@ class VaeWgan(DfcVae):
         rec = self.options.beta * self.feature_distance(fake_features, features)
         (by_rec,) = torch.autograd.grad(rec, fakes, retain_graph=True)
         (by_gan,) = torch.autograd.grad(self.generator_distance(fake_features[0]), fakes)
-        return {"gan_to_rec": by_gan.float().norm() / by_rec.float().norm()}
+        scale = {name: value.clone() for name, value in self.steered().items()}
+        return {"gan_to_rec": by_gan.float().norm() / by_rec.float().norm(), **scale}
+
+    def steer(self, measured: Terms) -> None:
+        if self.label_scale is not None:
+            steer_(self.label_scale, measured["gan_to_rec"], self.options.critic_share, self.form.label_scale)
+
+    def steered(self) -> dict[str, Tensor]:
+        return {} if self.label_scale is None else {"label_scale": self.label_scale}
+
+    def to(self, device: torch.device) -> "VaeWgan":
+        super().to(device)
+        if self.label_scale is not None:
+            self.label_scale = self.label_scale.to(device)
+        return self

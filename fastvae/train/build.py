@@ -46,7 +46,12 @@ def resolve(config: Config) -> tuple[Config, dict[str, str]]:
 
     Returns:
         The resolved config, and the reason for each choice by field name.
+
+    Raises:
+        UsageError: the critic's share is to be held and never measured.
     """
+    if getattr(config.objective, "critic", None) == "held" and not config.train.balance_every:
+        raise UsageError("critic held steers by what it measures: balance-every must be 1 or more; got 0")
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     compiled = choose_compile(config.train.compile, device)

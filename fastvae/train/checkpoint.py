@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -81,8 +82,8 @@ class State:
 def tensors(
     objective: Objective, updates: dict[str, Update], noises: Sequence[Tensor], average: WeightAverage | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """The state of networks, average, optimisers and each rank's noise generator, by (file of a checkpoint, name)."""
-    network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noises)
+    """The state of networks, average, optimisers and steered numbers, and each rank's noise, by (file, name)."""
+    network, optimizer = _network_tensors(objective), _optimizer_tensors(updates, noises) | objective.steered()
     if average is not None:
         network |= average.tensors()
     return {(MODEL, k): v for k, v in network.items()} | {(OPTIMIZER, k): v for k, v in optimizer.items()}
@@ -175,7 +176,7 @@ def restore(
             f"{checkpoint} was trained with other objective options than config.json says: was config.json edited?"
         )
     tensors = _read_networks(checkpoint / MODEL, objective, average)
-    optimizers = _read_optimizers(checkpoint / OPTIMIZER, updates)
+    optimizers = _read_optimizers(checkpoint / OPTIMIZER, updates, objective.steered())
     noises = noises_in({(OPTIMIZER, name): tensor for name, tensor in optimizers.items()})
     saved_noise = noises[0] if noises[0].shape == noise.get_state().shape else None
     if saved_noise is not None:
@@ -254,10 +255,12 @@ def _load(objective: Objective, updates: dict[str, Update], network: dict, optim
             states.setdefault(int(index), {})[field] = value
         groups = update.optimizer.state_dict()["param_groups"]
         update.optimizer.load_state_dict({"state": states, "param_groups": groups})
+    for name, number in objective.steered().items():
+        number.copy_(optimizers[name])  # in place: a captured step reads it
 
 
-def _read_optimizers(path: Path, updates: dict[str, Update]) -> dict[str, Tensor]:
-    """The state of the ranks' noise generators and of the updates' optimisers."""
+def _read_optimizers(path: Path, updates: dict[str, Update], steered: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of the ranks' noise generators and of the updates' optimisers, and the steered numbers."""
     shapes = tensor_shapes(path)
     expected = {}
     while (name := _noise_of(len(expected))) in shapes:
@@ -273,7 +276,10 @@ def _read_optimizers(path: Path, updates: dict[str, Update]) -> dict[str, Tensor
             # A parameter that was not updated yet has no state.
             if shapes.keys() & fields.keys():
                 expected |= fields
-    return read_like(path, expected)
+    tensors = read_like(path, expected | steered)
+    if bad := next((name for name in steered if not 0 < tensors[name] < math.inf), None):
+        raise damaged(path, ValueError(f"{bad} is {tensors[bad].item():g}"))
+    return tensors
 
 
 def _network_tensors(objective: Objective) -> dict[str, Tensor]:

@@ -328,6 +328,8 @@ class Trainer:
             together = torch.stack(list(ratios.values()))
             self.ranks.average_(together)
             ratios = dict(zip(ratios, together.unbind(), strict=True))
+        if ratios:
+            self.objective.steer(ratios)
         return ratios
 
     def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:

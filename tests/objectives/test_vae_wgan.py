@@ -191,7 +191,13 @@ def test_balance_is_the_ratio_of_the_two_gradients_at_the_images():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"adversarial": "mse"}, {"order": "critic_first"}))],
+    [
+        {},
+        *(
+            pytest.param(o, marks=pytest.mark.slow)
+            for o in ({"adversarial": "mse"}, {"order": "critic_first"}, {"critic": "held"})
+        ),
+    ],
     ids=str,
 )
 def test_every_pass_is_one_graph_with_the_eager_gradients(options):

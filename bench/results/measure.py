@@ -1,0 +1,129 @@
+"""Measures a finished run and leaves a record of it in bench/records/results.
+
+python -m bench.results.measure runs/cifar10 --data cifar10.fvae --count 10000
+
+The samples, reconstructions and their scores are `fastvae evaluate`'s, protocol paper: as many real held-out images as
+generated ones. Learning curves, the KL divergence, the sharpness and the critic's share are those of the run's own log.
+The record holds numbers alone, with which docs/results.md is made: python -m bench.results.page.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.reporting.compact_json import write_json
+from bench.reporting.record import RECORDS, check_writable, place
+from bench.results.curves import curves
+from fastvae.cli import main as fastvae
+from fastvae.errors import FastvaeError
+from fastvae.files.reading import read_json, read_json_lines
+
+FOLDER = RECORDS / "results"
+# Of the last tenth of a curve: single steps of a critic's share differ by a factor of two.
+_LAST = 10
+# The folders of an absolute path in a text; a URL's slashes are none.
+_FOLDERS = re.compile(r"(?<![\w.:/~])~?/(?:[^\s/,]+/)*")
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.results.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=place, help="folder of a finished run")
+    parser.add_argument("--data", required=True, help="what it was trained on, as for fastvae evaluate")
+    parser.add_argument("--name", help="of the record, if it is not the recipe's")
+    parser.add_argument("--count", default="10000", help="images to generate, at most as many as are held out")
+    parser.add_argument("--inception", default=[], nargs=1, help="as for fastvae evaluate")
+    parser.add_argument("--vgg", default="caffe", help="as for fastvae evaluate")
+    parser.add_argument("--device", default="auto", help="as for fastvae evaluate")
+    parser.add_argument("--out", type=place, default=FOLDER, help="folder of the records")
+    options = parser.parse_args(arguments)
+    try:
+        config = read_json(options.run / "config.json")
+        name = options.name or config["recipe"]
+        path = options.out / f"{name}.json"
+        check_writable(path)
+        logged = of_log(options.run, config)
+        inception = ["--inception", *options.inception] if options.inception else []
+        flags = ["--data", options.data, "--count", options.count, "--vgg", options.vgg, *inception]
+        evaluation = _evaluated(options.run, [*flags, "--device", options.device])
+        if evaluation is None:
+            return 1
+        environment = read_json(options.run / "environment.json")
+    except FastvaeError as error:
+        print(f"bench.results.measure: {error}", file=sys.stderr)
+        return 1
+    floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
+    command = " ".join(["fastvae", *environment.pop("command")[1:]])
+    record = {
+        "what": f"a complete run of {config['recipe']}, measured",
+        "name": name,
+        "command": command,
+        "evaluation_command": " ".join(["fastvae evaluate RUN --reconstruction-fid", *flags]),
+        "machine": environment,
+        **logged,
+        "evaluation": {k: v for k, v in evaluation.items() if k != "rows"},
+        "numbers": logged["numbers"] | {k: v for k, v in row[0].items() if k != "name" and v is not None},
+        "real_images": {k: v for k, v in floor[0].items() if k != "name" and v} if floor else {},
+        "config": config,
+    }
+    write_json(path, _without_folders(record))
+    print(f"{path} written; python -m bench.results.page shows it")
+    return 0
+
+
+def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What the run's own log says: how long it was, its last numbers, its curves.
+
+    Raises:
+        FastvaeError: the log cannot be read, is empty, or holds a number that is not finite.
+    """
+    lines = list(read_json_lines(run / "stats.jsonl"))
+    timed = [line for line in lines if "images_per_s" in line]
+    if not timed:
+        raise FastvaeError(f"{run / 'stats.jsonl'} has no line of a training step: has the run begun?")
+    found = curves(lines)
+    last = timed[-1]
+    numbers = {name: _end(curve["curve_value"]) for name, curve in found.items()}
+    return {
+        "steps": last["step"],
+        "images": last["step"] * config["train"]["batch_size"] * last.get("ranks", 1),
+        "seconds": last["seconds"],
+        "images_per_s": median(line["images_per_s"] for line in timed),
+        "numbers": numbers,
+        "curves": found,
+    }
+
+
+def _end(values: list[float]) -> float:
+    """The median of a curve's last tenth; its last value, if it has fewer than ten."""
+    return median(values[-max(1, len(values) // _LAST) :])
+
+
+def _evaluated(run: Path, flags: list[str]) -> dict[str, Any] | None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "evaluation.json"
+        code = fastvae(["evaluate", str(run), *flags, "--reconstruction-fid", "--out", str(out)])
+        if code or not (found := read_json(out))["complete"]:
+            return None
+    return found
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths as file names: where things lie is this machine's own affair."""
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

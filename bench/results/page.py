@@ -1,0 +1,115 @@
+"""Writes the tables and the chart of docs/results.md from the records of complete runs.
+
+python -m bench.results.page            # writes docs/results.md's tables and docs/results-SET.png
+python -m bench.results.page --check    # only compares; exit status 1 if one of them is out of date
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.results import chart
+from bench.results.measure import FOLDER
+from bench.tables import prose
+from fastvae.files.reading import read_json
+
+ROOT = Path(__file__).parents[2]
+# What is generated stands between these marks.
+OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
+NOTHING = "No complete run is recorded yet."
+# Title, of a record's numbers, digits; a column that no run has is left out.
+_COLUMNS = (
+    ("FID", "fid", 1),
+    ("FID of reconstructions", "reconstruction_fid", 1),
+    ("PSNR, dB", "psnr_db", 2),
+    ("SSIM", "ssim", 3),
+    ("L_rec", "rec", 1),
+    ("KL, nats", "kl", 1),
+    ("sharpness", "held_out_sharpness", 2),
+    ("critic's share", "gan_to_rec", 3),
+)
+Record = dict[str, Any]
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.results.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
+    check = parser.parse_args(arguments).check
+    sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
+    text = replaced(page.read_text(), tables(sets))
+    charts = {ROOT / "docs" / f"results-{name}.png": records for name, records in sets.items()}
+    outdated = [path for path, records in charts.items() if not (path.exists() and chart.shows(path, records))]
+    outdated += [page] if page.read_text() != text else []
+    names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
+    if check:
+        print(f"out of date: {names}; run python -m bench.results.page" if outdated else "the page agrees")
+        return int(bool(outdated))
+    for path in outdated:
+        if path == page:
+            page.write_text(text)
+        else:
+            chart.draw(path.stem.removeprefix("results-"), charts[path], path)
+    print(f"written: {names}" if outdated else "the page agrees with the records")
+    return 0
+
+
+def by_set(folder: Path) -> dict[str, list[Record]]:
+    """The records in a folder, by name; under what stands in their recipe before the first dash: celeba64, cifar10."""
+    sets: dict[str, list[Record]] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = read_json(path)
+        sets.setdefault(record["config"]["recipe"].partition("-")[0], []).append(record)
+    return dict(sorted(sets.items()))
+
+
+def tables(sets: dict[str, list[Record]]) -> str:
+    """A section for each data set: numbers, chart, commands; Markdown."""
+    return "\n\n".join(_section(name, records) for name, records in sets.items()) or NOTHING
+
+
+def _section(name: str, records: list[Record]) -> str:
+    columns = [c for c in _COLUMNS if any(c[1] in record["numbers"] for record in records)]
+    lines = [["", "images", "minutes", *(title for title, _, _ in columns)]]
+    lines.append(["---", *["---:"] * (2 + len(columns))])
+    for record in records:
+        link = f"[{record['name']}](../bench/records/results/{record['name']}.json)"
+        cells = [_cell(record["numbers"].get(key), digits) for _, key, digits in columns]
+        lines.append([link, f"{record['images']:,}", f"{record['seconds'] / 60:,.0f}", *cells])
+    real = next((record["real_images"] for record in records if record["real_images"]), None)
+    if real:
+        lines.append(["real images", "", "", *(_cell(real.get(key), digits) for _, key, digits in columns)])
+    commands = "\n".join(f"    {record['command']}" for record in records)
+    protocols = dict.fromkeys(record["evaluation"]["protocol"] for record in records)
+    return "\n\n".join(
+        [
+            f"## {name}",
+            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            prose(f"Scores: {'; '.join(protocols)}. KL, sharpness and the critic's share are of the run's last tenth."),
+            f"![Learning curves of the runs above](results-{name}.png)",
+            commands,
+        ]
+    )
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def replaced(page: str, text: str) -> str:
+    """The page with this text between the marks.
+
+    Raises:
+        ValueError: it has not exactly one of each mark.
+    """
+    if page.count(OPEN) != 1 or page.count(CLOSE) != 1:
+        raise ValueError(f"docs/results.md needs {OPEN} and {CLOSE} once each, around its tables")
+    before, _, rest = page.partition(OPEN)
+    return f"{before}{OPEN}\n{text}\n{CLOSE}{rest.partition(CLOSE)[2]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

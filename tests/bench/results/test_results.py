@@ -1,0 +1,105 @@
+"""Records of complete runs, and the page that is made of them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.results import measure, page
+from bench.results.curves import curves
+from fastvae.data.packed import PackedWriter
+from fastvae.errors import FastvaeError
+from fastvae.evaluate import inception
+from tests.conftest import blobs
+from tests.evaluate import standins
+
+pytest.importorskip("skimage")
+
+
+def test_curves_are_thinned_to_means_of_neighbours():
+    lines = [{"step": step, "kl": float(step), "seconds": 1.0, "lr": 1.0} for step in range(1, 251)]
+    lines[9]["held_out_psnr_db"] = 20.0
+    found = curves(lines, points=100)
+    assert found.keys() == {"kl", "held_out_psnr_db"}
+    assert found["held_out_psnr_db"] == {"curve_step": [10], "curve_value": [20.0]}
+    assert found["kl"]["curve_step"][:2] == [3, 6] and found["kl"]["curve_step"][-1] == 250
+    assert found["kl"]["curve_value"][:2] == [2.0, 5.0] and len(found["kl"]["curve_value"]) == 84
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_what_is_not_finite_is_refused(value):
+    with pytest.raises(FastvaeError, match="kl is not finite at step 3"):
+        curves([{"step": 3, "kl": value}])
+
+
+@pytest.fixture
+def record(run, tmp_path, monkeypatch):
+    """Of the session's tiny run."""
+    monkeypatch.setattr(inception, "FEATURES", standins.FEATURES)
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "set.fvae"
+    with PackedWriter(data, image_size=32) as writer:
+        writer.append(blobs(32, 32), splits=np.repeat([0, 1], [20, 12]).astype(np.uint8))
+    network = tmp_path / "inception.pt"
+    standins.save(standins.FeaturesAlone(), network)
+    flags = ["--data", str(data), "--count", "12", "--vgg", "random", "--inception", str(network), "--device", "cpu"]
+    assert measure.main([str(run), *flags, "--name", "trial", "--out", str(tmp_path / "records")]) == 0
+    return tmp_path / "records" / "trial.json"
+
+
+def test_a_record_holds_scores_curves_and_no_path_of_this_machine(record, run, tmp_path):
+    values = json.loads(record.read_text())
+    assert (values["name"], values["steps"], values["images"]) == ("trial", 3, 24)
+    numbers = values["numbers"]
+    assert {"fid", "reconstruction_fid", "psnr_db", "ssim", "rec", "kl", "held_out_sharpness"} <= numbers.keys()
+    assert all(math.isfinite(n) for n in numbers.values()) and values["real_images"]["fid"] > 0
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert values["curves"]["kl"]["curve_value"][-1] == pytest.approx(lines[-2]["kl"], rel=1e-4)
+    assert values["seconds"] == max(line.get("seconds", 0) for line in lines)
+    assert values["config"]["data"] == "blobs.fvae"
+    assert str(tmp_path) not in record.read_text() and str(Path(run).parent) not in record.read_text()
+
+
+def test_urls_and_relative_paths_stay():
+    kept = {"a": ["https://host/a/b.pt", "runs/faces", "hub:user/name", "1/2"]}
+    assert measure._without_folders(kept) == kept
+    assert measure._without_folders("from /data/of/mine/set.fvae, ~/x/vgg.pth") == "from set.fvae, vgg.pth"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert measure.main([str(tmp_path), "--data", "faces", "--out", str(tmp_path)]) == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def checkout(record, tmp_path, monkeypatch):
+    """A checkout with the record of one run."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(f"before\n{page.OPEN}\nold\n{page.CLOSE}\nafter\n")
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "FOLDER", record.parent)
+    return tmp_path
+
+
+def test_the_page_follows_the_records(checkout, record, capsys):
+    assert page.main(["--check"]) == 1
+    assert "out of date: docs/results-celeba64.png, docs/results.md" in capsys.readouterr().out
+    assert page.main([]) == 0 and page.main(["--check"]) == 0
+    text = (checkout / "docs" / "results.md").read_text()
+    values = json.loads(record.read_text())
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| [trial]"))
+    assert f"| {values['numbers']['psnr_db']:.2f} |" in row and "| 24 |" in row
+    assert "critic's share |" not in text, "a column without a number"
+    values["numbers"]["psnr_db"] += 1
+    record.write_text(json.dumps(values))
+    assert page.main(["--check"]) == 1 and "docs/results.md;" in capsys.readouterr().out
+    values["curves"]["kl"]["curve_value"][0] += 1
+    record.write_text(json.dumps(values))
+    assert page.main(["--check"]) == 1 and "docs/results-celeba64.png, docs/results.md" in capsys.readouterr().out
+
+
+def test_the_committed_page_says_what_the_records_say(capsys):
+    assert page.main(["--check"]) == 0, capsys.readouterr().out

@@ -1,0 +1,127 @@
+"""`--critic held` in a run: the label scale moves on the device, is saved, and is the same on all ranks."""
+
+import functools
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
+
+from fastvae.cli import main
+from fastvae.train.checkpoint_files import OPTIMIZER, latest, read_metadata
+from fastvae.train.trainer import Trainer
+from tests.train.conftest import SMALL
+from tests.train.launched import Launched
+
+HELD = ("--critic", "held", "--critic-share", "0.5", "--balance-every", "1")
+
+
+def lines(run) -> list[dict]:
+    read = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in read]
+
+
+def saved(run) -> dict[str, torch.Tensor]:
+    return {f"{file.name} {k}": t for file in latest(run).glob("*.safetensors") for k, t in load_file(file).items()}
+
+
+def test_no_step_is_compiled_for_a_scale(train, tmp_path, monkeypatch):
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    for mode in ("on", "off"):
+        assert train(*HELD, "--steps", "4", "--compile", mode, "--out", str(tmp_path / mode)) == 0
+    assert counter.frame_count == 1
+    compiled, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
+    assert len({line["label_scale"] for line in compiled}) == 4
+    for ours, expected in zip(compiled, eager, strict=True):
+        for name in ("kl", "rec", "gan_to_rec", "label_scale"):
+            assert ours[name] == pytest.approx(expected[name], rel=2e-3)
+
+
+def test_the_scale_is_logged_and_follows_the_rule(train, tmp_path):
+    assert train(*HELD, "--balance-every", "2", "--steps", "6") == 0
+    measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
+    assert [line["step"] for line in measured] == [2, 4, 6]
+    scales = [line["label_scale"] for line in measured]
+    scales.append(saved(tmp_path / "run")["optimizer.safetensors label_scale"].item())
+    assert scales[0] == 10
+    for line, scale, following in zip(measured, scales, scales[1:], strict=False):
+        factor = min(2, max(0.5, (0.5 / line["gan_to_rec"]) ** 0.5))
+        assert following == pytest.approx(scale * factor, rel=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "flags"), [("celeba64", ()), ("celeba64-multiview", ("--kl-warmup", "0.9"))])
+def test_resuming_is_exact(train, tmp_path, recipe, flags):
+    straight = tmp_path / "straight"
+    flags = (*HELD, *flags, "--steps", "5", "--evaluate-every", "0", "--checkpoint-every", "3")
+    assert train(*flags, "--out", str(straight), recipe=recipe) == 0
+    broken = shutil.copytree(straight, tmp_path / "broken")
+    shutil.rmtree(latest(broken))
+    assert train("--resume", str(broken)) == 0
+    expected, found = saved(straight), saved(broken)
+    assert expected.keys() == found.keys()
+    assert sum(name.endswith("label_scale") for name in found) == (2 if "multiview" in recipe else 1)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert lines(straight) == lines(broken)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_damaged_scale_is_refused(train, tmp_path, capsys, value):
+    assert train(*HELD, "--steps", "2") == 0
+    file = latest(tmp_path / "run") / OPTIMIZER
+    save_file(load_file(file) | {"label_scale": torch.tensor(value)}, file)
+    assert train("--resume", str(tmp_path / "run"), "--steps", "3") == 1
+    assert f"label_scale is {value:g}" in capsys.readouterr().err
+
+
+def test_a_run_that_never_measures_is_refused(train, tmp_path, capsys):
+    assert train("--critic", "held", "--balance-every", "0") == 2
+    assert "balance-every must be 1 or more; got 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_version_without_it_is_resumed(trained):
+    values = json.loads((trained / "config.json").read_text())
+    del values["objective"]["critic_share"]
+    (trained / "config.json").write_text(json.dumps(values))
+    file = latest(trained) / "model.safetensors"
+    metadata = read_metadata(file)
+    del metadata["config"]["objective"]["critic_share"]
+    save_file(load_file(file), file, {"fastvae": json.dumps(metadata)})
+    assert main(["train", "--resume", str(trained), "--steps", "5"]) == 0
+
+
+def test_two_ranks_keep_one_scale(packed, tmp_path):
+    """They measure on images of their own and steer by the mean."""
+
+    def before(rank: int) -> None:
+        fit = Trainer.fit
+
+        def fitted(trainer):
+            code = fit(trainer)
+            torch.save(trainer.objective.label_scale, tmp_path / f"{rank}.pt")
+            return code
+
+        Trainer.fit = fitted
+
+    flags = ["--data", str(packed.path), *SMALL, *HELD, "--compile", "off", "--out", str(tmp_path / "run")]
+    launched = Launched(tmp_path, ["train", "celeba64", *flags, "--steps", "4"], before=before)
+    assert launched.wait() == [0], launched.said.read_text()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(first, second) and first.item() != 10
+    measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
+    assert len({line["label_scale"] for line in measured}) == 4
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path):
+    flags = (*HELD, "--device", "cuda", "--precision", "fp32", "--compile", "off", "--steps", "6")
+    for mode in ("on", "off"):
+        assert train(*flags, "--cuda-graph", mode, "--out", str(tmp_path / mode)) == 0
+    captured, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
+    assert len({line["label_scale"] for line in captured}) == 6
+    for ours, expected in zip(captured, eager, strict=True):
+        for name in ("kl", "rec", "gan_to_rec", "label_scale"):
+            assert ours[name] == pytest.approx(expected[name], rel=2e-2)
