@@ -6,6 +6,7 @@ python -m bench.speed_table --check    # only compares; exit status 1 if one of 
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench import speed_chart
@@ -39,14 +40,16 @@ def main(arguments: list[str]) -> int:
     readme, chart = ROOT / "README.md", ROOT / "docs" / "speed.png"
     texts = {records / "README.md": page(records), readme: replaced(readme.read_text(), summary(records))}
     measured = headlined(records)
-    title, bars = next((record.machine for record, _ in measured), ""), [headline for _, headline in measured]
+    title, bars = names(measured), [headline for _, headline in measured]
     outdated = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if not chart.exists() or not speed_chart.shows(chart, title, bars):
         outdated.append(chart)
-    names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
+    listed = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
     if options.check:
         print(
-            f"out of date: {names}; run python -m bench.speed_table" if outdated else "all pages agree with the records"
+            f"out of date: {listed}; run python -m bench.speed_table"
+            if outdated
+            else "all pages agree with the records"
         )
         return int(bool(outdated))
     for path in outdated:
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
             speed_chart.draw(title, bars, path)
         else:
             path.write_text(texts[path])
-    print(f"written: {names}" if outdated else UP_TO_DATE)
+    print(f"written: {listed}" if outdated else UP_TO_DATE)
     return 0
 
 
@@ -91,9 +94,24 @@ def summary(folder: Path) -> str:
     if not measured:
         return "Nothing has been measured yet."
     record, _ = measured[0]
-    intro = f"On {record.machine}, torch {record.content['machine']['torch']}; medians, in brackets their spread."
+    intro = f"On {measured_on(measured)}; medians, in brackets their spread."
     intro += "" if record.on_gpu else f" {NO_GPU}."
-    return "\n".join([prose(intro), "", *(headline.line for _, headline in measured)])
+    lines = [headline.line for _, headline in measured]
+    if len({record.machine for record, _ in measured}) > 1:
+        lines = [headline.line_on(record.content["machine"]["cpu"]) for record, headline in measured]
+    return "\n".join([prose(intro), "", *lines])
+
+
+def names(measured: Iterable[tuple[SuiteRecord, Headline]]) -> str:
+    """The machines of the records, human-readable."""
+    return " and ".join(dict.fromkeys(record.machine for record, _ in measured))
+
+
+def measured_on(measured: Iterable[tuple[SuiteRecord, Headline]]) -> str:
+    """The machines and versions of torch; records of one name may come from several processors. Human-readable."""
+    return f"{names(measured)}, torch " + " and ".join(
+        dict.fromkeys(r.content["machine"]["torch"] for r, _ in measured)
+    )
 
 
 def headlined(folder: Path) -> list[tuple[SuiteRecord, Headline]]:

@@ -37,8 +37,13 @@ class Headline(NamedTuple):
     @property
     def line(self) -> str:
         """A line of a list, Markdown."""
+        return self.line_on(None)
+
+    def line_on(self, processor: str | None) -> str:
+        """The same, with the name of the processor."""
         spread = f"{self.low:.2f} to {self.high:.2f}"
-        line = f"- {self.title}: {self.value}, **{self.ratio:.2f} times** as fast as {self.peer} ({spread})."
+        line = f"- {self.title}: {self.value}, **{self.ratio:.2f} times** as fast as {self.peer} ({spread})"
+        line += f", {processor}." if processor else "."
         return fill(line, 120, subsequent_indent="  ", break_on_hyphens=False)
 
 

@@ -292,7 +292,7 @@ def test_every_page_follows_the_records(name, checkout, capsys):
 def test_the_committed_tables_and_the_chart_say_what_the_newest_records_say():
     assert (RECORDS / "README.md").read_text() == speed_table.page(RECORDS), "run python -m bench.speed_table"
     measured = speed_table.headlined(RECORDS)
-    shown = measured[0][0].machine, [headline for _, headline in measured]
+    shown = speed_table.names(measured), [headline for _, headline in measured]
     assert speed_chart.shows(speed_table.ROOT / "docs/speed.png", *shown), "run python -m bench.speed_table"
 
 
@@ -398,3 +398,11 @@ def test_what_it_says_of_accelerate(folder):
     # The folded forms are fastvae's own: no peers, even where one is faster.
     assert "| folded eager | 1 (2) | 5.00 |  |  |" in text
     assert "- reconstruct 1 image, ms <= 2: FAIL, 2.5" in text
+
+
+def test_lines_from_different_processors_say_so(folder):
+    newer = {**ACCELERATE, "machine": {**CPU, "cpu": "AVX2"}}
+    where = folder(**{named(1, "cpu_step"): step(CPU, 1.5), named(2, "cpu_accelerate"): newer})
+    text = " ".join(speed_table.summary(where).split())
+    assert "On CPU (AVX512, 2 threads) and CPU (AVX2, 2 threads), torch 2.13.0+cpu;" in text
+    assert text.count("), AVX512.") == text.count("), AVX2.") == 1
