@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.kernels.dispatch import map_format
@@ -57,20 +56,13 @@ class Decoder(nn.Module):
         self.to_image = ReplicationConv2d(width, 3, upsample=2)
 
     @torch.no_grad()
-    def start_smooth_(self) -> None:
-        """Gives the last layer initial filters that are small, smooth, and the same for the three colours.
+    def start_grey_(self) -> None:
+        """Gives the last layer's three colours the same filters, the mean of its initial ones.
 
-        Each is a random 2x2 filter, the mean of the colours' own, convolved with a 2x2 box, so that w0 - w1 + w2 = 0
-        along both axes: no response to stripes of period 2, which nearest upsampling makes of every gradient. All are a
-        tenth as large as random filters (the box alone enlarges by 4/3).
-
-        For losses that hardly see fine stripes and colours: what random filters paint at first, they paint for long.
+        For losses that do not see fine colour: what random filters paint in it at first, they paint for long.
         """
         weight = self.to_image.weight
-        taps = F.pad(weight.mean(0, keepdim=True)[..., 1:, 1:], (1, 1, 1, 1))
-        taps = taps[..., :-1, :] + taps[..., 1:, :]
-        taps = taps[..., :-1] + taps[..., 1:]
-        weight.copy_(0.075 * taps.expand_as(weight))
+        weight.copy_(weight.mean(0, keepdim=True).expand_as(weight))
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, latent] -> images [B, 3, H, W] in [-1, 1]."""

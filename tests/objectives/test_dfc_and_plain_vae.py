@@ -70,13 +70,8 @@ def test_images_are_grey_at_first_where_the_loss_does_not_see_fine_colour(name):
     bias = objective.decoder.to_image.bias.view(3, 1, 1)
     colours = torch.atanh(images) - bias
     spread = (colours - colours.mean(1, keepdim=True)).abs().max() / colours.std()
-    assert (spread < 1e-3) == (name != "plain_vae")
-    assert colours.std() > 1e-3  # a picture, not a plain area
-    # Stripes of period 2 leave no trace.
-    stripes = torch.tensor([1.0, -1.0, 1.0])
-    for axis in ("oihw,h->oiw", "oihw,w->oih"):
-        response = torch.einsum(axis, objective.decoder.to_image.weight, stripes).abs().max()
-        assert (response < 1e-7) == (name != "plain_vae")
+    assert (spread < 1e-4) == (name != "plain_vae")
+    assert colours.std() > 0.01  # a picture, not a plain area
 
 
 def test_plain_vae_needs_no_loss_network_and_learns():
