@@ -19,6 +19,7 @@ Source: Lavin and Gray 2016, arXiv:1509.09308, section 4.
 import contextlib
 import ctypes
 import logging
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -142,12 +143,15 @@ def _run(x: Tensor, y: Tensor | None, filters: Tensor, bias: Tensor | None, outp
     return out
 
 
-# Transformed filters by storage and use, with what tells that they are still right.
+# Transformed filters by storage and use, with what tells that they are still right. Threads take turns.
+_turn = threading.Lock()
 _filters: dict[tuple, tuple[StorageWeakRef, int, Tensor]] = {}
 
 
 def _kept(weight: Tensor, dtype: torch.dtype, tile: int, backward: bool) -> Tensor:
-    """The weight's transformed filters, made again after a change in place and dropped with the weight's memory.
+    """The weight's transformed filters, made again after a change in place.
+
+    Those of a weight that is gone are dropped when the next ones are made.
 
     A change that torch does not count, through `.data` or numpy, is not seen.
     """
@@ -156,16 +160,17 @@ def _kept(weight: Tensor, dtype: torch.dtype, tile: int, backward: bool) -> Tens
     storage = weight.untyped_storage()
     use = (weight.storage_offset(), weight.shape, weight.stride(), weight.dtype, dtype, tile, backward)
     key, version = (storage._cdata, *use), weight._version
-    if key in _filters:
-        kept, made_of, filters = _filters[key]
-        if made_of == version and not kept.expired():
-            return filters
-    for old in [old for old, (kept, *_) in _filters.items() if kept.expired()]:
-        del _filters[old]
-    filters = transformed(weight.detach().to(dtype), tile, backward)
-    # The reference keeps the storage's address from being used again, not its memory.
-    _filters[key] = StorageWeakRef(storage), version, filters
-    return filters
+    with _turn:
+        if key in _filters:
+            kept, made_of, filters = _filters[key]
+            if made_of == version and not kept.expired():
+                return filters
+        for old in [old for old, (kept, *_) in _filters.items() if kept.expired()]:
+            del _filters[old]
+        filters = transformed(weight.detach().to(dtype), tile, backward)
+        # The reference keeps the storage's address from being used again, not its memory.
+        _filters[key] = StorageWeakRef(storage), version, filters
+        return filters
 
 
 def transformed(weight: Tensor, tile: int, backward: bool) -> Tensor:

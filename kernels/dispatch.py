@@ -111,9 +111,12 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
         near = difflib.get_close_matches(op, OLDEST, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"expected one of {', '.join(OLDEST)}; got {op!r}{hint}")
-    if _forced.provider is not None and _forced.op in (None, op):
-        return _forced.provider
-    return provider_on(op, x.device, dtype or x.dtype)
+    return forced(op) or provider_on(op, x.device, dtype or x.dtype)
+
+
+def forced(op: str) -> Provider | None:
+    """The provider that `force` demands of this op."""
+    return _forced.provider if _forced.op in (None, op) else None
 
 
 def _constant_when_compiled(function: Callable) -> Callable:

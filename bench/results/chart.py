@@ -21,6 +21,11 @@ _LOGARITHMIC = {"gan_to_rec"}
 _KEY = "Description"
 
 
+def has_curves(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether there is anything to draw."""
+    return any(key in record["curves"] for record in records for key in _PANELS)
+
+
 def draw(title: str, records: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes the PNG: a panel for each number that any of the runs has, over the images seen."""
     plt = pyplot()

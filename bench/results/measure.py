@@ -9,6 +9,7 @@ The record holds numbers alone, with which docs/results.md is made: python -m be
 
 import argparse
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ from fastvae.files.reading import read_json, read_json_lines
 FOLDER = RECORDS / "results"
 # Of the last tenth of a curve: single steps of a critic's share differ by a factor of two.
 _LAST = 10
+# What only the run's own log tells; the rest is measured.
+_OF_THE_LOG = ("kl", "held_out_sharpness", "gan_to_rec", "label_scale")
 # The folders of an absolute path in a text; a URL's slashes are none.
 _FOLDERS = re.compile(r"(?<![\w.:/~])~?/(?:[^\s/,]+/)*")
 
@@ -61,12 +64,16 @@ def main(arguments: list[str]) -> int:
         print(f"bench.results.measure: {error}", file=sys.stderr)
         return 1
     floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
-    command = " ".join(["fastvae", *environment.pop("command")[1:]])
+    if len(row) != 1:
+        models = ", ".join(r["name"] for r in row)
+        print(f"bench.results.measure: a record is of one model; the run has {models}", file=sys.stderr)
+        return 1
+    command = shlex.join(["fastvae", *map(_name_of, environment.pop("command")[1:])])
     record = {
         "what": f"a complete run of {config['recipe']}, measured",
         "name": name,
         "command": command,
-        "evaluation_command": " ".join(["fastvae evaluate RUN --reconstruction-fid", *flags]),
+        "evaluation_command": f"fastvae evaluate RUN --reconstruction-fid {shlex.join(map(_name_of, flags))}",
         "machine": environment,
         **logged,
         "evaluation": {k: v for k, v in evaluation.items() if k != "rows"},
@@ -83,7 +90,7 @@ def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the run's own log says: how long it was, its last numbers, its curves.
 
     Raises:
-        FastvaeError: the log cannot be read, is empty, or holds a number that is not finite.
+        FastvaeError: the log cannot be read, is empty, ends before the run should, or a number is not finite.
     """
     lines = list(read_json_lines(run / "stats.jsonl"))
     timed = [line for line in lines if "images_per_s" in line]
@@ -91,7 +98,8 @@ def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         raise FastvaeError(f"{run / 'stats.jsonl'} has no line of a training step: has the run begun?")
     found = curves(lines)
     last = timed[-1]
-    numbers = {name: _end(curve["curve_value"]) for name, curve in found.items()}
+    _check_ended(last, config["train"])
+    numbers = {name: _end(found[name]["curve_value"]) for name in _OF_THE_LOG if name in found}
     return {
         "steps": last["step"],
         "images": last["step"] * config["train"]["batch_size"] * last.get("ranks", 1),
@@ -100,6 +108,21 @@ def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
         "numbers": numbers,
         "curves": found,
     }
+
+
+def _check_ended(last: dict[str, Any], train: dict[str, Any]) -> None:
+    """Raises FastvaeError if the last line is of a step before the end; a run of so many minutes may end anywhere."""
+    if train.get("minutes") is not None:
+        return
+    steps, epochs = train.get("steps"), train["epochs"]
+    # A line every so many steps: the last one may come a little before the end.
+    left = steps - last["step"] if steps else (epochs - last["epoch"]) * last["step"] / max(last["epoch"], 1e-9)
+    if left >= train["log_every"]:
+        wanted = f"{steps} steps" if steps else f"{epochs} epochs"
+        raise FastvaeError(
+            f"the run is not complete: its log ends at step {last['step']}, and it was to take {wanted}. Did it "
+            "diverge or stop? Go on with fastvae train --resume"
+        )
 
 
 def _end(values: list[float]) -> float:
@@ -114,6 +137,11 @@ def _evaluated(run: Path, flags: list[str]) -> dict[str, Any] | None:
         if code or not (found := read_json(out))["complete"]:
             return None
     return found
+
+
+def _name_of(argument: str) -> str:
+    """The last part of a path; anything else as it is."""
+    return Path(argument).name if "/" in argument and Path(argument).expanduser().exists() else argument
 
 
 def _without_folders(value: Any) -> Any:

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     check = parser.parse_args(arguments).check
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
     text = replaced(page.read_text(), tables(sets))
-    charts = {ROOT / "docs" / f"results-{name}.png": records for name, records in sets.items()}
+    charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
     outdated = [path for path, records in charts.items() if not (path.exists() and chart.shows(path, records))]
     outdated += [page] if page.read_text() != text else []
     names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
@@ -89,7 +89,7 @@ def _section(name: str, records: list[Record]) -> str:
             f"## {name}",
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             prose(f"Scores: {'; '.join(protocols)}. KL, sharpness and the critic's share are of the run's last tenth."),
-            f"![Learning curves of the runs above](results-{name}.png)",
+            *([f"![Learning curves of the runs above](results-{name}.png)"] if chart.has_curves(records) else []),
             commands,
         ]
     )

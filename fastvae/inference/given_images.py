@@ -135,8 +135,9 @@ def _wrong_shape(what: str, wanted: str, got: list[int], size: int) -> str:
 
 def _is_picture(value: Any) -> bool:
     """Whether it is a PIL image: there is none until somebody has imported PIL, which takes 20 ms."""
-    pil = sys.modules.get("PIL.Image")
-    return pil is not None and isinstance(value, pil.Image)
+    # Another thread may be importing it.
+    cls = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return cls is not None and isinstance(value, cls)
 
 
 def _pixels(image: "Image", size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastvae.errors import UsageError
 from fastvae.kernels import provider
+from fastvae.kernels.dispatch import forced
 from fastvae.kernels.layout import ALIGNED_CHANNELS, with_channels
 from fastvae.lossnet.pair import forward_pair
 
@@ -207,7 +208,9 @@ class LossNetwork(nn.Module):
 def _align(network: LossNetwork, *_) -> None:
     """Pads conv1_1's weight where it runs on tensor cores."""
     weight = network.features[0].weight
-    if provider("conv_relu", weight) in ("native", "aten"):
+    # Not asked on a CPU, where a network that moves on to a GPU begins: the answer may take a compiler.
+    on_cpu = weight.device.type == "cpu" and forced("conv_relu") is None
+    if on_cpu or provider("conv_relu", weight) in ("native", "aten"):
         network.aligned_weight = None
     else:
         # Given the three colours alone, cuDNN copies the map, or does without tensor cores.

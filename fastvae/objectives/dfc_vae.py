@@ -46,7 +46,8 @@ class DfcVae(PlainVae):
         super().__init__(options, model, loss_network)
         # VGG-19 hardly sees fine colour: a red-green grating of period 4 costs a hundredth of a grey one. The colours
         # of the initial filters would stay, as a grid at the same places of all images (METHOD.md).
-        self.decoder.start_grey_()
+        if options.beta > 0:
+            self.decoder.start_grey_()
 
     @classmethod
     def taps(cls, options: DfcVaeOptions) -> tuple[str, ...]:

@@ -62,7 +62,11 @@ class VaeWganOptions(DfcVaeOptions):
         super().__post_init__()
         require(self, label_scale=at_least(0), clip=above(0), critic_lr=above(0), critic_share=above(0))
         if self.critic == "held":
-            require(self, label_scale=above(0), beta=above(0))
+            if not (self.beta > 0 and (self.label_scale is None or self.label_scale > 0)):
+                raise UsageError(
+                    "critic held compares the critic's gradient with the feature loss's: beta and label-scale must be "
+                    f"more than 0; got {self.beta} and {self.label_scale}"
+                )
             if self.adversarial != "wasserstein":
                 raise UsageError(
                     "critic held steers a label scale that the critic's gradient is proportional to: adversarial must "
@@ -128,7 +132,7 @@ class VaeWgan(DfcVae):
         self.form = critic_form(options)
         self.critic = Critic(model.image_size, model.width, loss_network.channels[0], model.stages)
         self.networks["critic"] = self.critic
-        self.label_scale = torch.tensor(self.form.label_scale) if options.critic == "held" else None
+        self.label_scale = torch.tensor(float(self.form.label_scale)) if options.critic == "held" else None
 
     @classmethod
     def taps(cls, options: VaeWganOptions) -> tuple[str, ...]:

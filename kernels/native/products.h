@@ -46,7 +46,7 @@ template <int M, int V>
         for (int v = 0; v < V; v++) store(to + (m * V + v) * LANES, sums[m][v]);
 }
 
-// Calls body.template operator()<count>() for a count of 1 to PIXELS.
+// Calls body(std::integral_constant<int, count>()) for a count of 1 to PIXELS.
 template <int M = PIXELS, class Body>
 inline void with_count(int count, Body&& body) {
     if constexpr (M > 0) {

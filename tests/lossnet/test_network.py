@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastvae.errors import UsageError
-from fastvae.kernels import force
+from fastvae.kernels import conv_relu_native, force
 from fastvae.lossnet import TAPS, LossNetwork
 from fastvae.lossnet.network import conv_layers
 
@@ -195,3 +195,11 @@ def test_a_part_is_the_same_layers_up_to_its_deepest_tap():
     assert all(a is b for a, b in zip(part.parameters(), network.parameters(), strict=False))
     with pytest.raises(ValueError, match="relu5_1 is deeper"):
         part.part(("relu5_1",))
+
+
+def test_loading_does_not_ask_for_a_compiler(monkeypatch):
+    """A network on its way to a GPU begins on the CPU."""
+    monkeypatch.setattr(conv_relu_native, "is_available", lambda: pytest.fail("asked"))
+    network = LossNetwork(("relu1_1",))
+    network.load_state_dict(network.state_dict())
+    assert network.aligned_weight is None

@@ -106,8 +106,8 @@ def test_other_forms_have_nothing_to_steer():
         ({"critic_share": 0.0}, "critic-share must be more than 0; got 0.0"),
         ({"critic_share": math.inf}, "critic-share must be more than 0, and a finite number; got inf"),
         ({"critic_share": math.nan}, "critic-share must be more than 0"),
-        ({"label_scale": 0.0}, "label-scale must be more than 0"),
-        ({"beta": 0.0}, "beta must be more than 0"),
+        ({"label_scale": 0.0}, "beta and label-scale must be more than 0; got 0.5 and 0.0"),
+        ({"beta": 0.0}, "beta and label-scale must be more than 0; got 0.0 and"),
         ({"adversarial": "mse"}, "adversarial must be wasserstein; got mse"),
         ({"critic": "paper", "critic_share": 0.5}, "critic-share is for critic held; got 0.5 and critic paper"),
     ],
@@ -115,3 +115,9 @@ def test_other_forms_have_nothing_to_steer():
 def test_options_that_cannot_be_held_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         VaeWganOptions(**{"critic": "held", **options})
+
+
+def test_a_whole_number_as_label_scale_is_steered():
+    objective = build(critic="held", label_scale=20)
+    objective.steer({"gan_to_rec": torch.tensor(0.1)})
+    assert objective.label_scale.dtype == torch.float32 and objective.label_scale > 20

@@ -170,6 +170,7 @@ class Engine {
     void reserve(int images) {
         if (std::any_of(maps.begin(), maps.end(), [&](const Map& map) { return map.images < images; })) {
             for (const Map& map : maps) images = std::max(images, map.images);
+            for (Map& map : maps) map.images = 0;  // should there be no memory
             map_memory_ = Arena();
             // The last pair of elements of a run may end after the map.
             for (Map& map : maps)
@@ -182,8 +183,10 @@ class Engine {
         if (scratch_.empty() || scratch_[0].inputs < inputs || scratch_[0].sums < sums) {
             scratch_.clear();
             scratch_memory_ = Arena();
+            std::vector<Scratch> scratch;
             for (int t = 0; t < pool_.threads(); t++)
-                scratch_.push_back({scratch_memory_.zeros<Element>(inputs), scratch_memory_.zeros<float>(sums), inputs, sums});
+                scratch.push_back({scratch_memory_.zeros<Element>(inputs), scratch_memory_.zeros<float>(sums), inputs, sums});
+            scratch_ = std::move(scratch);
         }
     }
 
@@ -212,33 +215,59 @@ class Engine {
 
 using namespace fastvae;
 
+namespace {
+
+// What `body` returns, or -1 if memory or threads were refused: an exception must not leave C.
+template <class Body>
+int guarded(Body&& body) noexcept {
+    try {
+        return body();
+    } catch (...) {
+        return -1;
+    }
+}
+
+}  // namespace
+
 extern "C" {
 
 int fastvae_lanes() { return LANES; }
 
-Engine* fastvae_new(int threads, int images_at_a_time) { return new Engine(threads, images_at_a_time); }
+// Null if the threads cannot be started.
+Engine* fastvae_new(int threads, int images_at_a_time) {
+    Engine* engine = nullptr;
+    guarded([&] { return engine = new Engine(threads, images_at_a_time), 0; });
+    return engine;
+}
 
 void fastvae_delete(Engine* engine) { delete engine; }
 
-// Each of these returns the index of the map or layer that it adds.
+// Each of these returns the index of the map or layer that it adds, or -1 if there is no memory for it.
 
 int fastvae_map(Engine* e, int height, int width, int channels, int replicate) {
-    e->maps.push_back(Map{height, width, channels, replicate != 0});
-    return int(e->maps.size()) - 1;
+    return guarded([&] {
+        e->maps.push_back(Map{height, width, channels, replicate != 0});
+        return int(e->maps.size()) - 1;
+    });
 }
 
 // height x width positions, `step` apart in the output. Filters are added by fastvae_filters.
 int fastvae_direct(Engine* e, int in, int out, int residual, int rows, int columns, int stride, int height, int width,
                    int step, int outputs, int activation, float slope) {
-    e->layers.push_back(Direct{&e->maps[in], &e->maps[out], residual < 0 ? nullptr : &e->maps[residual], rows, columns,
-                               stride, height, width, step, outputs, Activation(activation), slope, {}});
-    return int(e->layers.size()) - 1;
+    return guarded([&] {
+        e->layers.push_back(Direct{&e->maps[in], &e->maps[out], residual < 0 ? nullptr : &e->maps[residual], rows,
+                                   columns, stride, height, width, step, outputs, Activation(activation), slope, {}});
+        return int(e->layers.size()) - 1;
+    });
 }
 
-// weights [outputs][rows][columns][in channels]
-void fastvae_filters(Engine* e, int layer, const float* weights, const float* bias, int in_y, int in_x, int out_y,
-                     int out_x) {
-    std::get<Direct>(e->layers[layer]).add(e->filters, weights, bias, in_y, in_x, out_y, out_x);
+// weights [outputs][rows][columns][in channels]; returns 0 or -1
+int fastvae_filters(Engine* e, int layer, const float* weights, const float* bias, int in_y, int in_x, int out_y,
+                    int out_x) {
+    return guarded([&] {
+        std::get<Direct>(e->layers[layer]).add(e->filters, weights, bias, in_y, in_x, out_y, out_x);
+        return 0;
+    });
 }
 
 // Form 0 to 3, as in engine.py; filters [places][outputs][phases][in channels]
@@ -250,27 +279,35 @@ int fastvae_winograd(Engine* e, int in, int out, int residual, int form, const f
         layer.set(e->filters, filters, bias);
         e->layers.push_back(std::move(layer));
     };
-    switch (form) {
-        case 0: add(Winograd<Conv3x3Tile2>{}); break;
-        case 1: add(Winograd<Conv3x3Tile4>{}); break;
-        case 2: add(Winograd<Upsampling>{}); break;
-        default: add(Winograd<Downsampling>{});
-    }
-    return int(e->layers.size()) - 1;
+    return guarded([&] {
+        switch (form) {
+            case 0: add(Winograd<Conv3x3Tile2>{}); break;
+            case 1: add(Winograd<Conv3x3Tile4>{}); break;
+            case 2: add(Winograd<Upsampling>{}); break;
+            default: add(Winograd<Downsampling>{});
+        }
+        return int(e->layers.size()) - 1;
+    });
 }
 
 // weights [2][2][colours][2][2][in channels]
 int fastvae_to_image(Engine* e, int in, int colours, const float* weights, const float* bias) {
-    ToImage layer{&e->maps[in], colours, nullptr, nullptr};
-    layer.set(e->filters, weights, bias);
-    e->layers.push_back(std::move(layer));
-    return int(e->layers.size()) - 1;
+    return guarded([&] {
+        ToImage layer{&e->maps[in], colours, nullptr, nullptr};
+        layer.set(e->filters, weights, bias);
+        e->layers.push_back(std::move(layer));
+        return int(e->layers.size()) - 1;
+    });
 }
 
-void fastvae_run(Engine* e, const int* layers, int layer_count, int input_map, const void* input,
-                 const int64_t* strides, int bytes, int batch, float* images, const int* results, float* const* vectors,
-                 int result_count, double* seconds) {
-    Input in{input, {strides[0], strides[1], strides[2], strides[3]}, bytes != 0};
-    e->run({layers, layer_count, input_map, in, images, results, vectors, result_count, seconds}, batch);
+// Returns 0 or -1.
+int fastvae_run(Engine* e, const int* layers, int layer_count, int input_map, const void* input, const int64_t* strides,
+                int bytes, int batch, float* images, const int* results, float* const* vectors, int result_count,
+                double* seconds) {
+    return guarded([&] {
+        Input in{input, {strides[0], strides[1], strides[2], strides[3]}, bytes != 0};
+        e->run({layers, layer_count, input_map, in, images, results, vectors, result_count, seconds}, batch);
+        return 0;
+    });
 }
 }

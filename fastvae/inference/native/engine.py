@@ -9,6 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from fastvae.errors import FastvaeError
 from fastvae.inference.native.library import library
 from fastvae.kernels.filter_transform import filter_transform
 
@@ -77,7 +78,7 @@ class Engine:
         flags: extra compiler flags, for tests.
 
     Raises:
-        FastvaeError: the engine cannot be compiled here.
+        FastvaeError: the engine cannot be compiled here, or the system refuses the threads.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Engine:
         self._library = library((*flags, "-DFASTVAE_BFLOAT16") if dtype == torch.bfloat16 else flags)
         self._itemsize = dtype.itemsize
         self._engine, self._process = self._library.fastvae_new(threads, images_at_a_time), os.getpid()
+        if not self._engine:
+            raise FastvaeError(f"the system refuses {threads} threads, or memory for them")
 
     def __del__(self):
         # Not in a forked process, where the threads that it would wait for do not exist.
@@ -98,7 +101,7 @@ class Engine:
 
     def add_map(self, height: int, width: int, channels: int, *, replicate: bool = False) -> Map:
         """Adds a map whose border is zero or, with `replicate`, repeats the outermost pixels."""
-        index = self._library.fastvae_map(self._engine, height, width, channels, replicate)
+        index = _done(self._library.fastvae_map(self._engine, height, width, channels, replicate))
         return Map(index, height, width, channels)
 
     def add_direct(
@@ -132,10 +135,10 @@ class Engine:
         """
         outputs, rows, columns, _ = filters[0][0].shape
         shape = (rows, columns, stride, *positions, step, outputs, activation, slope)
-        layer = self._library.fastvae_direct(self._engine, source.index, to.index, _index(residual), *shape)
+        layer = _done(self._library.fastvae_direct(self._engine, source.index, to.index, _index(residual), *shape))
         for weight, bias, start, target in filters:
             w, b = _floats(weight), _floats(bias)
-            self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target)
+            _done(self._library.fastvae_filters(self._engine, layer, w.data_ptr(), b.data_ptr(), *start, *target))
         used = len(filters) * filters[0][0].numel()
         flops = 2 * used * positions[0] * positions[1]
         return Layer(layer, name, flops, self._itemsize * used, self._bytes(source, to, residual))
@@ -164,7 +167,8 @@ class Engine:
         transformed = torch.einsum("ypa,xqb,oabc->yxopqc", g, g, weight.double())
         w, b = _floats(transformed), _floats(bias)
         maps = (source.index, to.index, _index(residual))
-        layer = self._library.fastvae_winograd(self._engine, *maps, form, w.data_ptr(), b.data_ptr(), activation, slope)
+        shape = (w.data_ptr(), b.data_ptr(), activation, slope)
+        layer = _done(self._library.fastvae_winograd(self._engine, *maps, form, *shape))
         tiles = to.height // TILE[form] * (to.width // TILE[form])
         moved = self._bytes(source, to, residual)
         return Layer(layer, name, 2 * w.numel() * tiles, self._itemsize * w.numel(), moved)
@@ -178,7 +182,7 @@ class Engine:
         """Adds the last layer: weight [2, 2, colours, 2, 2, C], one filter for each output parity, then tanh."""
         w, b = _floats(weight), _floats(bias.repeat(4))
         colours, windows = weight.shape[2], (source.height + 1) * (source.width + 1)
-        layer = self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr())
+        layer = _done(self._library.fastvae_to_image(self._engine, source.index, colours, w.data_ptr(), b.data_ptr()))
         image_bytes = 4 * colours * 4 * source.height * source.width
         moved = self._bytes(source) + image_bytes
         return Layer(layer, name, 2 * w.numel() * windows, self._itemsize * w.numel(), moved)
@@ -210,7 +214,7 @@ class Engine:
         )
         results = (ctypes.c_int * len(vectors))(*(m.index for m, _ in vectors))
         pointers = (ctypes.c_void_p * len(vectors))(*(v.data_ptr() for _, v in vectors))
-        self._library.fastvae_run(
+        failed = self._library.fastvae_run(
             self._engine,
             chosen,
             len(layers),
@@ -225,6 +229,7 @@ class Engine:
             len(vectors),
             None if seconds is None else seconds.data_ptr(),
         )
+        _done(failed)
 
     def _bytes(self, *maps: Map | None) -> int:
         return sum(self._itemsize * m.height * m.width * m.channels for m in maps if m is not None)
@@ -239,6 +244,12 @@ def _transform(form: Form) -> Tensor:
             return torch.tensor(_DOWNSAMPLING, dtype=torch.float64)
         case _:
             return filter_transform(TILE[form])[:, None]
+
+
+def _done(result: int) -> int:
+    if result < 0:
+        raise MemoryError("no memory for the engine's filters and maps")
+    return result
 
 
 def _index(optional: Map | None) -> int:

@@ -8,14 +8,15 @@ from fastvae.inference.native.engine import TILE, Form
 # core of a Zen 4. In bfloat16 both are twice as fast.
 _FLOPS_PER_FILTER = 20.0
 # Products along one axis of a tile, and taps along one axis of the filter that the definition reads.
-_PRODUCTS = {Form.CONV3X3_TILE2: 4, Form.CONV3X3_TILE4: 6, Form.UPSAMPLING: 3, Form.DOWNSAMPLING: 6}
+_PRODUCTS = {Form.CONV3X3_TILE2: 4, Form.CONV3X3_TILE4: 6, Form.DOWNSAMPLING: 6}
 
 
 def fastest(forms: Sequence[Form], taps: int, size: int, images: int) -> Form | None:
     """The fastest of the given forms, or None for the definition.
 
     Per pair of channels the definition has 2 taps multiplications and additions for each output, a form fewer, but
-    more filters to read, once for all images. The two overlap, so the longer one counts.
+    more filters to read, once for all images. The two overlap, so the longer one counts. (Form.UPSAMPLING has fewer of
+    both and needs no choice.)
 
     Args:
         taps: filters per pair of channels in the definition.

@@ -34,11 +34,11 @@ def _signatures() -> dict[str, tuple[type | None, list[type]]]:
         "fastvae_delete": (None, [pointer]),
         "fastvae_map": (number, [pointer, *[number] * 4]),
         "fastvae_direct": (number, [pointer, *[number] * 11, real]),
-        "fastvae_filters": (None, [pointer, number, pointer, pointer, *[number] * 4]),
+        "fastvae_filters": (number, [pointer, number, pointer, pointer, *[number] * 4]),
         "fastvae_winograd": (number, [pointer, *[number] * 4, pointer, pointer, number, real]),
         "fastvae_to_image": (number, [pointer, *[number] * 2, pointer, pointer]),
         "fastvae_run": (
-            None,
+            number,
             [pointer, pointer, *[number] * 2, pointer, pointer, *[number] * 2, *[pointer] * 3, number, pointer],
         ),
     }

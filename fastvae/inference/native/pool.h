@@ -62,17 +62,15 @@ class Stage {
 class Pool {
   public:
     explicit Pool(int threads) : threads_(threads) {
-        for (int id = 1; id < threads; id++) workers_.emplace_back([this, id] { work(id); });
+        try {
+            for (int id = 1; id < threads; id++) workers_.emplace_back([this, id] { work(id); });
+        } catch (...) {  // the system has no more threads
+            end();
+            throw;
+        }
     }
 
-    ~Pool() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            ending_ = true;
-        }
-        wake_.notify_all();
-        for (auto& worker : workers_) worker.join();
-    }
+    ~Pool() { end(); }
 
     int threads() const { return threads_; }
 
@@ -92,6 +90,15 @@ class Pool {
     }
 
   private:
+    void end() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ending_ = true;
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
+    }
+
     void do_stages(int thread) {
         for (auto& stage : *stages_) {
             stage->take_part(thread);

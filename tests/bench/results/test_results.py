@@ -103,3 +103,24 @@ def test_the_page_follows_the_records(checkout, record, capsys):
 
 def test_the_committed_page_says_what_the_records_say(capsys):
     assert page.main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("train", "last"),
+    [
+        ({"steps": 100, "epochs": 5.0}, {"step": 80}),
+        ({"steps": None, "epochs": 5.0}, {"step": 3000, "epoch": 3.84}),
+    ],
+)
+def test_a_run_that_ended_early_is_refused(tmp_path, train, last):
+    line = {"epoch": 0.1, "seconds": 9.0, "images_per_s": 9.0, "kl": 1.0, **last}
+    (tmp_path / "stats.jsonl").write_text(json.dumps(line) + "\n")
+    config = {"train": {"minutes": None, "log_every": 10, "batch_size": 64, **train}}
+    with pytest.raises(FastvaeError, match=f"its log ends at step {last['step']}"):
+        measure.of_log(tmp_path, config)
+    ended = {**line, "step": 99 if train["steps"] else 3900, "epoch": 4.994}
+    (tmp_path / "stats.jsonl").write_text(json.dumps(ended) + "\n")
+    assert measure.of_log(tmp_path, config)["steps"] == ended["step"]
+    minutes = {"train": {**config["train"], "minutes": 8.0}}
+    (tmp_path / "stats.jsonl").write_text(json.dumps(line) + "\n")
+    assert measure.of_log(tmp_path, minutes)["steps"] == last["step"]
