@@ -190,4 +190,5 @@ def small_disk(tmp_path):
     if not mounted:
         pytest.skip("needs the right to mount a small disk")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # Lazily: a mapped file of a finished run may wait for the garbage collector.
+    subprocess.run(["umount", "--lazy", folder], check=True)

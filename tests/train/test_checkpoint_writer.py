@@ -67,14 +67,15 @@ def saved(monkeypatch) -> list[int]:
 
 
 def test_a_checkpoint_every_so_many_minutes_of_training_where_a_line_ends(train, monkeypatch, saved):
-    """By a clock that goes on by half a minute whenever it is read: 3 minutes are over after steps 6 and 8 + 6.
+    """By a clock that goes on by half a minute whenever it is read, after the first step twice: 3 minutes are over after
+    steps 5 and 6 + 6.
 
     The loop notices it in the next step, and saves at the end of that step's line.
     """
     now = iter(range(0, 10**9, 30))
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     assert train("--steps", "20", "--log-every", "2", "--balance-every", "0", "--checkpoint-minutes", "3") == 0
-    assert saved == [8, 16, 20]
+    assert saved == [6, 14, 20]
 
 
 def test_a_line_also_ends_where_held_out_images_are_evaluated(train, monkeypatch, saved):
