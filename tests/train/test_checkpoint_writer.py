@@ -67,8 +67,8 @@ def saved(monkeypatch) -> list[int]:
 
 
 def test_a_checkpoint_every_so_many_minutes_of_training_where_a_line_ends(train, monkeypatch, saved):
-    """By a clock that goes on by half a minute whenever it is read, after the first step twice: 3 minutes are over after
-    steps 5 and 6 + 6.
+    """By a clock that goes on by half a minute whenever it is read, after the first step twice: 3 minutes are over
+    after steps 5 and 6 + 6.
 
     The loop notices it in the next step, and saves at the end of that step's line.
     """
