@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench import speed_chart
+from bench.reporting.marked_text import replaced
 from bench.reporting.newest_records import SuiteRecord, newest
 from bench.suites import SUITES
 from bench.tables import Headline, prose
 
 ROOT = Path(__file__).parents[1]
-# README's lines stand between these marks.
-OPEN, CLOSE = "<!-- speed -->", "<!-- /speed -->"
 UP_TO_DATE = "the pages agree with the records"
 NO_GPU = "Nothing has been measured on a GPU yet"
 
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     records = ROOT / "bench" / "records"
     readme, chart = ROOT / "README.md", ROOT / "docs" / "speed.png"
-    texts = {records / "README.md": page(records), readme: replaced(readme.read_text(), summary(records))}
+    texts = {records / "README.md": page(records), readme: replaced(readme.read_text(), "speed", summary(records))}
     measured = headlined(records)
     title, bars = names(measured), [headline for _, headline in measured]
     outdated = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
@@ -129,18 +128,6 @@ def headlined(folder: Path) -> list[tuple[SuiteRecord, Headline]]:
         compared = [(record, headline(record)) for record, headline in compared if headline]
         by_machine.append([(record, headline) for record, headline in compared if headline])
     return max(by_machine, key=len, default=[])
-
-
-def replaced(readme: str, text: str) -> str:
-    """The README with this text between the marks.
-
-    Raises:
-        ValueError: it has not exactly one of each mark.
-    """
-    if readme.count(OPEN) != 1 or readme.count(CLOSE) != 1:
-        raise ValueError(f"README.md needs {OPEN} and {CLOSE} once each, around its lines on speed")
-    before, _, rest = readme.partition(OPEN)
-    return f"{before}{OPEN}\n{text}\n{CLOSE}{rest.partition(CLOSE)[2]}"
 
 
 if __name__ == "__main__":

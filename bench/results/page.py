@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.reporting.marked_text import replaced
 from bench.results import chart
 from bench.results.measure import FOLDER
 from bench.tables import prose
 from fastvae.files.reading import read_json
 
 ROOT = Path(__file__).parents[2]
-# What is generated stands between these marks.
-OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 NOTHING = "No complete run is recorded yet."
 # Title, of a record's numbers, digits; a column that no run has is left out.
 _COLUMNS = (
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     check = parser.parse_args(arguments).check
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
-    text = replaced(page.read_text(), tables(sets))
+    text = replaced(page.read_text(), "results", tables(sets))
     charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
     outdated = [path for path, records in charts.items() if not (path.exists() and chart.shows(path, records))]
     outdated += [page] if page.read_text() != text else []
@@ -97,18 +96,6 @@ def _section(name: str, records: list[Record]) -> str:
 
 def _cell(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
-
-
-def replaced(page: str, text: str) -> str:
-    """The page with this text between the marks.
-
-    Raises:
-        ValueError: it has not exactly one of each mark.
-    """
-    if page.count(OPEN) != 1 or page.count(CLOSE) != 1:
-        raise ValueError(f"docs/results.md needs {OPEN} and {CLOSE} once each, around its tables")
-    before, _, rest = page.partition(OPEN)
-    return f"{before}{OPEN}\n{text}\n{CLOSE}{rest.partition(CLOSE)[2]}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
 #include "products.h"
 #include "transforms.h"
 
-#include <atomic>
+#include <algorithm>
 
 namespace fastvae {
 

@@ -2,6 +2,8 @@
 
 #include "conv3x3.h"
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 

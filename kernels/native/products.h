@@ -3,7 +3,6 @@
 
 #include "lanes.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 

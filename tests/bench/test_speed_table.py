@@ -12,6 +12,7 @@ from bench.__main__ import main as bench_main
 from bench.all import plan
 from bench.inference.accelerate_contenders import BF16, CONTENDERS, PEERS
 from bench.paper import projection
+from bench.reporting.marked_text import replaced
 from bench.reporting.newest_records import newest
 from bench.reporting.record import RECORDS
 from bench.suites import SUITES, Suite
@@ -250,12 +251,12 @@ def test_a_fallback_that_is_slower_is_explained(folder, ours):
 
 
 def test_it_replaces_what_is_between_the_marks():
-    readme = f"before\n{speed_table.OPEN}\nold\n{speed_table.CLOSE}\nafter\n"
-    new = speed_table.replaced(readme, "new")
-    assert new == f"before\n{speed_table.OPEN}\nnew\n{speed_table.CLOSE}\nafter\n"
-    assert speed_table.replaced(new, "new") == new
+    readme = "before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n"
+    new = replaced(readme, "speed", "new")
+    assert new == "before\n<!-- speed -->\nnew\n<!-- /speed -->\nafter\n"
+    assert replaced(new, "speed", "new") == new
     with pytest.raises(ValueError, match="once each"):
-        speed_table.replaced("no marks", "new")
+        replaced("no marks", "speed", "new")
 
 
 @pytest.fixture
@@ -263,7 +264,7 @@ def checkout(tmp_path, monkeypatch):
     """A checkout with one record and a README."""
     for name in ("bench/records", "docs"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "README.md").write_text(f"# Ours\n{speed_table.OPEN}\nold\n{speed_table.CLOSE}\n")
+    (tmp_path / "README.md").write_text("# Ours\n<!-- speed -->\nold\n<!-- /speed -->\n")
     (tmp_path / "bench/records/2026-01-01-cpu-step.json").write_text(json.dumps(step(CPU, 1.5)))
     monkeypatch.setattr(speed_table, "ROOT", tmp_path)
     return tmp_path

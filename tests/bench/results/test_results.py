@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
 def checkout(record, tmp_path, monkeypatch):
     """A checkout with the record of one run."""
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "results.md").write_text(f"before\n{page.OPEN}\nold\n{page.CLOSE}\nafter\n")
+    (tmp_path / "docs" / "results.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     monkeypatch.setattr(page, "ROOT", tmp_path)
     monkeypatch.setattr(page, "FOLDER", record.parent)
     return tmp_path
