@@ -18,10 +18,12 @@ from typing import Any
 
 from bench.reporting.compact_json import write_json
 from bench.reporting.record import RECORDS, check_writable, place
+from bench.results import pictures
 from bench.results.curves import curves
 from fastvae.cli import main as fastvae
 from fastvae.errors import FastvaeError
 from fastvae.files.reading import read_json, read_json_lines
+from fastvae.runs.open import open_runs
 
 FOLDER = RECORDS / "results"
 # Of the last tenth of a curve: single steps of a critic's share differ by a factor of two.
@@ -46,6 +48,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--inception", default=[], nargs=1, help="as for fastvae evaluate")
     parser.add_argument("--vgg", default="caffe", help="as for fastvae evaluate")
     parser.add_argument("--device", default="auto", help="as for fastvae evaluate")
+    parser.add_argument(
+        "--pictures", action="store_true", help="keep pictures beside the record, if its data's may be published"
+    )
     parser.add_argument("--out", type=place, default=FOLDER, help="folder of the records")
     options = parser.parse_args(arguments)
     try:
@@ -60,13 +65,12 @@ def main(arguments: list[str]) -> int:
         if evaluation is None:
             return 1
         environment = read_json(options.run / "environment.json")
+        floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
+        if len(row) != 1:
+            raise FastvaeError(f"a record is of one model; the run has {', '.join(r['name'] for r in row)}")
+        drawn = pictures.keep(open_runs([options.run])[0], options.data, name, options.out) if options.pictures else []
     except FastvaeError as error:
         print(f"bench.results.measure: {error}", file=sys.stderr)
-        return 1
-    floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
-    if len(row) != 1:
-        models = ", ".join(r["name"] for r in row)
-        print(f"bench.results.measure: a record is of one model; the run has {models}", file=sys.stderr)
         return 1
     command = shlex.join(["fastvae", *map(_name_of, environment.pop("command")[1:])])
     record = {
@@ -82,7 +86,7 @@ def main(arguments: list[str]) -> int:
         "config": config,
     }
     write_json(path, _without_folders(record))
-    print(f"{path} written; python -m bench.results.page shows it")
+    print(f"{', '.join(map(str, [path, *drawn]))} written; python -m bench.results.page shows it")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Writes the tables and the chart of docs/results.md from the records of complete runs.
 
-python -m bench.results.page            # writes docs/results.md's tables and docs/results-SET.png
+python -m bench.results.page            # writes docs/results.md's tables, docs/results-SET.png and -SET-samples.png
 python -m bench.results.page --check    # only compares; exit status 1 if one of them is out of date
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.reporting.marked_text import replaced
-from bench.results import chart
+from bench.results import chart, pictures
 from bench.results.measure import FOLDER
 from bench.tables import prose
 from fastvae.files.reading import read_json
@@ -41,7 +41,13 @@ def main(arguments: list[str]) -> int:
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
     text = replaced(page.read_text(), "results", tables(sets))
     charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
+    sheets = {
+        ROOT / "docs" / f"results-{n}-{kind}.png": (kind, kept)
+        for n, records in sets.items()
+        for kind, kept in pictures.sheets(records, FOLDER).items()
+    }
     outdated = [path for path, records in charts.items() if not (path.exists() and chart.shows(path, records))]
+    outdated += [path for path, (_, kept) in sheets.items() if not (path.exists() and pictures.shows(path, kept))]
     outdated += [page] if page.read_text() != text else []
     names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
     if check:
@@ -50,6 +56,8 @@ def main(arguments: list[str]) -> int:
     for path in outdated:
         if path == page:
             page.write_text(text)
+        elif path in sheets:
+            pictures.draw_sheet(*sheets[path], path)
         else:
             chart.draw(path.stem.removeprefix("results-"), charts[path], path)
     print(f"written: {names}" if outdated else "the page agrees with the records")
@@ -81,6 +89,7 @@ def _section(name: str, records: list[Record]) -> str:
     real = next((record["real_images"] for record in records if record["real_images"]), None)
     if real:
         lines.append(["real images", "", "", *(_cell(real.get(key), digits) for _, key, digits in columns)])
+    kept = pictures.sheets(records, FOLDER)
     commands = "\n".join(f"    {record['command']}" for record in records)
     protocols = dict.fromkeys(record["evaluation"]["protocol"] for record in records)
     return "\n\n".join(
@@ -89,6 +98,7 @@ def _section(name: str, records: list[Record]) -> str:
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             prose(f"Scores: {'; '.join(protocols)}. KL, sharpness and the critic's share are of the run's last tenth."),
             *([f"![Learning curves of the runs above](results-{name}.png)"] if chart.has_curves(records) else []),
+            *(f"![{kind.capitalize()} of the runs above](results-{name}-{kind}.png)" for kind in kept),
             commands,
         ]
     )

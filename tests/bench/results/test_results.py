@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bench.results import measure, page
+from bench.results import measure, page, pictures
 from bench.results.curves import curves
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import inception
+from fastvae.figures.reconstructions import reconstruct
+from fastvae.figures.samples import sample
+from fastvae.runs.open import open_runs
 from tests.conftest import blobs
 from tests.evaluate import standins
 
@@ -45,7 +49,7 @@ def record(run, tmp_path, monkeypatch):
     network = tmp_path / "inception.pt"
     standins.save(standins.FeaturesAlone(), network)
     flags = ["--data", str(data), "--count", "12", "--vgg", "random", "--inception", str(network), "--device", "cpu"]
-    assert measure.main([str(run), *flags, "--name", "trial", "--out", str(tmp_path / "records")]) == 0
+    assert measure.main([str(run), *flags, "--name", "trial", "--pictures", "--out", str(tmp_path / "records")]) == 0
     return tmp_path / "records" / "trial.json"
 
 
@@ -60,6 +64,26 @@ def test_a_record_holds_scores_curves_and_no_path_of_this_machine(record, run, t
     assert values["seconds"] == max(line.get("seconds", 0) for line in lines)
     assert values["config"]["data"] == "blobs.fvae"
     assert str(tmp_path) not in record.read_text() and str(Path(run).parent) not in record.read_text()
+
+
+def test_pictures_are_kept_as_pixels(record, run):
+    kept = pictures.sheets([json.loads(record.read_text())], record.parent)
+    assert kept.keys() == {"samples", "reconstructions"}
+    opened = open_runs([run])[0]
+    drawn = pictures._pixels(record.parent / "trial-samples.png", 32)
+    np.testing.assert_array_equal(drawn.reshape(-1, 32, 32, 3), sample(opened.model, 36, 0))
+    originals, reconstructed = pictures._pixels(record.parent / "trial-reconstructions.png", 32)
+    np.testing.assert_array_equal(reconstructed, reconstruct(opened.vae, originals))
+
+
+def test_reconstructions_of_different_images_are_not_shown_together(record):
+    values = json.loads(record.read_text())
+    path = record.parent / "other-reconstructions.png"
+    pixels = np.asarray(Image.open(record.parent / "trial-reconstructions.png"))
+    Image.fromarray(255 - pixels).save(path)
+    kept = pictures.sheets([values, {**values, "name": "other"}], record.parent)["reconstructions"]
+    with pytest.raises(FastvaeError, match="trial, other reconstruct different images"):
+        pictures.draw_sheet("reconstructions", kept, record.parent / "sheet.png")
 
 
 def test_urls_and_relative_paths_stay():
@@ -85,7 +109,8 @@ def checkout(record, tmp_path, monkeypatch):
 
 def test_the_page_follows_the_records(checkout, record, capsys):
     assert page.main(["--check"]) == 1
-    assert "out of date: docs/results-celeba64.png, docs/results.md" in capsys.readouterr().out
+    charts = "docs/results-celeba64.png, docs/results-celeba64-samples.png, docs/results-celeba64-reconstructions.png"
+    assert f"out of date: {charts}, docs/results.md" in capsys.readouterr().out
     assert page.main([]) == 0 and page.main(["--check"]) == 0
     text = (checkout / "docs" / "results.md").read_text()
     values = json.loads(record.read_text())
@@ -93,12 +118,18 @@ def test_the_page_follows_the_records(checkout, record, capsys):
     row = next(line for line in text.splitlines() if line.startswith("| [trial]"))
     assert f"| {values['numbers']['psnr_db']:.2f} |" in row and "| 24 |" in row
     assert "critic's share |" not in text, "a column without a number"
+    assert all(f"]({Path(path).name})" in text for path in charts.split(", "))
     values["numbers"]["psnr_db"] += 1
     record.write_text(json.dumps(values))
     assert page.main(["--check"]) == 1 and "docs/results.md;" in capsys.readouterr().out
     values["curves"]["kl"]["curve_value"][0] += 1
     record.write_text(json.dumps(values))
-    assert page.main(["--check"]) == 1 and "docs/results-celeba64.png, docs/results.md" in capsys.readouterr().out
+    assert page.main(["--check"]) == 1 and "docs/results-celeba64.png," in capsys.readouterr().out
+    assert page.main([]) == 0
+    pixels = record.parent / "trial-samples.png"
+    Image.fromarray(255 - np.asarray(Image.open(pixels))).save(pixels)
+    assert page.main(["--check"]) == 1
+    assert "out of date: docs/results-celeba64-samples.png;" in capsys.readouterr().out
 
 
 def test_the_committed_page_says_what_the_records_say(capsys):
