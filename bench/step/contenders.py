@@ -25,8 +25,8 @@ from fastvae.train.meter import Meter
 from fastvae.train.runner import Runner
 
 BASE = "plain eager fp32"
-# The constants of a real run, so that what is compiled here is what it compiles.
-_RECIPE = RECIPES["celeba64"]().objective
+# The paper's constants, which its users would write down; celeba64's make the same step, with a KL that rises.
+_RECIPE = RECIPES["celeba64-literal"]().objective
 SEED = 0
 
 
