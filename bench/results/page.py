@@ -14,6 +14,7 @@ from bench.results import chart, pictures
 from bench.results.measure import FOLDER
 from bench.tables import prose
 from fastvae.files.reading import read_json
+from fastvae.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 NOTHING = "No complete run is recorded yet."
@@ -65,10 +66,11 @@ def main(arguments: list[str]) -> int:
 
 
 def by_set(folder: Path) -> dict[str, list[Record]]:
-    """The records in a folder, by name; under what stands in their recipe before the first dash: celeba64, cifar10."""
+    """The records in a folder, in the recipes' order; under their recipe up to its first dash: celeba64, cifar10."""
+    places = {name: place for place, name in enumerate(RECIPES)}
+    records = [read_json(path) for path in folder.glob("*.json")]
     sets: dict[str, list[Record]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = read_json(path)
+    for record in sorted(records, key=lambda r: (places.get(r["config"]["recipe"], len(places)), r["name"])):
         sets.setdefault(record["config"]["recipe"].partition("-")[0], []).append(record)
     return dict(sorted(sets.items()))
 
