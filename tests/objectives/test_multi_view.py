@@ -13,7 +13,7 @@ from fastvae.runs.sampler import load_views
 
 LAYERS = ("relu1_1", "relu2_1")
 FLAGS = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3", "--vgg", "random"]
-FLAGS += ["--precision", "fp32", "--device", "cpu"]
+FLAGS += ["--precision", "fp32", "--device", "cpu", "--critic", "balanced", "--kl-warmup", "0", "--ema", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def four_steps(packed, tmp_path_factory) -> Path:
     """A run with checkpoints of steps 2 and 4, for tests to copy."""
     run = tmp_path_factory.mktemp("four_steps") / "run"
     flags = ["--data", str(packed.path), *SMALL, "--out", str(run), "--steps", "4", "--checkpoint-every", "2"]
-    assert main(["train", "celeba64", *flags]) == 0
+    assert main(["train", "celeba64-literal", *flags]) == 0
     return run
 
 
@@ -44,7 +44,7 @@ def trained(four_steps, tmp_path) -> Path:
 def train(packed, tmp_path):
     """train("--steps", "3", ...) -> exit code; the run is in tmp_path / "run" unless --out or --resume say else."""
 
-    def run(*flags: str, recipe: str = "celeba64") -> int:
+    def run(*flags: str, recipe: str = "celeba64-literal") -> int:
         if "--resume" in flags:
             return main(["train", *flags])
         out = [] if "--out" in flags else ["--out", str(tmp_path / "run")]
