@@ -72,13 +72,13 @@ DEMO = Recipe(
     ),
 )
 
-# What complete runs support (METHOD.md, "The critic's balance"): the paper's own weights, the KL's rising over the first
+# What complete runs support (METHOD.md, "The critic's balance"): the paper's weights, the KL's rising over the first
 # epoch, and a critic held to a quarter of the feature loss's gradient.
 _BALANCED = VaeWganOptions(alpha=1.0, beta=0.5, kl_warmup=0.2, critic="held")
 _AVERAGED = TrainConfig(ema=0.999, balance_every=20)
 
 CELEBA64 = Recipe(
-    "The paper's run on CelebA at 64x64, in the balance that complete runs support; give --data.",
+    "The paper's run on CelebA at 64x64, with a KL that rises and a critic that is held; give --data.",
     Config(recipe="celeba64", objective=_BALANCED, data="celeba64.fvae", train=_AVERAGED),
 )
 
@@ -91,7 +91,7 @@ CELEBA128 = CELEBA64.derive(
 
 CIFAR10 = CELEBA64.derive(
     "cifar10",
-    "The paper's run on CIFAR-10 at its native 32x32, in the same balance; give --data.",
+    "The paper's run on CIFAR-10 at its native 32x32, with the same; give --data.",
     data="cifar10.fvae",
     model=ModelConfig(image_size=32),
 )
