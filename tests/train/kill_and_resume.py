@@ -78,7 +78,7 @@ def kill_training(folder: Path, data: Path, kills: int, numbers: random.Random) 
     """Kills runs until `kills` are dead, finishes them, and compares each with the uninterrupted one."""
     new = [
         "train",
-        "celeba64",
+        "celeba64-literal",
         "--data",
         str(data),
         *SMALL,

@@ -76,7 +76,7 @@ def test_without_it_nothing_is_multiplied():
 def test_no_step_is_compiled_for_a_weight(packed, tmp_path, monkeypatch):
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
-    flags = ["--data", str(packed.path), *TINY, "--steps", "4", "--kl-warmup", "1", "--alpha", "100"]
+    flags = ["--data", str(packed.path), *TINY, "--steps", "4", "--kl-warmup", "1", "--alpha", "100", "--ema", "0"]
     for mode in ("on", "off"):
         assert main(["train", "celeba64-plain", *flags, "--compile", mode, "--out", str(tmp_path / mode)]) == 0
     assert counter.frame_count == 1

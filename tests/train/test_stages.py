@@ -52,7 +52,7 @@ def four_stages(packed, tmp_path_factory) -> Path:
     """A run at 32x32, where three stages are the rule, with checkpoints of steps 1 and 2."""
     run = tmp_path_factory.mktemp("four_stages") / "run"
     flags = [*SMALL, "--stages", "4", "--steps", "2", "--checkpoint-every", "1"]
-    assert main(["train", "celeba64", "--data", str(packed.path), *flags, "--out", str(run)]) == 0
+    assert main(["train", "celeba64-literal", "--data", str(packed.path), *flags, "--out", str(run)]) == 0
     return run
 
 
