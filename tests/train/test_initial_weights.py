@@ -18,7 +18,8 @@ from fastvae.train.checkpoint_files import latest, read_metadata
 from tests.conftest import blobs
 
 TINY = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--held-out", "8", "--seed", "5"]
-TINY += ["--precision", "fp32", "--device", "cpu", "--compile", "off", "--steps", "1", "--balance-every", "0", "--ema", "0"]
+TINY += ["--precision", "fp32", "--device", "cpu", "--compile", "off", "--steps", "1", "--balance-every", "0"]
+TINY += ["--ema", "0"]
 VGG = ["--vgg", "random", "--layers", "relu1_1"]
 
 
