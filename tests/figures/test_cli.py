@@ -19,7 +19,7 @@ from fastvae.runs.open import open_runs
 def gan(packed, tmp_path_factory):
     """The folder of a GAN's run."""
     folder = tmp_path_factory.mktemp("gan") / "gan"
-    flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "1"]
+    flags = ["--image-size", "32", "--width", "2", "--latent", "4", "--ema", "0", "--batch-size", "8", "--steps", "1"]
     flags += ["--precision", "fp32", "--device", "cpu"]
     assert main(["train", "cifar10-dcgan", "--data", str(packed.path), "--out", str(folder), *flags]) == 0
     return folder
