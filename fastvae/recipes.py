@@ -182,7 +182,7 @@ _COMPARED = tuple(
         f"{system.description}; give --data.",
         system.objective,
         model=ModelConfig(image_size=base.config.model.image_size, width=system.width),
-        train=TrainConfig(ema=0.999) if system.lr is None else TrainConfig(ema=0.999, lr=system.lr, lr_decay=1.0),
+        train=TrainConfig(ema=0.999, **({} if system.lr is None else {"lr": system.lr, "lr_decay": 1.0})),
     )
     for base in (CELEBA64, CIFAR10)
     for system in _SYSTEMS
@@ -201,12 +201,7 @@ _ABLATIONS = (
         for tap in TAPS
     ),
     _ablation("-beta0.01", "celeba64 with alpha = 1, beta = 0.01 (4.2.4, Figs. 8 and 9)", alpha=1.0, beta=0.01),
-    _ablation(
-        "-alpha0.01",
-        "celeba64 with alpha = 0.01, beta = 1 (4.2.4, Figs. 8 and 9)",
-        alpha=0.01,
-        beta=1.0,
-    ),
+    _ablation("-alpha0.01", "celeba64 with alpha = 0.01, beta = 1 (4.2.4, Figs. 8 and 9)", alpha=0.01, beta=1.0),
     _ablation(
         "-no-rec", "celeba64 without reconstruction loss (4.2.4, Fig. 10), label scale 30", critic="balanced", beta=0.0
     ),

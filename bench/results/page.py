@@ -1,6 +1,6 @@
 """Writes the tables and the chart of docs/results.md from the records of complete runs.
 
-python -m bench.results.page            # writes docs/results.md's tables, docs/results-SET.png and -SET-samples.png
+python -m bench.results.page            # writes docs/results.md's tables, docs/results-SET.png and its sheets
 python -m bench.results.page --check    # only compares; exit status 1 if one of them is out of date
 """
 
