@@ -4,16 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from bench.reporting.drawn_of import is_drawn_of, text_entry
 from bench.tables import Headline
 from fastvae.charts import pyplot, save_chart
 
 plt = pyplot()
 
 _FASTER, _SLOWER, _INK, _MUTED = "#5b9bd5", "#c3d3e2", "#222222", "#6a6a6a"
-# The picture carries what it shows, so that a test can compare it with the records.
-_KEY = "Description"
 
 
 def draw(machine: str, headlines: Sequence[Headline], path: Path) -> None:
@@ -53,7 +50,7 @@ def draw(machine: str, headlines: Sequence[Headline], path: Path) -> None:
         "Black lines: quartiles; where a bar stands for several cases (inference, single ops), the worst and the best."
     )
     figure.text(0.02, 0.025, note, fontsize=8, color=_MUTED)
-    save_chart(figure, path, metadata={_KEY: _content(machine, headlines)})
+    save_chart(figure, path, metadata=text_entry(_content(machine, headlines)))
 
 
 def _label(axes, text: str, x: float, y: float, offset: tuple[int, int], size: float, colour: str, weight="normal"):
@@ -74,8 +71,7 @@ def _label(axes, text: str, x: float, y: float, offset: tuple[int, int], size: f
 
 def shows(path: Path, machine: str, headlines: Sequence[Headline]) -> bool:
     """Whether the picture at `path` was drawn of these."""
-    with Image.open(path) as picture:
-        return picture.info.get(_KEY) == _content(machine, headlines)
+    return is_drawn_of(path, _content(machine, headlines))
 
 
 def _content(machine: str, headlines: Sequence[Headline]) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from bench.reporting.drawn_of import is_drawn_of, text_entry
 from fastvae.charts import pyplot, save_chart
 
 _PANELS = {
@@ -18,7 +17,6 @@ _PANELS = {
 }
 # Shares of a thousandth and of a half in one picture.
 _LOGARITHMIC = {"gan_to_rec"}
-_KEY = "Description"
 
 
 def has_curves(records: Sequence[dict[str, Any]]) -> bool:
@@ -45,13 +43,12 @@ def draw(title: str, records: Sequence[dict[str, Any]], path: Path) -> None:
     handles = {h.get_label(): h for panel in axes[0] for h in panel.get_lines()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.suptitle(title)
-    save_chart(figure, path, metadata={_KEY: _content(records)})
+    save_chart(figure, path, metadata=text_entry(_content(records)))
 
 
 def shows(path: Path, records: Sequence[dict[str, Any]]) -> bool:
     """Whether the picture at `path` was drawn of these."""
-    with Image.open(path) as picture:
-        return picture.info.get(_KEY) == _content(records)
+    return is_drawn_of(path, _content(records))
 
 
 def _content(records: Sequence[dict[str, Any]]) -> str:

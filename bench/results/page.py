@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
         for n, records in sets.items()
         for kind, kept in pictures.sheets(records, FOLDER).items()
     }
-    outdated = [path for path, records in charts.items() if not (path.exists() and chart.shows(path, records))]
-    outdated += [path for path, (_, kept) in sheets.items() if not (path.exists() and pictures.shows(path, kept))]
+    outdated = [path for path, records in charts.items() if not chart.shows(path, records)]
+    outdated += [path for path, (_, kept) in sheets.items() if not pictures.shows(path, kept)]
     outdated += [page] if page.read_text() != text else []
     names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
     if check:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.reporting.drawn_of import is_drawn_of, text_entry
 from fastvae.errors import FastvaeError
 from fastvae.figures import originals, reconstructions, samples
 from fastvae.figures.sheet import Label, Panel, draw
@@ -22,7 +23,6 @@ from fastvae.runs.open import Run
 _ROWS, _COLUMNS, _SEED = 6, 6, 0
 _PAIRS = 10
 _ACROSS, _SHOWN = 3, 64
-_KEY = "Description"
 
 
 def keep(run: Run, data: str, name: str, folder: Path) -> list[Path]:
@@ -69,13 +69,12 @@ def draw_sheet(kind: str, kept: Sequence[tuple[dict[str, Any], Path]], path: Pat
         rows = np.stack([pairs[0][0], *(pair[1] for pair in pairs)])
         text = "Reconstructions of held-out images", "Decoded from the mean of q(z|x). PSNR is of all held-out images."
         sheet = draw([Panel(rows, rows=labels)], *text, shown=_SHOWN)
-    save_picture(sheet, path, text={_KEY: _content(kept)})
+    save_picture(sheet, path, text=text_entry(_content(kept)))
 
 
 def shows(path: Path, kept: Sequence[tuple[dict[str, Any], Path]]) -> bool:
     """Whether the sheet at `path` was drawn of these."""
-    with Image.open(path) as picture:
-        return picture.info.get(_KEY) == _content(kept)
+    return is_drawn_of(path, _content(kept))
 
 
 def _shape(run: Run) -> tuple[int, int, int]:
