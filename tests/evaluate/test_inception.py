@@ -44,14 +44,14 @@ def test_enlarging_is_tensorflows(height, width, side):
 
 def test_the_standard_file_gives_features_and_probabilities_without_bias(classifier):
     network = Inception(classifier, CPU)
-    features, probabilities = network(pixels())
+    features, probabilities = network(pixels(7))
     module = torch.jit.load(classifier)
-    x = torch.from_numpy(pixels()).permute(0, 3, 1, 2)
+    x = torch.from_numpy(pixels(7)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         np.testing.assert_allclose(features, module(x, return_features=True), rtol=1e-5)
         np.testing.assert_allclose(probabilities, module(x, no_output_bias=True), rtol=1e-3, atol=1e-7)
         assert np.abs(probabilities - module(x).numpy()).max() > 0.01  # the bias would be seen
-    assert probabilities.shape == (3, 1008) and network.known and network.why_no_score is None
+    assert probabilities.shape == (7, 1008) and network.known and network.why_no_score is None
 
 
 def test_a_classifier_under_another_name_is_asked_itself(tmp_path, monkeypatch):
@@ -65,8 +65,8 @@ def test_a_classifier_under_another_name_is_asked_itself(tmp_path, monkeypatch):
 
 def test_features_alone_get_enlarged_images_and_give_no_score(features_alone):
     network = Inception(features_alone, CPU)
-    features, probabilities = network(pixels(2))
-    large = np.stack([[enlarged_by_hand(image[..., c].astype(float), 299) for c in range(3)] for image in pixels(2)])
+    features, probabilities = network(pixels(5))
+    large = np.stack([[enlarged_by_hand(image[..., c].astype(float), 299) for c in range(3)] for image in pixels(5)])
     expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy((large - 128) / 128), [2, 4]).flatten(1)
     np.testing.assert_allclose(features, expected, atol=1e-5)
     assert probabilities is None and "not the standard file" in network.why_no_score and not network.known
