@@ -120,7 +120,7 @@ class Inception:
         if self._resizes:
             return x
         x = (enlarge(x.float(), _SIDE) - 128) / 128
-        # On a CPU the convolutions, which take all of the time, are a fifth faster in this layout.
+        # On a CPU the convolutions, most of the work, are faster in this layout (13.6 images/s instead of 12.4).
         return x.to(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
     def _features(self, module: torch.jit.ScriptModule, x: Tensor) -> Tensor:
