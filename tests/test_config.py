@@ -25,9 +25,11 @@ def test_the_papers_schedule():
     config = RECIPES["celeba64"]()
     assert (config.train.epochs, config.train.batch_size, config.train.lr, config.train.lr_decay) == (5, 64, 5e-4, 0.5)
     assert (config.model.image_size, config.model.latent, config.model.width) == (64, 100, 32)
-    assert (config.objective.alpha, config.objective.beta, config.objective.critic) == (1, 0.5, "held")
+    assert (config.objective.alpha, config.objective.beta, config.objective.critic) == (0.5, 0.5, "held")
     assert RECIPES["celeba64-wide"]().model.width == 64
-    assert RECIPES["cifar10"]().model.image_size == 32
+    cifar = RECIPES["cifar10"]()
+    assert cifar.model.image_size == 32 and cifar.train == config.train
+    assert cifar.objective == replace(config.objective, alpha=1)
     for name in ("celeba64", "cifar10"):
         literal = RECIPES[f"{name}-literal"]()
         given = {"alpha": 1, "beta": 0.5, "layers": TAPS, "layer_weights": "paper", "kl_warmup": 0, "order": "together"}

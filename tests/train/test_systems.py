@@ -192,7 +192,7 @@ def test_ablations_change_what_they_name():
     assert RECIPES["celeba64-relu4_1"]().objective.layers == ("relu4_1",)
     weights = {name: RECIPES[name]().objective for name in ("celeba64", "celeba64-beta0.01", "celeba64-alpha0.01")}
     assert {n: (o.alpha, o.beta) for n, o in weights.items()} == {
-        "celeba64": (1, 0.5),
+        "celeba64": (0.5, 0.5),
         "celeba64-beta0.01": (1, 0.01),
         "celeba64-alpha0.01": (0.01, 1),
     }
