@@ -195,7 +195,7 @@ def _ablation(name: str, description: str, **options):
 
 
 # The paper's ablations of its model on CelebA: one layer, other loss weights, no reconstruction loss, other labels. The
-# paper's (alpha, beta) = (1, 0.5) is celeba64 itself, with its alpha.
+# place of the paper's (alpha, beta) = (1, 0.5) is celeba64's, with its alpha of 0.5.
 _ABLATIONS = (
     *(
         _ablation(f"-{tap}", f"celeba64 with the feature loss on {tap} alone (4.2.3, Fig. 7)", layers=(tap,))
