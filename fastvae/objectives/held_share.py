@@ -1,11 +1,19 @@
-"""Steers the critic's label scale so that its gradient keeps a given share of the feature loss's (`critic="held"`).
+"""Holds the critic's gradient to a given share of the feature loss's (`critic="held"`).
 
-    r = |dL_GAN/dx'| / |d(beta L_rec)/dx'|                          measured at the generated images; proportional to s
-    s <- clamp(s clamp(sqrt(share / r), 1/2, 2), s_0 / 1000, 1000 s_0)
+Between the critic and the loss network's first map phi1, every backward pass multiplies the adversarial gradient g by
 
-s is the weight of L_GAN in the VAE's loss, s_0 its first value. The root goes half of the way in the logarithm: one
-batch measures r to some ten percent, and the critic answers a change. An r of zero doubles s; one that is not a number
-leaves s as it is.
+    f = min(s / s_0, g_max / |g|)                                       s: the label scale, s_0 its first value
+
+and every measurement, of r = |dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x' with the label scale f s_0,
+moves both numbers:
+
+    s     <- clamp(s clamp(sqrt(share f s_0 / (r s)), 1/2, 2), s_0 / 1000, 10 s_0)
+    g_max <- share |d(beta L_rec)/dx'| |dL_GAN/dphi1| / |dL_GAN/dx'|    what |g| may be for r to be the share
+
+s follows slowly: the root goes half of the way in the logarithm, since one batch measures r to some ten percent and the
+critic answers a change. It cannot follow a critic that finds its way within ten steps after it was fooled for hundreds:
+that is what g_max is for, which only ever weakens. A measurement that is not a number changes nothing; an r of zero
+doubles s.
 
 Source: Hou et al., section 3.4, where labels of 1 are too weak, 10 are right and 100 dominate. The authors tried
 labels until the critic's gradient had the right size beside the feature loss's; here that size is given.
@@ -15,18 +23,80 @@ import torch
 from torch import Tensor
 
 _MOST_PER_STEP = 2.0
-_MOST_IN_ALL = 1000.0
+_LEAST, _MOST = 1 / 1000, 10.0  # of s_0
 
 
-@torch.no_grad()
-def steer_(scale: Tensor, measured: Tensor, share: float, first: float) -> None:
-    """Moves a label scale in place, so that a captured step reads the new one; nothing waits for the device.
+class HeldShare:
+    """The two numbers and what they do to a gradient. They change in place, so that a captured step reads new ones.
 
-    Args:
-        scale: s, 0-D.
-        measured: r at this scale, 0-D, on the same device.
-        share: that r is to have, > 0.
-        first: s_0, > 0.
+    Attributes:
+        label_scale: s, 0-D float32.
+        gan_limit: g_max, 0-D float32; without effect until the first measurement.
     """
-    factor = (share / measured).sqrt().nan_to_num(nan=1.0).clamp(1 / _MOST_PER_STEP, _MOST_PER_STEP)
-    scale.mul_(factor).clamp_(first / _MOST_IN_ALL, first * _MOST_IN_ALL)
+
+    def __init__(self, share: float, first: float):
+        """share and first (s_0) are more than 0."""
+        self.share, self.first = share, float(first)
+        self.label_scale = torch.tensor(self.first)
+        self.gan_limit = torch.tensor(torch.finfo(torch.float32).max)
+
+    def hold(self, phi1: Tensor) -> Tensor:
+        """Returns phi1, in the same memory; multiplies its gradient by f."""
+        return _Hold.apply(phi1, self.label_scale / self.first, self.gan_limit)
+
+    @torch.no_grad()
+    def measured(self, by_phi1: Tensor, by_gan: Tensor, by_rec: Tensor) -> dict[str, Tensor]:
+        """What `steer_` needs and a log shows, 0-D each.
+
+        Args:
+            by_phi1: dL_GAN/dphi1 with labels of s_0.
+            by_gan: the norm of dL_GAN/dx' with labels of s_0, 0-D.
+            by_rec: the norm of d(beta L_rec)/dx', 0-D.
+
+        Returns:
+            gan_to_rec: r.
+            label_scale: f s_0, which r is proportional to.
+            gan_limit: g_max for this batch.
+        """
+        norm = _norm(by_phi1)
+        factor = _factor(norm, self.label_scale / self.first, self.gan_limit)
+        return {
+            "gan_to_rec": factor * by_gan / by_rec,
+            "label_scale": factor * self.first,
+            "gan_limit": self.share * by_rec * norm / by_gan,
+        }
+
+    @torch.no_grad()
+    def steer_(self, measured: dict[str, Tensor]) -> None:
+        """Moves both numbers by what `measured` gave; nothing waits for the device."""
+        right = self.share * measured["label_scale"] / measured["gan_to_rec"]
+        factor = (right / self.label_scale).sqrt().nan_to_num(nan=1.0).clamp(1 / _MOST_PER_STEP, _MOST_PER_STEP)
+        self.label_scale.mul_(factor).clamp_(self.first * _LEAST, self.first * _MOST)
+        limit = measured["gan_limit"]
+        self.gan_limit.copy_(torch.where(limit.isfinite() & (limit > 0), limit, self.gan_limit))
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Both, by name."""
+        return {"label_scale": self.label_scale, "gan_limit": self.gan_limit}
+
+    def to(self, device: torch.device) -> None:
+        self.label_scale, self.gan_limit = self.label_scale.to(device), self.gan_limit.to(device)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
+
+
+def _factor(norm: Tensor, most: Tensor, limit: Tensor) -> Tensor:
+    return torch.minimum(most, limit / norm)
+
+
+class _Hold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, most: Tensor, limit: Tensor) -> Tensor:
+        ctx.save_for_backward(most, limit)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _factor(_norm(grad), *ctx.saved_tensors).to(grad.dtype) * grad, None, None

@@ -55,19 +55,15 @@ def with_fixed_parameters(network: nn.Module, *inputs, **options) -> Tensor:
 
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, factor: float | Tensor) -> Tensor:
-        if isinstance(factor, Tensor):
-            ctx.save_for_backward(factor)
-        else:
-            ctx.factor = factor
+    def forward(ctx, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        factor = ctx.saved_tensors[0] if ctx.saved_tensors else ctx.factor
-        return factor * grad, None
+        return ctx.factor * grad, None
 
 
-def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
-    """Returns x, in the same memory; multiplies its gradient by the factor, a number or a constant 0-D tensor."""
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Returns x, in the same memory; multiplies its gradient by the factor."""
     return _ScaleGradient.apply(x, factor)

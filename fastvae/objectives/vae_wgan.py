@@ -21,8 +21,8 @@ from fastvae.kernels import reverse_gradient
 from fastvae.models import Critic
 from fastvae.objectives.base import Pass, Terms, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
-from fastvae.objectives.held_share import steer_
-from fastvae.objectives.losses import reparameterise, scale_gradient, with_fixed_parameters
+from fastvae.objectives.held_share import HeldShare
+from fastvae.objectives.losses import reparameterise, with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.ranges import above, at_least, require
 
@@ -121,7 +121,7 @@ class VaeWgan(DfcVae):
 
     Attributes:
         form: the critic's settings.
-        label_scale: with critic="held" the weight of L_GAN in the VAE's loss, 0-D float32; else None.
+        held: with critic="held" what holds the critic's gradient to its share; else None.
     """
 
     title = "VAE-WGAN"
@@ -132,7 +132,7 @@ class VaeWgan(DfcVae):
         self.form = critic_form(options)
         self.critic = Critic(model.image_size, model.width, loss_network.channels[0], model.stages)
         self.networks["critic"] = self.critic
-        self.label_scale = torch.tensor(float(self.form.label_scale)) if options.critic == "held" else None
+        self.held = HeldShare(options.critic_share, self.form.label_scale) if options.critic == "held" else None
 
     @classmethod
     def taps(cls, options: VaeWganOptions) -> tuple[str, ...]:
@@ -169,11 +169,11 @@ class VaeWgan(DfcVae):
         kl, rec, features, fake_features = self.forward(images, noise, features)
         if self.options.adversarial == "wasserstein":
             fake = reverse_gradient(fake_features[0])
-            if self.label_scale is not None:
-                # The VAE's gradient alone is steered. Adam makes the critic's update independent of its loss's scale,
+            if self.held:
+                # The VAE's gradient alone is held. Adam makes the critic's update independent of its loss's scale,
                 # but remembers the squared gradients of a thousand steps, for which a scale that rises would raise the
                 # critic's rate.
-                fake = scale_gradient(fake, self.label_scale / self.form.label_scale)
+                fake = self.held.hold(fake)
             critic_loss = self.critic_distance(features[0], fake)
             adversarial = critic_loss
         else:  # critic and VAE descend different functions of the critic's output: reversing the sign is not enough
@@ -197,7 +197,8 @@ class VaeWgan(DfcVae):
         """The VAE's pass with `order="critic_first"`, against the critic just updated."""
         kl, rec, _, fake_features = self.forward(images, noise, features)
         vae = self.options.alpha * self.warmed_up(kl) + self.options.beta * rec
-        total = vae + self.generator_distance(fake_features[0])
+        fake = self.held.hold(fake_features[0]) if self.held else fake_features[0]
+        total = vae + self.generator_distance(fake)
         return total, {"kl": kl.detach(), "rec": rec.detach()}
 
     def critic_distance(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -213,8 +214,7 @@ class VaeWgan(DfcVae):
 
     def generator_distance(self, fake: Tensor) -> Tensor:
         """The adversarial loss of encoder and decoder: -s mean critic, or its squared distance to s; critic fixed."""
-        scores = with_fixed_parameters(self.critic, fake)
-        s = self.form.label_scale if self.label_scale is None else self.label_scale
+        scores, s = with_fixed_parameters(self.critic, fake), self.form.label_scale
         if self.options.adversarial == "wasserstein":
             return -s * scores.mean()
         return (scores - s).square().mean()
@@ -222,7 +222,7 @@ class VaeWgan(DfcVae):
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """|dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generated images x': how strongly each loss changes the pixels.
 
-        Nothing if beta is 0. With critic="held" also the label scale that it was measured with.
+        Nothing if beta is 0. With critic="held" also what `HeldShare.measured` names.
         """
         if not self.options.beta:
             return {}
@@ -234,19 +234,20 @@ class VaeWgan(DfcVae):
         fake_features = self.loss_network(fakes)
         rec = self.options.beta * self.feature_distance(fake_features, features)
         (by_rec,) = torch.autograd.grad(rec, fakes, retain_graph=True)
-        (by_gan,) = torch.autograd.grad(self.generator_distance(fake_features[0]), fakes)
-        scale = {name: value.clone() for name, value in self.steered().items()}
-        return {"gan_to_rec": by_gan.float().norm() / by_rec.float().norm(), **scale}
+        gan = self.generator_distance(fake_features[0])
+        by_phi1, by_gan = torch.autograd.grad(gan, (fake_features[0], fakes))
+        by_rec, by_gan = by_rec.float().norm(), by_gan.float().norm()
+        return self.held.measured(by_phi1, by_gan, by_rec) if self.held else {"gan_to_rec": by_gan / by_rec}
 
     def steer(self, measured: Terms) -> None:
-        if self.label_scale is not None:
-            steer_(self.label_scale, measured["gan_to_rec"], self.options.critic_share, self.form.label_scale)
+        if self.held:
+            self.held.steer_(measured)
 
     def steered(self) -> dict[str, Tensor]:
-        return {} if self.label_scale is None else {"label_scale": self.label_scale}
+        return self.held.numbers() if self.held else {}
 
     def to(self, device: torch.device) -> "VaeWgan":
         super().to(device)
-        if self.label_scale is not None:
-            self.label_scale = self.label_scale.to(device)
+        if self.held:
+            self.held.to(device)
         return self

@@ -44,12 +44,15 @@ def test_the_scale_is_logged_and_follows_the_rule(train, tmp_path):
     assert train(*HELD, "--balance-every", "2", "--steps", "6") == 0
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
     assert [line["step"] for line in measured] == [2, 4, 6]
-    scales = [line["label_scale"] for line in measured]
-    scales.append(saved(tmp_path / "run")["optimizer.safetensors label_scale"].item())
-    assert scales[0] == 10
-    for line, scale, following in zip(measured, scales, scales[1:], strict=False):
-        factor = min(2, max(0.5, (0.5 / line["gan_to_rec"]) ** 0.5))
-        assert following == pytest.approx(scale * factor, rel=1e-5)
+    scale = 10.0
+    for line in measured:
+        # gan_to_rec is proportional to the label scale beside it, which is s unless the limit was lower.
+        assert line["label_scale"] <= scale * (1 + 1e-5)
+        right = 0.5 * line["label_scale"] / line["gan_to_rec"]
+        scale = min(100, scale * min(2, max(0.5, (right / scale) ** 0.5)))
+    ends = saved(tmp_path / "run")
+    assert ends["optimizer.safetensors label_scale"].item() == pytest.approx(scale, rel=1e-5)
+    assert ends["optimizer.safetensors gan_limit"].item() == pytest.approx(measured[-1]["gan_limit"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("recipe", "flags"), [("celeba64", ()), ("celeba64-multiview", ("--kl-warmup", "0.9"))])
@@ -62,18 +65,20 @@ def test_resuming_is_exact(train, tmp_path, recipe, flags):
     assert train("--resume", str(broken)) == 0
     expected, found = saved(straight), saved(broken)
     assert expected.keys() == found.keys()
-    assert sum(name.endswith("label_scale") for name in found) == (2 if "multiview" in recipe else 1)
+    for number in ("label_scale", "gan_limit"):
+        assert sum(name.endswith(number) for name in found) == (2 if "multiview" in recipe else 1)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert lines(straight) == lines(broken)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_a_damaged_scale_is_refused(train, tmp_path, capsys, value):
+@pytest.mark.parametrize("number", ["label_scale", "gan_limit"])
+def test_a_damaged_number_is_refused(train, tmp_path, capsys, number, value):
     assert train(*HELD, "--steps", "2") == 0
     file = latest(tmp_path / "run") / OPTIMIZER
-    save_file(load_file(file) | {"label_scale": torch.tensor(value)}, file)
+    save_file(load_file(file) | {number: torch.tensor(value)}, file)
     assert train("--resume", str(tmp_path / "run"), "--steps", "3") == 1
-    assert f"label_scale is {value:g}" in capsys.readouterr().err
+    assert f"{number} is {value:g}" in capsys.readouterr().err
 
 
 def test_a_run_that_never_measures_is_refused(train, tmp_path, capsys):
@@ -101,7 +106,7 @@ def test_two_ranks_keep_one_scale(packed, tmp_path):
 
         def fitted(trainer):
             code = fit(trainer)
-            torch.save(trainer.objective.label_scale, tmp_path / f"{rank}.pt")
+            torch.save(trainer.objective.steered(), tmp_path / f"{rank}.pt")
             return code
 
         Trainer.fit = fitted
@@ -110,7 +115,7 @@ def test_two_ranks_keep_one_scale(packed, tmp_path):
     launched = Launched(tmp_path, ["train", "celeba64", *flags, "--steps", "4"], before=before)
     assert launched.wait() == [0], launched.said.read_text()
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert torch.equal(first, second) and first.item() != 10
+    assert first == second and first["label_scale"].item() != 10
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
     assert len({line["label_scale"] for line in measured}) == 4
 
