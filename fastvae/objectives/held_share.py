@@ -1,6 +1,7 @@
 """Holds the critic's gradient to a given share of the feature loss's (`critic="held"`).
 
-Between the critic and the loss network's first map phi1, every backward pass multiplies the adversarial gradient g by
+Between the critic and the loss network's first map phi1, every backward pass multiplies the adversarial gradient
+g = dL_GAN/dphi1(x'), taken with labels of s_0, by
 
     f = min(s / s_0, g_max / |g|)                                       s: the label scale, s_0 its first value
 
@@ -8,12 +9,14 @@ and every measurement, of r = |dL_GAN/dx'| / |d(beta L_rec)/dx'| at the generate
 moves both numbers:
 
     s     <- clamp(s clamp(sqrt(share f s_0 / (r s)), 1/2, 2), s_0 / 1000, 10 s_0)
-    g_max <- share |d(beta L_rec)/dx'| |dL_GAN/dphi1| / |dL_GAN/dx'|    what |g| may be for r to be the share
+    g_max <- share |d(beta L_rec)/dx'| |dL_GAN/dphi1| / |dL_GAN/dx'|
 
 s follows slowly: the root goes half of the way in the logarithm, since one batch measures r to some ten percent and the
-critic answers a change. It cannot follow a critic that finds its way within ten steps after it was fooled for hundreds:
-that is what g_max is for, which only ever weakens. A measurement that is not a number changes nothing; an r of zero
-doubles s.
+critic answers a change. That is too slow for a critic that recovers within ten steps after the generator fooled it for
+hundreds, by when s has risen to make up for its weakness. g_max, the norm of f g at which the measured batch would have
+had an r equal to the share, bounds the gradient of every step in between, and only ever weakens it.
+
+A measurement that is not a number changes nothing; an r of zero doubles s, an infinite one halves it.
 
 Source: Hou et al., section 3.4, where labels of 1 are too weak, 10 are right and 100 dominate. The authors tried
 labels until the critic's gradient had the right size beside the feature loss's; here that size is given.
@@ -22,8 +25,8 @@ labels until the critic's gradient had the right size beside the feature loss's;
 import torch
 from torch import Tensor
 
-_MOST_PER_STEP = 2.0
-_LEAST, _MOST = 1 / 1000, 10.0  # of s_0
+_LARGEST_CHANGE = 2.0
+_SMALLEST, _LARGEST = 1 / 1000, 10.0  # of s_0
 
 
 class HeldShare:
@@ -55,25 +58,25 @@ class HeldShare:
 
         Returns:
             gan_to_rec: r.
-            label_scale: f s_0, which r is proportional to.
-            gan_limit: g_max for this batch.
+            label_scale: f s_0, which r is proportional to; at most the attribute's s.
+            gan_limit: g_max by this batch; the one in force, if this batch gives none.
         """
         norm = _norm(by_phi1)
         factor = _factor(norm, self.label_scale / self.first, self.gan_limit)
+        limit = self.share * by_rec * norm / by_gan
         return {
             "gan_to_rec": factor * by_gan / by_rec,
             "label_scale": factor * self.first,
-            "gan_limit": self.share * by_rec * norm / by_gan,
+            "gan_limit": torch.where(limit.isfinite() & (limit > 0), limit, self.gan_limit),
         }
 
     @torch.no_grad()
     def steer_(self, measured: dict[str, Tensor]) -> None:
-        """Moves both numbers by what `measured` gave; nothing waits for the device."""
+        """Moves both numbers by what `measured` gave, or its mean over ranks; nothing waits for the device."""
         right = self.share * measured["label_scale"] / measured["gan_to_rec"]
-        factor = (right / self.label_scale).sqrt().nan_to_num(nan=1.0).clamp(1 / _MOST_PER_STEP, _MOST_PER_STEP)
-        self.label_scale.mul_(factor).clamp_(self.first * _LEAST, self.first * _MOST)
-        limit = measured["gan_limit"]
-        self.gan_limit.copy_(torch.where(limit.isfinite() & (limit > 0), limit, self.gan_limit))
+        change = (right / self.label_scale).sqrt().nan_to_num(nan=1.0).clamp(1 / _LARGEST_CHANGE, _LARGEST_CHANGE)
+        self.label_scale.mul_(change).clamp_(self.first * _SMALLEST, self.first * _LARGEST)
+        self.gan_limit.copy_(measured["gan_limit"])
 
     def numbers(self) -> dict[str, Tensor]:
         """Both, by name."""
@@ -87,14 +90,14 @@ def _norm(gradient: Tensor) -> Tensor:
     return torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
 
 
-def _factor(norm: Tensor, most: Tensor, limit: Tensor) -> Tensor:
-    return torch.minimum(most, limit / norm)
+def _factor(norm: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
+    return torch.minimum(scale, limit / norm)
 
 
 class _Hold(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, most: Tensor, limit: Tensor) -> Tensor:
-        ctx.save_for_backward(most, limit)
+    def forward(ctx, x: Tensor, scale: Tensor, limit: Tensor) -> Tensor:
+        ctx.save_for_backward(scale, limit)
         return x.view_as(x)
 
     @staticmethod

@@ -39,12 +39,13 @@ class VaeWganOptions(DfcVaeOptions):
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
     layer_weights: Literal["paper", "unit"] = "paper"
-    # paper: Algorithm 1 exactly; balanced: a label scale of 30; held: one that is steered to critic-share
+    # paper: Algorithm 1 exactly; balanced: a label scale of 30; held: steered to critic-share
     critic: Literal["paper", "balanced", "held"] = "paper"
-    # with critic held: |dL_GAN/dx'| / |d(beta L_rec)/dx'| that the label scale is steered to every balance-every steps,
-    # > 0
+    # with critic held: the ratio |dL_GAN/dx'| / |d(beta L_rec)/dx'| to keep; measured every balance-every steps, and
+    # limited in every step by the last measurement; > 0
     critic_share: float = 0.25
-    # weight s of the adversarial loss (the paper's labels are +-10), >= 0; with critic held the VAE's first one, > 0
+    # weight s of the adversarial loss (the paper's labels are +-10), >= 0; with critic held the VAE's first one, > 0,
+    # which then stays between a thousandth of it and ten times it
     label_scale: float | None = None
     clip: float | None = None  # largest absolute value after clipping, > 0
     clipped: Clipped | None = None  # what is clipped; weights_except_norm exempts BN's scale and shift
@@ -170,9 +171,9 @@ class VaeWgan(DfcVae):
         if self.options.adversarial == "wasserstein":
             fake = reverse_gradient(fake_features[0])
             if self.held:
-                # The VAE's gradient alone is held. Adam makes the critic's update independent of its loss's scale,
-                # but remembers the squared gradients of a thousand steps, for which a scale that rises would raise the
-                # critic's rate.
+                # The VAE's gradient alone is held. Adam's update of the critic does not depend on its loss's scale, but
+                # Adam averages squared gradients over a thousand steps: a rising scale would raise the critic's rate
+                # for as long.
                 fake = self.held.hold(fake)
             critic_loss = self.critic_distance(features[0], fake)
             adversarial = critic_loss

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bench.measuring.closeness import relative_error
 from fastvae.config import ModelConfig
 from fastvae.errors import UsageError
 from fastvae.lossnet.network import LossNetwork
@@ -91,8 +92,9 @@ def test_what_it_measures_is_what_its_gradient_does():
 def test_a_measurement_that_gives_no_limit_leaves_the_one_before(ratio):
     held = HeldShare(0.25, first=10.0)
     held.steer_(measure(held, 1.0))
-    held.steer_(measure(held, ratio))
-    assert held.gan_limit.item() == pytest.approx(0.5)
+    measured = measure(held, ratio)
+    held.steer_(measured)
+    assert measured["gan_limit"].item() == held.gan_limit.item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -116,6 +118,22 @@ def test_a_held_gradient_leaves_the_value_alone_and_reads_new_numbers(compiled, 
         assert torch.equal(y.detach().view(torch.uint8), x.detach().view(torch.uint8))  # to the bit
         assert torch.equal(x.grad, factor * g)
     assert held.hold(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_captured_backward_pass_reads_new_numbers():
+    held = HeldShare(0.25, first=10.0)
+    held.to(torch.device("cuda"))
+    x = torch.ones(4, device="cuda", requires_grad=True)
+    g = torch.tensor([3.0, 0.0, -4.0, 0.0], device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        (found,) = torch.autograd.grad(held.hold(x).clone(), x, g)
+    for scale, limit, factor in [(20.0, 1e9, 2.0), (40.0, 1e9, 4.0), (40.0, 2.5, 0.5)]:
+        held.label_scale.fill_(scale)
+        held.gan_limit.fill_(limit)
+        graph.replay()
+        assert torch.equal(found, factor * g)
 
 
 @pytest.mark.parametrize("order", ["together", "critic_first"])
@@ -162,6 +180,22 @@ def test_the_limit_weakens_the_vaes_adversarial_gradient_and_no_other(order):
         assert torch.equal(p, q)
 
 
+@pytest.mark.parametrize("order", ["together", "critic_first"])
+def test_a_step_limits_the_gradient_that_a_measurement_has_seen(order):
+    images, noise = batch()
+    objective = build(critic="held", order=order)
+    measured = objective.balance(images, noise)
+    norm = measured["gan_limit"] * measured["gan_to_rec"] / 0.25
+    objective.held.gan_limit.copy_(norm / 4)
+    found = {}
+    for name, each in [("held", objective)] + [
+        (scale, build(critic="paper", order=order, label_scale=scale)) for scale in (2.5, 2.51)
+    ]:
+        each.passes(0)[-1].loss(images, noise)[0].backward()  # of two passes the VAE's, without the critic's update
+        found[name] = torch.cat([g.flatten() for n in ("encoder", "decoder") for g in gradients(each, n)])
+    assert relative_error(found["held"], found[2.5]) < 0.01 * relative_error(found[2.51], found[2.5])
+
+
 def test_it_steers_itself_by_what_it_measures():
     images, noise = batch()
     objective = build(critic="held", critic_share=1.0, label_scale=1.0)
@@ -183,14 +217,14 @@ def test_each_view_is_held_by_itself():
     options = MultiViewOptions(critic="held", layers=layers)
     objective = MultiView(options, ModelConfig(16, width=2, latent=3), LossNetwork(layers))
     shares = {"relu1_1": 1.0, "relu2_1": 0.0625}
-    measured = {"label_scale": torch.tensor(10.0), "gan_limit": torch.tensor(7.0)}
-    terms = {f"{layer}_{name}": value for layer in layers for name, value in measured.items()}
+    terms = {f"{layer}_label_scale": torch.tensor(10.0) for layer in layers}
+    terms |= {f"{layer}_gan_limit": torch.tensor(limit) for layer, limit in zip(layers, (7.0, 3.0), strict=True)}
     objective.steer(terms | {f"{layer}_gan_to_rec": torch.tensor(share) for layer, share in shares.items()})
     assert {n: t.item() for n, t in objective.steered().items()} == {
         "relu1_1.label_scale": 5.0,
         "relu1_1.gan_limit": 7.0,
         "relu2_1.label_scale": 20.0,
-        "relu2_1.gan_limit": 7.0,
+        "relu2_1.gan_limit": 3.0,
     }
 
 

@@ -16,6 +16,9 @@ from tests.train.conftest import SMALL
 from tests.train.launched import Launched
 
 HELD = ("--critic", "held", "--critic-share", "0.5", "--balance-every", "1")
+# From the first measurement on every step is at the limit.
+LIMITED = ("--critic", "held", "--critic-share", "1e-6", "--balance-every", "1")
+NUMBERS = ("label_scale", "gan_limit")
 
 
 def lines(run) -> list[dict]:
@@ -36,7 +39,7 @@ def test_no_step_is_compiled_for_a_scale(train, tmp_path, monkeypatch):
     compiled, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
     assert len({line["label_scale"] for line in compiled}) == 4
     for ours, expected in zip(compiled, eager, strict=True):
-        for name in ("kl", "rec", "gan_to_rec", "label_scale"):
+        for name in ("kl", "rec", "gan_to_rec", *NUMBERS):
             assert ours[name] == pytest.approx(expected[name], rel=2e-3)
 
 
@@ -45,34 +48,40 @@ def test_the_scale_is_logged_and_follows_the_rule(train, tmp_path):
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
     assert [line["step"] for line in measured] == [2, 4, 6]
     scale = 10.0
+    assert measured[0]["label_scale"] == scale  # no limit before the first measurement
     for line in measured:
         # gan_to_rec is proportional to the label scale beside it, which is s unless the limit was lower.
         assert line["label_scale"] <= scale * (1 + 1e-5)
         right = 0.5 * line["label_scale"] / line["gan_to_rec"]
-        scale = min(100, scale * min(2, max(0.5, (right / scale) ** 0.5)))
+        scale = min(100, max(0.01, scale * min(2, max(0.5, (right / scale) ** 0.5))))
     ends = saved(tmp_path / "run")
     assert ends["optimizer.safetensors label_scale"].item() == pytest.approx(scale, rel=1e-5)
     assert ends["optimizer.safetensors gan_limit"].item() == pytest.approx(measured[-1]["gan_limit"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("recipe", "flags"), [("celeba64", ()), ("celeba64-multiview", ("--kl-warmup", "0.9"))])
+@pytest.mark.parametrize(
+    ("recipe", "flags"),
+    [("celeba64", HELD), ("celeba64", LIMITED), ("celeba64-multiview", (*HELD, "--kl-warmup", "0.9"))],
+)
 def test_resuming_is_exact(train, tmp_path, recipe, flags):
     straight = tmp_path / "straight"
-    flags = (*HELD, *flags, "--steps", "5", "--evaluate-every", "0", "--checkpoint-every", "3")
+    flags = (*flags, "--steps", "5", "--evaluate-every", "0", "--checkpoint-every", "3")
     assert train(*flags, "--out", str(straight), recipe=recipe) == 0
     broken = shutil.copytree(straight, tmp_path / "broken")
     shutil.rmtree(latest(broken))
     assert train("--resume", str(broken)) == 0
     expected, found = saved(straight), saved(broken)
     assert expected.keys() == found.keys()
-    for number in ("label_scale", "gan_limit"):
+    for number in NUMBERS:
         assert sum(name.endswith(number) for name in found) == (2 if "multiview" in recipe else 1)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert lines(straight) == lines(broken)
+    if flags[: len(LIMITED)] == LIMITED:
+        assert all(line["label_scale"] < 1 for line in lines(straight) if line.get("step", 0) > 1 and "kl" in line)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("number", ["label_scale", "gan_limit"])
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_damaged_number_is_refused(train, tmp_path, capsys, number, value):
     assert train(*HELD, "--steps", "2") == 0
     file = latest(tmp_path / "run") / OPTIMIZER
@@ -128,5 +137,5 @@ def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path):
     captured, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
     assert len({line["label_scale"] for line in captured}) == 6
     for ours, expected in zip(captured, eager, strict=True):
-        for name in ("kl", "rec", "gan_to_rec", "label_scale"):
+        for name in ("kl", "rec", "gan_to_rec", *NUMBERS):
             assert ours[name] == pytest.approx(expected[name], rel=2e-2)
