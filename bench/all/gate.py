@@ -25,6 +25,7 @@ OTHERS = {
     "rounded_weights": "tests/train/test_rounded_weights.py",
     "lossnet": "tests/lossnet/test_pair.py",
     "models": "tests/models/test_batch_norm.py",
+    "held_share": "tests/objectives/test_held_share.py",
 }
 # Of an op with hundreds of kernels to compile.
 _PROCESSES = {"replicate_conv": 4}
