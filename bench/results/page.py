@@ -93,17 +93,25 @@ def _section(name: str, records: list[Record]) -> str:
         lines.append(["real images", "", "", *(_cell(real.get(key), digits) for _, key, digits in columns)])
     kept = pictures.sheets(records, FOLDER)
     commands = "\n".join(f"    {record['command']}" for record in records)
-    protocols = dict.fromkeys(record["evaluation"]["protocol"] for record in records)
     return "\n\n".join(
         [
             f"## {name}",
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
-            prose(f"Scores: {'; '.join(protocols)}. KL, sharpness and the critic's share are of the run's last tenth."),
+            prose(f"{_measured_on(records)} KL, sharpness and the critic's share are of the run's last tenth."),
             *([f"![Learning curves of the runs above](results-{name}.png)"] if chart.has_curves(records) else []),
             *(f"![{kind.capitalize()} of the runs above](results-{name}-{kind}.png)" for kind in kept),
             commands,
         ]
     )
+
+
+def _measured_on(records: list[Record]) -> str:
+    """The sentence that says of which images, and by which loss network, the scores are."""
+    compared = {r["evaluation"]["protocol"] for r in records if "fid" in r["numbers"]}
+    held_out = {f"{r['numbers']['images']:,} held-out images" for r in records if "fid" not in r["numbers"]}
+    by_stand_in = any("STAND-IN" in r["evaluation"]["loss_network"] for r in records)
+    network = "; L_rec by the stand-in loss network, not VGG-19" if by_stand_in else ""
+    return f"Scores: {'; '.join(sorted(compared | held_out))}{network}."
 
 
 def _cell(value: float | None, digits: int) -> str:

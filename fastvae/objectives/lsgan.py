@@ -4,8 +4,9 @@
     loss function: descends gamma E_x L(x) + E max(0, lambda |x - G(z)|_1 + L(x) - L(G(z)))
     generator:     descends E_z L(G(z)), against the loss function just updated
 
-Source: Qi 2017 (arXiv:1701.06264), eq. 6 and 7; networks, Adam at 1e-4 with beta1 = 0.5, L1 distance, lambda and gamma
-are those of the author's code. Not the least-squares GAN, which has the same initials.
+Source: Qi 2017 (arXiv:1701.06264), eq. 6 and 7; networks, Adam at 1e-4 with beta1 = 0.5, L1 distance, lambda (8e-4 at
+32x32, which has a quarter of the pixels) and gamma are those of the author's code. Not the least-squares GAN, which has
+the same initials.
 """
 
 from dataclasses import dataclass

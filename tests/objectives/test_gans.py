@@ -75,9 +75,12 @@ def test_lsgan_descends_the_hinge():
         objective.discriminator.head.weight *= 50
     images, noise = batch(objective)
     real, fake, fakes = scores(objective, images, noise)
+    assert 0 < (real > 0).sum() < len(real) and 0 < (fake > 0).sum() < len(fake)
     real, fake = real.clamp_min(0), fake.clamp_min(0)
     distance = torch.stack([(x - y).abs().sum() for x, y in zip(images, fakes, strict=True)])
-    by_hand = 0.5 * real.mean() + (0.01 * distance + real - fake).clamp_min(0).mean()
+    hinge = 0.01 * distance + real - fake
+    assert 0 < (hinge > 0).sum() < len(hinge)
+    by_hand = 0.5 * real.mean() + hinge.clamp_min(0).mean()
     loss, terms = objective.discriminator_loss(images, noise)
     assert torch.allclose(loss, by_hand) and torch.allclose(terms["fake"], fake.mean())
     assert torch.allclose(objective.generator_loss(images, noise)[0], fake.mean())
@@ -87,6 +90,24 @@ def test_lsgan_descends_the_hinge():
         + (0.01 * distance.detach() + real - objective.discriminator(fakes.detach()).relu()).relu().mean()
     )
     assert torch.allclose(found, gradient_of(by_hand_with_fixed_images, objective.discriminator), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("objective_class", "options", "textbook"),
+    [
+        (Dcgan, DcganOptions(), lambda d: torch.nn.functional.softplus(-d).mean()),
+        (Wgan, WganOptions(), lambda d: -d.mean()),
+        (Lsgan, LsganOptions(), lambda d: d.clamp_min(0).mean()),
+    ],
+)
+def test_the_generator_descends_the_textbooks_gradient(objective_class, options, textbook):
+    objective = build(objective_class, options)
+    with torch.no_grad():
+        objective.discriminator.head.weight *= 50
+    images, noise = batch(objective)
+    wanted = gradient_of(textbook(scores(objective, images, noise[:, -5:])[1]), objective.generator)
+    found = gradient_of(objective.generator_loss(images, noise)[0], objective.generator)
+    assert wanted.norm() > 0 and torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

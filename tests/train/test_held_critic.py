@@ -46,7 +46,7 @@ def test_no_step_is_compiled_for_a_scale(train, tmp_path, monkeypatch):
 def test_the_scale_is_logged_and_follows_the_rule(train, tmp_path):
     assert train(*HELD, "--balance-every", "2", "--steps", "6") == 0
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
-    assert [line["step"] for line in measured] == [2, 4, 6]
+    assert [line["step"] for line in measured] == [1, 2, 4, 6]
     scale = 10.0
     assert measured[0]["label_scale"] == scale  # no limit before the first measurement
     for line in measured:
@@ -139,3 +139,12 @@ def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path):
     for ours, expected in zip(captured, eager, strict=True):
         for name in ("kl", "rec", "gan_to_rec", *NUMBERS):
             assert ours[name] == pytest.approx(expected[name], rel=2e-2)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_runs_as_a_gpu_runs_by_default(train, tmp_path):
+    """In bfloat16, compiled and captured."""
+    assert train(*HELD, "--device", "cuda", "--precision", "bf16", "--compile", "on", "--steps", "6") == 0
+    measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
+    assert len({line["label_scale"] for line in measured}) == 6
+    assert all(0 < line[name] < float("inf") for line in measured for name in ("gan_to_rec", *NUMBERS))

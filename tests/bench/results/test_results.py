@@ -132,6 +132,15 @@ def test_the_page_follows_the_records(checkout, record, capsys):
     assert "out of date: docs/results-celeba64-samples.png;" in capsys.readouterr().out
 
 
+def test_the_page_says_what_was_scored_and_by_which_network(record):
+    values = json.loads(record.read_text())
+    said = page.tables({"celeba64": [values]}).replace("\n", " ")
+    assert "12 generated images against 12 held-out images; floor: 12 training images; L_rec by the stand-in" in said
+    del values["numbers"]["fid"]
+    values["evaluation"]["loss_network"] = "vgg19.safetensors"
+    assert "\n\nScores: 12 held-out images. KL," in page.tables({"celeba64": [values]})
+
+
 def test_the_committed_page_says_what_the_records_say(capsys):
     assert page.main(["--check"]) == 0, capsys.readouterr().out
 
