@@ -1,5 +1,7 @@
 """Options, and fixtures that several test files share."""
 
+import copy
+import functools
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ import torch
 from fastvae import machine
 from fastvae.data.packed import PackedImages, PackedWriter
 from fastvae.exact_float32 import exact_float32
+from fastvae.lossnet import standin
 from tests import strict_skips
 from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
@@ -92,12 +95,24 @@ def _own_compiled_code(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _stand_in_drawn_once():
+    """Hundreds of tests train with the stand-in loss network, which takes half a second to calibrate."""
+    drawn = functools.cache(standin._drawn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standin, "_drawn", lambda taps: copy.deepcopy(drawn(taps)))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """The problems are tiny, and threads that wait for each other on a busy machine take minutes over them."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):  # of processes that tests start; of Inductor
             patch.setenv(name, "1")
+        patch.setenv(
+            "TORCH_WARM_POOL", "0"
+        )  # Inductor's processes for a GPU's kernels, begun before they are asked for
         yield
 
 

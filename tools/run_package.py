@@ -23,8 +23,10 @@ def main() -> int:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.convert("RGB").crop((left, top, left + side, top + side)).resize((size, size))
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
+    # A package takes its input for contiguous and does not ask: after permute alone it would read other pixels.
+    images = (pixels / 127.5 - 1).contiguous()
     with torch.no_grad():
-        reconstruction = model(pixels / 127.5 - 1)[0]
+        reconstruction = model(images)[0]
     values = ((reconstruction + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     Image.fromarray(values.permute(1, 2, 0).numpy()).save(out)
     return 0

@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> int:
 
     def measure_all() -> None:
         # Parameters are float32 in every precision.
-        report.ceilings = measured = ceilings.measure(device, list(dict.fromkeys([*dtypes, torch.float32])))
+        report.ceilings = measured = ceilings.measure(
+            device, list(dict.fromkeys([*dtypes, torch.float32])), rounds=1 if options.tiny else 10
+        )
         print(f"copy {measured.copy_gb_per_s:.4g} GB/s; product {measured.product_tflop_per_s} TFLOP/s")
         if options.tiny:
             work = tiny_measurements(device)

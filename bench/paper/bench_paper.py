@@ -80,7 +80,7 @@ def new_report() -> suite.Report:
 def size_of(*, tiny: bool) -> Size:
     """How much this machine runs."""
     if tiny:
-        return Size(windows=2, steps=2, parts=1, images=3)
+        return Size(windows=2, steps=2, parts=1, images=3, ceilings=1)
     if torch.cuda.is_available():
         return Size(windows=12, steps=40, parts=50, images=500)
     return Size(windows=5, steps=4, parts=5, images=100)

@@ -26,12 +26,13 @@ TRAINING, FIRST_EPOCH = "training", "training, first epoch"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run: windows, steps of each, calls of each part of the step, reconstructions."""
+    """How much is run: windows, steps of each, calls of each part of the step, reconstructions, calls for ceilings."""
 
     windows: int
     steps: int
     parts: int
     images: int
+    ceilings: int = 10
 
 
 def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) -> None:
@@ -66,7 +67,9 @@ def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) ->
     windows: list[Window] = []
 
     def as_it_runs_here() -> None:
-        report.ceilings = ceilings.measure(train.device, list(dict.fromkeys([dtype, torch.float32])))
+        report.ceilings = ceilings.measure(
+            train.device, list(dict.fromkeys([dtype, torch.float32])), rounds=size.ceilings
+        )
         with RealSteps(config) as real:
             windows.extend(_train(real, size, best, report))
             _memory(real, best, report)
@@ -74,7 +77,7 @@ def measure(config: Config, size: Size, report: Report, parts: list[PartRow]) ->
 
     def projected() -> None:
         with as_the_papers_gpu():
-            limits = ceilings.measure(train.device, [torch.float32])
+            limits = ceilings.measure(train.device, [torch.float32], rounds=size.ceilings)
             factor, worse = projection.slowdown(limits)
             report.extra["projection"] = {"ceilings": limits.as_json(), "factor": factor, "worse_ratio": worse}
             report.note(f"projected times are {factor:.3g} times those measured in {ATEN}, by {worse}")

@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     else:
         aoti_package.check_possible(device)
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else "processors like this one, CPU only"
-        print(f"AOTInductor packages of torch {torch.__version__} for {what}, batches of any size")
+        print(f"AOTInductor packages of torch {torch.__version__} for {what}, contiguous batches of any size")
     vae = load(command.run, weights=command.weights)
     for part in parts_of(vae, tuple(name for name in PARTS if name in command.parts), device):
         path = command.out / f"{part.name}{suffix}"

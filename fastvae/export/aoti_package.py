@@ -38,7 +38,8 @@ def check_possible(device: torch.device) -> None:
 def write(part: Part, path: Path, device: torch.device) -> float:
     """Compiles a part for batches of any size, and keeps it if its results are right in a process without fastvae.
 
-    The package's metadata has "fastvae" (the version), "input", "outputs" and "shape" (of one input).
+    The package's metadata has "fastvae" (the version), "input", "outputs" and "shape" (of one input). PyTorch runs it
+    without asking how its input lies in memory: it must be contiguous, or the results are wrong.
 
     Returns:
         The largest error against the plain module, relative to the largest value.

@@ -15,7 +15,6 @@ logger = logging.getLogger("fastvae")
 _SEED = 19
 
 
-@torch.no_grad()
 def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
     """A loss network with VGG-19's architecture and random weights, the same on every machine up to rounding.
 
@@ -29,6 +28,11 @@ def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
         "The loss network is a RANDOM STAND-IN, not VGG-19: use it for trials and speed measurements; its "
         "pictures are not the paper's. Use --vgg caffe, or --vgg with a file of the real weights."
     )
+    return _drawn(tuple(taps))
+
+
+@torch.no_grad()
+def _drawn(taps: tuple[str, ...]) -> LossNetwork:
     network = LossNetwork(taps)
     generator = torch.Generator().manual_seed(_SEED)
     tap_of = {index: tap for tap, index in tap_indices(TAPS).items()}

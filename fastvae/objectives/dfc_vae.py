@@ -4,14 +4,13 @@ L = alpha KL(q(z|x) || N(0, I)) + beta L_rec          (Hou et al., eq. 7; L_rec 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
 from fastvae.config import ModelConfig
 from fastvae.kernels import feature_loss
-from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet.network import tap_indices
+from fastvae.objectives.layer_weights import LayerWeights, layer_weights
 from fastvae.objectives.losses import kl_divergence, reparameterise
 from fastvae.objectives.plain_vae import PlainVae
 from fastvae.ranges import at_least, between, require
@@ -25,8 +24,8 @@ class DfcVaeOptions:
     beta: float = 0.5  # weight of the feature loss, >= 0
     # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
-    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
-    layer_weights: Literal["paper", "unit"] = "unit"
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: as much of each layer, and of one as of all five
+    layer_weights: LayerWeights = "unit"
     # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0
     vgg: str = "caffe"  # weights of the loss network: caffe, torchvision, random (a stand-in), or a file
@@ -57,7 +56,7 @@ class DfcVae(PlainVae):
         """L_rec of eq. 6 over the chosen layers: a scalar, averaged over the batch."""
         chosen = [self.loss_network.taps.index(layer) for layer in self.options.layers]
         channels = [self.loss_network.channels[i] for i in chosen]
-        weights = paper_weights(channels) if self.options.layer_weights == "paper" else (1.0,) * len(chosen)
+        weights = layer_weights(self.options.layer_weights, self.options.layers, channels)
         return feature_loss([fake_features[i] for i in chosen], [features[i] for i in chosen], weights)
 
     def forward(self, images: Tensor, noise: Tensor, features: tuple[Tensor, ...] | None = None):

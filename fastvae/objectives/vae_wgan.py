@@ -22,6 +22,7 @@ from fastvae.models import Critic
 from fastvae.objectives.base import Pass, Terms, Update
 from fastvae.objectives.dfc_vae import DfcVae, DfcVaeOptions
 from fastvae.objectives.held_share import HeldShare
+from fastvae.objectives.layer_weights import LayerWeights
 from fastvae.objectives.losses import reparameterise, with_fixed_parameters
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.ranges import above, at_least, require
@@ -37,8 +38,8 @@ class VaeWganOptions(DfcVaeOptions):
 
     # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE)
-    layer_weights: Literal["paper", "unit"] = "paper"
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: as much of each layer, and of one as of all five
+    layer_weights: LayerWeights = "paper"
     # paper: Algorithm 1 exactly; balanced: a label scale of 30; held: steered to critic-share
     critic: Literal["paper", "balanced", "held"] = "paper"
     # with critic held: the ratio |dL_GAN/dx'| / |d(beta L_rec)/dx'| to keep; measured every balance-every steps, and

@@ -17,6 +17,7 @@ from fastvae.errors import FastvaeError, UsageError
 from fastvae.files import locks, reading
 from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_json
 from fastvae.files.places import is_file, is_folder
+from fastvae.kernels import conv_relu_forms
 from fastvae.machine import environment
 
 # Locked by the process that writes into the folder; names that process.
@@ -93,14 +94,13 @@ class RunFolder:
 
     def note_choices(self) -> None:
         """Adds to environment.json what this process has chosen by trial since it started, if it has."""
-        known = environment()
-        if "conv_relu" not in known:
+        if not (chosen := conv_relu_forms.choices()):
             return
         try:
             before = dict(reading.read_json(self.path / "environment.json"))
         except (FastvaeError, TypeError, ValueError):  # lost or damaged: no reason to stop a training
-            before = known
-        self._write_json("environment.json", {**before, "conv_relu": known["conv_relu"]})
+            before = environment()
+        self._write_json("environment.json", {**before, "conv_relu": chosen})
 
     def read_config(self) -> Any:
         """The contents of config.json.

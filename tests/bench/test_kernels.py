@@ -22,7 +22,7 @@ CEILINGS = Ceilings(copy_gb_per_s=10.0, product_tflop_per_s={"float32": 0.1})
 def test_a_run_leaves_a_record_and_a_picture(tmp_path, monkeypatch, capsys):
     small = FeatureCase(2, ((3, 4, 4), (5, 2, 2)))
     monkeypatch.setattr(bench_kernels, "feature_cases", lambda recipes: (small,))
-    monkeypatch.setattr(bench_kernels.ceilings, "measure", lambda *_: CEILINGS)
+    monkeypatch.setattr(bench_kernels.ceilings, "measure", lambda *_, **__: CEILINGS)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
     out = tmp_path / "record.json"
     assert bench_kernels.main(["--op", "feature_loss", "--rounds", "2", "--out", str(out)]) == 0

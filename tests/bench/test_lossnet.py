@@ -15,7 +15,9 @@ from fastvae.lossnet import LossNetwork
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Without the seconds that ceilings and the compiler take, which are tried elsewhere."""
-    monkeypatch.setattr(bench_lossnet.ceilings, "measure", lambda *_: Ceilings(10.0, {"float32": 0.1, "bfloat16": 0.1}))
+    monkeypatch.setattr(
+        bench_lossnet.ceilings, "measure", lambda *_, **__: Ceilings(10.0, {"float32": 0.1, "bfloat16": 0.1})
+    )
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
 

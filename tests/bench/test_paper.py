@@ -172,7 +172,7 @@ class Process:
 @pytest.fixture
 def quick(monkeypatch):
     """Without the seconds that ceilings take, and, on a CPU, those of the engine's compiler and its process."""
-    monkeypatch.setattr(measure.ceilings, "measure", lambda device, dtypes: CEILINGS)
+    monkeypatch.setattr(measure.ceilings, "measure", lambda *_, **__: CEILINGS)
     if not torch.cuda.is_available():
         native = SimpleNamespace(backend="native", dtype=torch.float32)
         monkeypatch.setattr(VAE, "accelerate", lambda vae: native)

@@ -222,8 +222,7 @@ from fastvae.data.prepare import prepare
 def unwind(number, frame):
     raise SystemExit(100 + number)
 
-number = getattr(signal, sys.argv[3])
-signal.signal(number, unwind)
+signal.signal(signal.SIGTERM, unwind)
 original, count = decode_pillow.crop_and_resize, 0
 
 def counting(*arguments, **options):
@@ -231,17 +230,16 @@ def counting(*arguments, **options):
     count += 1
     if count == 1500:
         assert [name for name in os.listdir(os.path.dirname(sys.argv[2])) if name.startswith(".fastvae-")]
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
     return original(*arguments, **options)
 
 decode_pillow.crop_and_resize = counting
-prepare(sys.argv[1], sys.argv[2], image_size=8, decoder=sys.argv[4], workers=2)
+prepare(sys.argv[1], sys.argv[2], image_size=8, decoder=sys.argv[3], workers=2)
 """
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "dali"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_that_unwinds_leaves_nothing(tmp_path, decoder, name):
+def test_a_signal_that_unwinds_leaves_nothing(tmp_path, decoder):
     if decoder == "dali" and not decode_dali.is_available():
         pytest.skip("DALI is not installed")
     (tmp_path / "photos").mkdir()
@@ -249,9 +247,9 @@ def test_a_signal_that_unwinds_leaves_nothing(tmp_path, decoder, name):
     for number in range(1, 3000):
         (tmp_path / f"photos/{number:04}.jpg").hardlink_to(tmp_path / "photos/0000.jpg")
     (tmp_path / "out").mkdir()
-    command = [sys.executable, "-c", SIGNALLED, tmp_path / "photos", tmp_path / "out/set.fvae", name, decoder]
+    command = [sys.executable, "-c", SIGNALLED, tmp_path / "photos", tmp_path / "out/set.fvae", decoder]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 100 + getattr(signal, name), done.stderr
+    assert done.returncode == 100 + signal.SIGTERM, done.stderr
     assert names_in(tmp_path / "out") == []
 
 

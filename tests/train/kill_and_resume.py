@@ -155,7 +155,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads of a pool do not survive the fork
-    for module in ("fastvae.cli.train", "fastvae.cli.prepare", "fastvae.train.trainer", "torch.utils.tensorboard"):
+    modules = ("fastvae.cli.train", "fastvae.cli.prepare", "fastvae.train.trainer")
+    for module in (*modules, "torch.utils.tensorboard", "torch._dynamo"):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)  # here, and not in every attempt
     numbers = random.Random(options.seed)

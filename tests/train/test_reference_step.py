@@ -111,7 +111,7 @@ def zero_padded(x, weight, bias, upsample=1, packed=None):
 
 MISTAKES = {
     "replication": ("fastvae.nn.replication_conv.replicate_conv2d", zero_padded),
-    "layer weights": ("fastvae.objectives.dfc_vae.paper_weights", lambda channels: [100 / c for c in channels]),
+    "layer weights": ("fastvae.objectives.layer_weights.paper_weights", lambda channels: [100 / c for c in channels]),
     "reversal": ("fastvae.objectives.vae_wgan.reverse_gradient", lambda x: x),
     "clip": ("fastvae.optim.adam_clip_", unclipped),
 }

@@ -61,13 +61,18 @@ def before_step(step: int, act: Callable[[Trainer], None]) -> None:
     Trainer._read_images = reading
 
 
-def only(rank: int, step: int, act: Callable[[Trainer], None]) -> Callable[[int], None]:
-    """One rank does something before a step; ten seconds are enough to be lost."""
+def only(rank: int, step: int, act: Callable[[Trainer], None], *, lost_s: float = 10.0) -> Callable[[int], None]:
+    """One rank does something before a step; from then on it takes so many seconds to be lost, and ten until then."""
 
     def before(number: int) -> None:
         watch.LOST_S, watch.STUCK_S = 10.0, 10.0
-        if number == rank:
-            before_step(step, act)
+
+        def acting(trainer: Trainer) -> None:
+            watch.LOST_S, watch.STUCK_S = lost_s, lost_s
+            if number == rank:
+                act(trainer)
+
+        before_step(step, acting)
 
     return before
 
@@ -156,10 +161,10 @@ def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
         "error": (lambda trainer: setattr(trainer.feed, "ready", gone), "images of step 6 cannot be read (the disk is"),
         "reads for too long": (
             lambda trainer: setattr(trainer.feed, "ready", lambda step: time.sleep(60)),
-            f"rank {rank}: reading the images of step 6 takes longer than 10 s",
+            f"rank {rank}: reading the images of step 6 takes longer than 4 s",
         ),
     }[how]
-    launched = launch("--steps", "8", ranks=2 // machines, machines=machines, before=only(rank, 5, act))
+    launched = launch("--steps", "8", ranks=2 // machines, machines=machines, before=only(rank, 5, act, lost_s=4.0))
     if how == "stopped":
         kill_when_said(launched, rank)
     assert launched.wait() == [FAILED] * machines
@@ -171,7 +176,7 @@ def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
 
 def test_a_stopped_rank_0_keeps_the_folder_locked(launch, tmp_path):
     """The others cannot save, since it may go on."""
-    launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, kill(signal.SIGSTOP)))
+    launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, kill(signal.SIGSTOP), lost_s=4.0))
     kill_when_said(launched, 0)
     assert launched.wait() == [FAILED]
     (message,) = messages(launched)
