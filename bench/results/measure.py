@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--name", help="of the record, if it is not the recipe's")
     parser.add_argument("--count", default="10000", help="images to generate, at most as many as are held out")
     parser.add_argument("--inception", default=[], nargs=1, help="as for fastvae evaluate")
+    parser.add_argument("--no-floor", action="store_true", help="as for fastvae evaluate, if another record has it")
     parser.add_argument("--vgg", default="caffe", help="as for fastvae evaluate")
     parser.add_argument("--device", default="auto", help="as for fastvae evaluate")
     parser.add_argument(
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> int:
         logged = of_log(options.run, config)
         inception = ["--inception", *options.inception] if options.inception else []
         flags = ["--data", options.data, "--count", options.count, "--vgg", options.vgg, *inception]
+        flags += ["--no-floor"] if options.no_floor else []
         evaluation = _evaluated(options.run, [*flags, "--device", options.device])
         if evaluation is None:
             return 1

@@ -39,6 +39,7 @@ class _Command:
     # its layers; weighted as in eq. 6
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
+    floor: bool = True  # the row of real images, which takes as long as one run's samples where it is not cached
     seed: int = 0  # of the draws from the prior and of the choice of real images, 0 to 2^63 - 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
@@ -68,7 +69,7 @@ def run(argv: list[str]) -> int:
     device = choose_device(command.device)
     runs = open_for_table(command.runs, device.type, command.weights)
     packed = _images(command.data, runs[0].name, runs[0].model.image_size)
-    plan = protocol.plan(packed, command.protocol, command.count, command.seed)
+    plan = protocol.plan(packed, command.protocol, command.count, command.seed, floor=command.floor)
     if any(run.vae for run in runs):
         reconstruction.structural_similarity()  # raises now if scikit-image is not installed
     elif command.inception == "none":
@@ -97,6 +98,7 @@ def run(argv: list[str]) -> int:
             loss_network,
             seed=command.seed,
             reconstruction_fid=command.reconstruction_fid,
+            floor=command.floor,
         ):
             rows.append(row)
         complete = True

@@ -1,5 +1,6 @@
 """Computes all metrics of every run."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,8 +56,9 @@ def measure(
     *,
     seed: int,
     reconstruction_fid: bool,
+    floor: bool = True,
 ) -> Iterator[Row]:
-    """The floor first, if there is an Inception network; then the runs.
+    """The row of real images first, if it is wanted and there is an Inception network; then the runs.
 
     Args:
         runs: models of the data set's image size.
@@ -66,15 +68,20 @@ def measure(
         loss_network: None to skip the feature distance.
         seed: of the draws from the prior, the same for every run.
         reconstruction_fid: whether to compute the FID of the reconstructions, too.
+        floor: whether to compare real images with real ones, too.
 
     Raises:
         FastvaeError: scikit-image is not installed, or the cache cannot be written.
     """
-    reference = floor = None
-    if inception is not None:
-        reference = real_statistics(inception, packed, protocol.reference, "reference")
-        floor = real_statistics(inception, packed, protocol.floor, FLOOR)
-        yield Row(FLOOR, len(protocol.floor), **_of_samples(floor, reference))
+
+    # Once, though the cache may be one that cannot be written: a protocol may use the same images twice.
+    @functools.cache
+    def real(which: str) -> Statistics:
+        return real_statistics(inception, packed, getattr(protocol, which), FLOOR if which == "floor" else which)
+
+    reference = None if inception is None else real("reference")
+    if inception is not None and floor:
+        yield Row(FLOOR, len(protocol.floor), **_of_samples(real("floor"), reference))
     for run in runs:
         metrics = {"samples": 0}
         if inception is not None:
@@ -89,8 +96,8 @@ def measure(
                 batches = (finite_pixels(fakes) for _, fakes in pairs)
                 label = f"{run.name}, FID of reconstructions"
                 remade = statistics(inception, batches, len(protocol.held_out), label)
-                originals = reference if protocol.held_out is protocol.reference else floor
-                metrics["reconstruction_fid"] = frechet_distance(originals.features, remade.features)
+                originals = "reference" if protocol.held_out is protocol.reference else "floor"
+                metrics["reconstruction_fid"] = frechet_distance(real(originals).features, remade.features)
         yield Row(run.name, **metrics)
 
 

@@ -32,7 +32,7 @@ class Protocol:
     summary: str
 
 
-def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Protocol:
+def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor: bool = True) -> Protocol:
     """The protocol for a data set.
 
     "paper": as many held-out images as generated ones (2,000, as in the paper), and as many training images for the
@@ -44,6 +44,7 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
         name: "paper" or "usual".
         count: of generated images; None for the protocol's default, reduced for "paper" to the number of real images.
         seed: of the random choice of real images.
+        floor: whether the summary is to name the floor.
 
     Raises:
         UsageError: the count is too small or too large for the data.
@@ -61,7 +62,8 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
             raise UsageError(f"{packed.path} has {len(train)} training and {len(held_out)} held-out images: too few")
         kept = _subset(held_out, min(count, len(held_out)), seed)
         summary = f"{count:,} generated images against all {len(train):,} training images"
-        return Protocol(name, count, train, kept, kept, f"{summary}; floor: {len(kept):,} held-out images")
+        named = f"; floor: {len(kept):,} held-out images" if floor else ""
+        return Protocol(name, count, train, kept, kept, summary + named)
     if count > (limit := min(len(train), len(held_out))):
         small = "training" if len(train) < len(held_out) else "held-out"
         advice = f"give --count {limit}" if limit >= SPLITS else f"at least {SPLITS} are needed"
@@ -69,7 +71,8 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int) -> Proto
             f"--count {count:,} is too large for {packed.path.name}: it has {limit:,} {small} images; {advice}"
         )
     kept = _subset(held_out, count, seed)
-    summary = f"{count:,} generated images against {count:,} held-out images; floor: {count:,} training images"
+    named = f"; floor: {count:,} training images" if floor else ""
+    summary = f"{count:,} generated images against {count:,} held-out images{named}"
     return Protocol(name, count, kept, _subset(train, count, seed), kept, summary)
 
 

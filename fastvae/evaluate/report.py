@@ -46,9 +46,12 @@ def remarks(rows: Sequence[Row], plan: Protocol, inception: Inception | None) ->
         few = f", the more so below {FEATURES:,}, the number of features" if plan.count < FEATURES else ""
         notes.append(
             f"FID of {plan.count:,} images is biased upward{few}. Compare it only with FIDs of as many images against "
-            f"the same real ones. The row of real images shows where a perfect model would stand."
+            "the same real ones."
         )
-        if len(plan.floor) != plan.count:
+        has_floor = any(row.name == FLOOR for row in rows)
+        if has_floor:
+            notes[-1] += " The row of real images shows where a perfect model would stand."
+        if has_floor and len(plan.floor) != plan.count:
             notes.append(f"That row is of {len(plan.floor):,} images, not {plan.count:,}: the fewer, the more bias.")
         if not inception.known:
             notes.append(

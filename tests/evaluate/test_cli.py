@@ -86,6 +86,22 @@ def test_from_end_to_end(data, models, classifier, tmp_path, capsys):
         assert words in said
 
 
+@pytest.mark.parametrize("protocol", ["paper", "usual"])
+def test_without_the_row_of_real_images_the_others_are_the_same(
+    data, models, features_alone, tmp_path, capsys, protocol
+):
+    found = {}
+    for flag in ("--floor", "--no-floor"):
+        out = tmp_path / f"{flag}.json"
+        flags = ["--data", data, "--protocol", protocol, "--count", 12, "--inception", features_alone, "--vgg", "none"]
+        assert evaluate(models[0], *flags, "--reconstruction-fid", "--out", out, flag) == 0
+        found[flag] = json.loads(out.read_text())
+    said = capsys.readouterr().out
+    assert said.count("floor: ") == 1 and said.count("The row of real images") == 1
+    (with_floor, without) = (found[flag]["rows"] for flag in ("--floor", "--no-floor"))
+    assert without == with_floor[1:] and without[0]["reconstruction_fid"] > 0
+
+
 def test_fid_of_the_floor_by_another_way(data, models, features_alone, tmp_path, capsys):
     """Enlarged by hand, numpy's covariances, scipy's root."""
     linalg = pytest.importorskip("scipy.linalg")
