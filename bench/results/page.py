@@ -110,7 +110,7 @@ def _measured_on(records: list[Record]) -> str:
     compared = {r["evaluation"]["protocol"] for r in records if "fid" in r["numbers"]}
     compared = {p for p in compared if not any(q.startswith(f"{p}; ") for q in compared)}  # the same without a floor
     held_out = {f"{r['numbers']['images']:,} held-out images" for r in records if "fid" not in r["numbers"]}
-    by_stand_in = any("STAND-IN" in r["evaluation"]["loss_network"] for r in records)
+    by_stand_in = any("STAND-IN" in (r["evaluation"]["loss_network"] or "") for r in records)
     network = "; L_rec by the stand-in loss network, not VGG-19" if by_stand_in else ""
     return f"Scores: {'; '.join(sorted(compared | held_out))}{network}."
 

@@ -28,7 +28,7 @@ def stand_in(taps: Sequence[str] = TAPS) -> LossNetwork:
         "The loss network is a RANDOM STAND-IN, not VGG-19: use it for trials and speed measurements; its "
         "pictures are not the paper's. Use --vgg caffe, or --vgg with a file of the real weights."
     )
-    return _drawn(tuple(taps))
+    return _drawn(tuple(tap_indices(taps)))
 
 
 @torch.no_grad()

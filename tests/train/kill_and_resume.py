@@ -10,6 +10,7 @@ be left. A short form of it runs in the test suite.
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -25,6 +26,7 @@ import torch
 from PIL import Image
 
 from fastvae.cli import main as fastvae
+from fastvae.lossnet import load_loss_network, standin
 from fastvae.train import checkpoint_files
 from tests.conftest import blobs
 from tests.train.conftest import SMALL
@@ -158,7 +160,10 @@ def main() -> int:
     modules = ("fastvae.cli.train", "fastvae.cli.prepare", "fastvae.train.trainer")
     for module in (*modules, "torch.utils.tensorboard", "torch._dynamo"):
         with contextlib.suppress(ImportError):
-            importlib.import_module(module)  # here, and not in every attempt
+            importlib.import_module(module)  # once, here, and not in every attempt
+    # So is the stand-in loss network, whose drawing takes half a second.
+    standin._drawn = functools.cache(standin._drawn)
+    load_loss_network("random", taps=("relu1_1", "relu2_1"))
     numbers = random.Random(options.seed)
     of_preparation = options.kills // 4
     with tempfile.TemporaryDirectory() as name:
