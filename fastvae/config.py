@@ -60,7 +60,9 @@ class TrainConfig:
     loader: Literal["auto", "dali", "pillow", "packed"] = "auto"
     resident: Literal["auto", "on", "off"] = "auto"  # keep all images on the device; auto: on a GPU with enough memory
     log_every: int = 10  # steps between lines of stats.jsonl, > 0
-    balance_every: int = 100  # steps between measurements of the critic's share of the gradient; 0: never
+    # steps between measurements of the critic's share of the gradient; with critic held there is one after the first
+    # step, too; 0: never
+    balance_every: int = 100
     evaluate_every: int = 500  # steps between evaluations on held-out images; 0: only at the start and the end
     pictures_every: int = 500  # steps between image grids; 0: only at the end
     checkpoint_minutes: float = 5.0  # save at the next log line after so many minutes of training; 0: not by time

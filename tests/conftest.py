@@ -110,9 +110,8 @@ def _one_thread():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):  # of processes that tests start; of Inductor
             patch.setenv(name, "1")
-        patch.setenv(
-            "TORCH_WARM_POOL", "0"
-        )  # Inductor's processes for a GPU's kernels, begun before they are asked for
+        # Inductor would start processes for a GPU's kernels before anything asks for them.
+        patch.setenv("TORCH_WARM_POOL", "0")
         yield
 
 

@@ -46,7 +46,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--name", help="of the record, if it is not the recipe's")
     parser.add_argument("--count", default="10000", help="images to generate, at most as many as are held out")
     parser.add_argument("--inception", default=[], nargs=1, help="as for fastvae evaluate")
-    parser.add_argument("--no-floor", action="store_true", help="as for fastvae evaluate, if another record has it")
+    parser.add_argument(
+        "--no-floor",
+        action="store_true",
+        help="leave out the row of real images, if another record of this data set has it",
+    )
     parser.add_argument("--vgg", default="caffe", help="as for fastvae evaluate")
     parser.add_argument("--device", default="auto", help="as for fastvae evaluate")
     parser.add_argument(

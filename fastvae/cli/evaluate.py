@@ -19,9 +19,9 @@ _MIN_COUNT, _MAX_COUNT = 10, 1_000_000
 class _Command:
     """Inception Score and FID of samples from the prior; PSNR, SSIM and feature distance of reconstructions.
 
-    Prints one table over the runs, with a row for real images, and writes it as JSON. Protocol paper: 2,000 generated
-    images against as many held-out ones. Protocol usual: 50,000 against the complete training split, which needs a
-    GPU. GANs have no encoder: only Inception Score and FID apply. Inception statistics of real images are cached.
+    Prints one table over the runs, with a row for real images unless --no-floor, and writes it as JSON. Protocol paper:
+    2,000 generated images against as many held-out ones. Protocol usual: 50,000 against the complete training split,
+    which needs a GPU. GANs have no encoder: only Inception Score and FID apply. Inception statistics of real images are cached.
     """
 
     runs: tyro.conf.Positional[RunNames]  # run folders, or anything else that `fastvae generate` takes
@@ -39,7 +39,9 @@ class _Command:
     # its layers; weighted as in eq. 6
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     reconstruction_fid: bool = False  # also FID of the reconstructions against their originals
-    floor: bool = True  # the row of real images, which takes as long as one run's samples where it is not cached
+    # the row of real images, which takes as long as one run's samples where it is not cached; with protocol usual
+    # --reconstruction-fid needs its images anyway
+    floor: bool = True
     seed: int = 0  # of the draws from the prior and of the choice of real images, 0 to 2^63 - 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average

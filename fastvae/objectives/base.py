@@ -127,7 +127,10 @@ class Objective(ABC):
         return ()
 
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Optional diagnostics, logged every `balance_every` steps; they cost passes of their own. Default: none."""
+        """Optional diagnostics, logged every `balance_every` steps; they cost passes of their own. Default: none.
+
+        If there are `steered` numbers, it is called after the first step, too.
+        """
         return {}
 
     def steer(self, measured: Terms) -> None:  # noqa: B027

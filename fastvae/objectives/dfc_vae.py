@@ -24,7 +24,8 @@ class DfcVaeOptions:
     beta: float = 0.5  # weight of the feature loss, >= 0
     # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1")
-    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: as much of each layer, and of one as of all five
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: eq. 6 times factors that let the chosen layers
+    # contribute alike, and together as much as all five do
     layer_weights: LayerWeights = "unit"
     # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0

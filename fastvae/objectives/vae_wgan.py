@@ -38,7 +38,8 @@ class VaeWganOptions(DfcVaeOptions):
 
     # layers of the loss network whose features are compared
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: as much of each layer, and of one as of all five
+    # paper: 100 / C_l^2 (eq. 6); unit: 1 each (DFC-VAE); equal: eq. 6 times factors that let the chosen layers
+    # contribute alike, and together as much as all five do
     layer_weights: LayerWeights = "paper"
     # paper: Algorithm 1 exactly; balanced: a label scale of 30; held: steered to critic-share
     critic: Literal["paper", "balanced", "held"] = "paper"

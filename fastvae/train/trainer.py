@@ -255,9 +255,9 @@ class Trainer:
             if self.done == begun_at + 1:
                 self.log.after_first_step(time.perf_counter() - start)
             self.saver.check()
-            # What a measurement steers is measured at once: until then nothing limits a held critic.
-            measures = self._is_due(train.balance_every) or (self.done == 1 and self.objective.steered())
-            balance = self._balance() if measures else {}
+            balance = self._balance() if self._is_due(train.balance_every) else {}
+            if self.done == 1 and not balance and self.objective.steered():
+                self._balance()  # until it is measured, nothing limits a held critic; logged from the next time on
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
             due, saves = self._due()

@@ -36,6 +36,20 @@ def test_dfc_vae_weighs_its_layers():
     assert torch.allclose(total, 2 * terms["kl"] + 3 * terms["rec"])
 
 
+@pytest.mark.parametrize("layers", [("relu1_1", "relu2_1"), ("relu2_1", "relu1_1")])
+def test_equal_weights_go_with_their_layers_in_any_order(layers):
+    images, noise = batch()
+    objective = in_float64(DfcVae(DfcVaeOptions(layers=layers, layer_weights="equal"), MODEL, TinyLossNetwork()))
+    mean, log_variance = objective.encoder(images)
+    fakes = objective.decoder(mean + (log_variance / 2).exp() * noise)
+    network = objective.loss_network
+    pairs = zip(network(images), network(fakes), strict=True)
+    first, second = (100 / real.shape[1] ** 2 * (real - fake).square().mean() / 2 for real, fake in pairs)
+    # Of 435 nats on CelebA relu1_1 has 20.8 and relu2_1 has 134.
+    expected = 435.3 / 2 * (first / 20.8 + second / 134)
+    assert torch.allclose(objective.loss(images, noise)[1]["rec"], expected, rtol=1e-3)
+
+
 def test_dfc_vae_with_the_papers_weights_is_equation_6():
     images, noise = batch()
     options = DfcVaeOptions(layers=("relu1_1", "relu2_1"), layer_weights="paper")

@@ -44,9 +44,9 @@ def test_no_step_is_compiled_for_a_scale(train, tmp_path, monkeypatch):
 
 
 def test_the_scale_is_logged_and_follows_the_rule(train, tmp_path):
-    assert train(*HELD, "--balance-every", "2", "--steps", "6") == 0
+    assert train(*HELD, "--steps", "6") == 0
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
-    assert [line["step"] for line in measured] == [1, 2, 4, 6]
+    assert [line["step"] for line in measured] == [1, 2, 3, 4, 5, 6]
     scale = 10.0
     assert measured[0]["label_scale"] == scale  # no limit before the first measurement
     for line in measured:
@@ -78,6 +78,16 @@ def test_resuming_is_exact(train, tmp_path, recipe, flags):
     assert lines(straight) == lines(broken)
     if flags[: len(LIMITED)] == LIMITED:
         assert all(line["label_scale"] < 1 for line in lines(straight) if line.get("step", 0) > 1 and "kl" in line)
+
+
+def test_the_first_step_is_measured_however_seldom_the_others_are(train, tmp_path):
+    never = str(torch.finfo(torch.float32).max)
+    for every in ("1", "4"):
+        out = tmp_path / every
+        assert train(*HELD, "--balance-every", every, "--steps", "1", "--out", str(out)) == 0
+        assert saved(out)["optimizer.safetensors gan_limit"].item() < float(never) / 2
+    often, seldom = (saved(tmp_path / every) for every in ("1", "4"))
+    assert all(torch.equal(seldom[name], value) for name, value in often.items())
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])

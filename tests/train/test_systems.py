@@ -13,6 +13,7 @@ from fastvae.cli import main
 from fastvae.config import Config, ModelConfig, TrainConfig
 from fastvae.data.faces import faces
 from fastvae.data.packed import PackedImages, PackedWriter
+from fastvae.lossnet import TAPS
 from fastvae.objectives import OBJECTIVES, Pass
 from fastvae.optim import ClippedAdam, ClippedRMSprop
 from fastvae.pictures import to_images
@@ -220,6 +221,7 @@ def test_optimisers_are_those_of_the_authors_code(system):
 
 def test_ablations_change_what_they_name():
     assert RECIPES["celeba64-relu4_1"]().objective.layers == ("relu4_1",)
+    assert all(RECIPES[f"celeba64-{name}"]().objective.layer_weights == "equal" for name in ("multiview", *TAPS))
     weights = {name: RECIPES[name]().objective for name in ("celeba64", "celeba64-beta0.01", "celeba64-alpha0.01")}
     assert {n: (o.alpha, o.beta) for n, o in weights.items()} == {
         "celeba64": (0.5, 0.5),
