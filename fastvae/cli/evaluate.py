@@ -21,7 +21,8 @@ class _Command:
 
     Prints one table over the runs, with a row for real images unless --no-floor, and writes it as JSON. Protocol paper:
     2,000 generated images against as many held-out ones. Protocol usual: 50,000 against the complete training split,
-    which needs a GPU. GANs have no encoder: only Inception Score and FID apply. Inception statistics of real images are cached.
+    which needs a GPU. GANs have no encoder: only Inception Score and FID apply. Inception statistics of real images are
+    cached.
     """
 
     runs: tyro.conf.Positional[RunNames]  # run folders, or anything else that `fastvae generate` takes
