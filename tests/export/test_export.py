@@ -135,7 +135,7 @@ def test_names_that_are_not_utf8(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [28, 128])
+@pytest.mark.parametrize("size", [28, 48, 128])
 def test_every_size_is_exported(size, tmp_path):
     pytest.importorskip("onnxruntime")
     fastvae.VAE(size, width=2, latent=4).save_pretrained(tmp_path / "model")
