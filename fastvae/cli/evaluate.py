@@ -101,7 +101,6 @@ def run(argv: list[str]) -> int:
             loss_network,
             seed=command.seed,
             reconstruction_fid=command.reconstruction_fid,
-            floor=command.floor,
         ):
             rows.append(row)
         complete = True

@@ -56,7 +56,6 @@ def measure(
     *,
     seed: int,
     reconstruction_fid: bool,
-    floor: bool = True,
 ) -> Iterator[Row]:
     """The row of real images first, if it is wanted and there is an Inception network; then the runs.
 
@@ -68,7 +67,6 @@ def measure(
         loss_network: None to skip the feature distance.
         seed: of the draws from the prior, the same for every run.
         reconstruction_fid: whether to compute the FID of the reconstructions, too.
-        floor: whether to compare real images with real ones, too.
 
     Raises:
         FastvaeError: scikit-image is not installed, or the cache cannot be written.
@@ -80,7 +78,7 @@ def measure(
         return real_statistics(inception, packed, getattr(protocol, which), FLOOR if which == "floor" else which)
 
     reference = None if inception is None else real("reference")
-    if inception is not None and floor:
+    if inception is not None and protocol.floor is not None:
         yield Row(FLOOR, len(protocol.floor), **_of_samples(real("floor"), reference))
     for run in runs:
         metrics = {"samples": 0}
@@ -96,7 +94,9 @@ def measure(
                 batches = (finite_pixels(fakes) for _, fakes in pairs)
                 label = f"{run.name}, FID of reconstructions"
                 remade = statistics(inception, batches, len(protocol.held_out), label)
-                originals = "reference" if protocol.held_out is protocol.reference else "floor"
+                originals = next(
+                    w for w in ("reference", "floor", "held_out") if getattr(protocol, w) is protocol.held_out
+                )
                 metrics["reconstruction_fid"] = frechet_distance(real(originals).features, remade.features)
         yield Row(run.name, **metrics)
 

@@ -19,7 +19,7 @@ class Protocol:
         name: "paper" or "usual".
         count: images that each run draws from the prior.
         reference: int64 [n], the real images that FID compares with.
-        floor: int64 [n], other real images; their FID is what a perfect model could reach.
+        floor: int64 [n], other real images; their FID is what a perfect model could reach. None: not wanted.
         held_out: int64 [n], the images to reconstruct.
         summary: human-readable description of the protocol.
     """
@@ -27,7 +27,7 @@ class Protocol:
     name: str
     count: int
     reference: np.ndarray
-    floor: np.ndarray
+    floor: np.ndarray | None
     held_out: np.ndarray
     summary: str
 
@@ -44,7 +44,7 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
         name: "paper" or "usual".
         count: of generated images; None for the protocol's default, reduced for "paper" to the number of real images.
         seed: of the random choice of real images.
-        floor: whether the summary is to name the floor.
+        floor: whether to compare real images with real ones, too.
 
     Raises:
         UsageError: the count is too small or too large for the data.
@@ -63,7 +63,7 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
         kept = _subset(held_out, min(count, len(held_out)), seed)
         summary = f"{count:,} generated images against all {len(train):,} training images"
         named = f"; floor: {len(kept):,} held-out images" if floor else ""
-        return Protocol(name, count, train, kept, kept, summary + named)
+        return Protocol(name, count, train, kept if floor else None, kept, summary + named)
     if count > (limit := min(len(train), len(held_out))):
         small = "training" if len(train) < len(held_out) else "held-out"
         advice = f"give --count {limit}" if limit >= SPLITS else f"at least {SPLITS} are needed"
@@ -73,7 +73,7 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
     kept = _subset(held_out, count, seed)
     named = f"; floor: {count:,} training images" if floor else ""
     summary = f"{count:,} generated images against {count:,} held-out images{named}"
-    return Protocol(name, count, kept, _subset(train, count, seed), kept, summary)
+    return Protocol(name, count, kept, _subset(train, count, seed) if floor else None, kept, summary)
 
 
 def _subset(indices: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -48,10 +48,9 @@ def remarks(rows: Sequence[Row], plan: Protocol, inception: Inception | None) ->
             f"FID of {plan.count:,} images is biased upward{few}. Compare it only with FIDs of as many images against "
             "the same real ones."
         )
-        has_floor = any(row.name == FLOOR for row in rows)
-        if has_floor:
+        if plan.floor is not None:
             notes[-1] += " The row of real images shows where a perfect model would stand."
-        if has_floor and len(plan.floor) != plan.count:
+        if plan.floor is not None and len(plan.floor) != plan.count:
             notes.append(f"That row is of {len(plan.floor):,} images, not {plan.count:,}: the fewer, the more bias.")
         if not inception.known:
             notes.append(
