@@ -73,7 +73,7 @@ DEMO = Recipe(
 )
 
 # What runs support (METHOD.md, "The critic's balance"): the KL's weight, the paper's own on CIFAR-10 and half of it on
-# CelebA, rising over the first epoch, and a critic held to a quarter of the feature loss's gradient.
+# CelebA, rising over the first of five epochs, and a critic held to a quarter of the feature loss's gradient.
 _BALANCED = VaeWganOptions(alpha=0.5, beta=0.5, kl_warmup=0.2, critic="held")
 # Alone, a layer's feature loss is 2 % (relu5_1) to 47 % (relu4_1) of all five's: beside the smallest the KL would win.
 _ONE_LAYER = replace(_BALANCED, layer_weights="equal")

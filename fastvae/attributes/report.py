@@ -76,7 +76,9 @@ def _notes(recognition: Recognition, paper: Paper) -> list[str]:
     ]
     if not paper:
         notes.append("The paper's columns are left out: these images are not CelebA's.")
-    elif set(paper) - {result.name for result in recognition.results}:
+    else:
+        notes.append("The paper tests on 20,000 of CelebA's 202,599 images, and trains on the others.")
+    if set(paper) - {result.name for result in recognition.results}:
         averages = ", ".join(f"{system} {average:.2f}" for system, average in printed_averages().items())
         notes.append(f"The averages are over the attributes listed. Over all 40 the paper has {averages}.")
     notes += [f"{name} is left out, also from the averages: {why}." for name, why in recognition.excluded.items()]

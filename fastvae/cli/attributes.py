@@ -1,7 +1,6 @@
 """`fastvae attributes RUN...`: how well linear classifiers read attributes off the latent vectors (Table 1)."""
 
 import importlib.util
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,8 @@ import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.atomic_write import check_writable, write_atomically
-from fastvae.files.places import shown
+from fastvae.files.atomic_write import check_writable
 from fastvae.ranges import at_least, between, require
-
-_FILES = ("attributes.txt", "attributes.csv", "attributes.json", "attributes.png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +20,8 @@ class _Command:
 
     The paper has five runs, each with the feature loss of one layer; a multi-view run is equivalent. The classifiers
     are fitted on the training split only, with the C that is most accurate on the validation split, and tested on the
-    test split. Writes the table beside the paper's as text, CSV and JSON, and a bar chart.
+    test split. Writes the table beside the paper's as text, CSV and JSON, and a bar chart; until the last attribute is
+    done, those so far are in attributes-incomplete.*.
 
     Memory: images x features x 4 bytes, 405 MB for CelebA's 202,599 images and 500 features; twice that for the fits;
     and for each simultaneous fit 16 bytes per training image and feature, 1.3 GB. Fewer fits run at once if memory is
@@ -60,15 +57,16 @@ class _Command:
 
 
 def run(argv: list[str]) -> int:
-    """Parses the flags, encodes, fits, prints and writes; finished results are always written.
+    """Parses the flags, encodes, fits, writes each result as it comes, and prints the table.
 
     Raises:
         FastvaeError: a run or the data cannot be read, memory is short, or the results cannot be written.
     """
     command = parse(_Command, prog="fastvae attributes", args=argv)
+    from fastvae.attributes.folder import FILES
     from fastvae.cli.targets import check_not_read, places
 
-    for name in _FILES:
+    for name in FILES:
         check_writable(command.out / name)
         check_not_read(command.out / name, places(command.data))
     if importlib.util.find_spec("sklearn") is None:
@@ -76,6 +74,7 @@ def run(argv: list[str]) -> int:
 
     from fastvae.attributes import Recognition, choose_splits, recognise
     from fastvae.attributes.features import collect, common_size, latent_sources
+    from fastvae.attributes.folder import title, write_tables
     from fastvae.attributes.memory import Memory
     from fastvae.attributes.vgg_fc import vgg_fc_source
     from fastvae.data.cores import decoding_threads
@@ -111,7 +110,7 @@ def run(argv: list[str]) -> int:
         "machine": environment(),
     }
     print(
-        f"{_title(metadata)}\n{splits.description}; fitted on training images only\n{memory.summary(jobs)}\n",
+        f"{title(metadata)}\n{splits.description}; fitted on training images only\n{memory.summary(jobs)}\n",
         flush=True,
     )
 
@@ -128,12 +127,13 @@ def run(argv: list[str]) -> int:
             def done(result) -> None:
                 recognition.results.append(result)
                 bar.update()
+                recognition.results.sort(key=lambda each: names.index(each.name))
+                write_tables(command.out, recognition, metadata)
 
             recognition = recognise(features, has, names, splits.within(indices), grid=command.c, jobs=jobs, done=done)
         metadata["complete"] = True
-    finally:  # on Ctrl-C, finished results are kept
+    finally:  # on Ctrl-C, finished results are shown
         metadata["fitting_s"] = round(time.perf_counter() - start, 1)
-        recognition.results.sort(key=lambda result: names.index(result.name))
         if recognition.results:
             _finish(command.out, recognition, metadata)
     if not recognition.results:
@@ -153,34 +153,12 @@ def _own_size(data: str) -> int | None:
     return PackedImages.open(path).images.shape[1] if path.is_file() and is_packed(path) else None
 
 
-def _title(metadata: dict[str, Any]) -> str:
-    features, images = metadata["features"], metadata["images"]
-    return (
-        f"linear SVMs on {features['count']} features of {' + '.join(features['from'])}; {metadata['data']}: "
-        f"{images['train']:,} training, {images['choose']:,} choosing and {images['test']:,} test images"
-    )
-
-
 def _finish(out: Path, recognition: Any, metadata: dict[str, Any]) -> None:
-    """Writes everything (without matplotlib all but the picture), then prints: standard output may be closed."""
-    from fastvae.attributes import picture, report
-    from fastvae.attributes.table1 import table1
+    """Writes, then prints: standard output may be closed. A table that cannot be written is printed all the same."""
+    from fastvae.attributes.folder import text, write_all
 
-    paper = table1() if metadata["kind"] == "celeba" else {}
-    text = report.as_text(recognition, paper)
-    if not metadata["complete"]:
-        text += f"\nIncomplete: stopped after {len(recognition.results)} attributes."
-    lines = [text]
+    lines = [text(recognition, metadata)]
     try:
-        write_atomically(out / "attributes.txt", f"{shown(_title(metadata))}\n{metadata['splits']}\n\n{text}\n")
-        write_atomically(out / "attributes.csv", report.as_csv(recognition, paper))
-        write_atomically(out / "attributes.json", report.as_json(recognition, **metadata))
-        made = list(_FILES)
-        try:
-            picture.draw(recognition, paper, shown(_title(metadata)), out / _FILES[-1])
-        except FastvaeError as error:
-            made.pop()
-            print(error, file=sys.stderr)
-        lines += ["", f"{', '.join(made)} in {out}"]
+        lines += ["", f"{', '.join(write_all(out, recognition, metadata))} in {out}"]
     finally:
         print("\n".join(lines))
