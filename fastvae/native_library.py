@@ -160,7 +160,9 @@ def _digest(sources: Sources, command: list[str]) -> str:
     """Digest of all that the library depends on: sources, flags, the compiler's macros (its version, the processor)."""
     macros = _run(sources.name, [*command, "-dM", "-E", "-x", "c++", os.devnull])
     files = b"".join(path.read_bytes() for path in (sources.entry, *sources.headers))
-    return _digest_of(files + macros.encode() + repr(command).encode())
+    # What the headers hold counts, not where they lie: a checkout that is moved, or copied, has the same library.
+    flags = [word for word in command if not word.startswith("-I")]
+    return _digest_of(files + macros.encode() + repr(flags).encode())
 
 
 def _digest_of(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,10 @@ from fastvae.exact_float32 import exact_float32
 from fastvae.lossnet import standin
 from tests import strict_skips
 from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
+
+# pytest listens to every logger that keeps its messages from the root's, and for whoever listens to this one torch
+# prints all graphs.
+logging.getLogger("torch.__trace").propagate = True
 
 MAX_WORKERS = 4  # each holds torch and what it compiles
 

@@ -31,7 +31,7 @@ from fastvae.train import checkpoint_files
 from tests.conftest import blobs
 from tests.train.conftest import SMALL
 
-STEPS = 24
+STEPS = 12
 IMAGES = 400
 _FILES = ("model.safetensors", "optimizer.safetensors")
 
@@ -88,10 +88,8 @@ def kill_training(folder: Path, data: Path, kills: int, numbers: random.Random) 
         "cpu",
         "--image-size",
         "48",
-        "--steps",
-        str(STEPS),
     ]
-    new += ["--steps", str(STEPS), "--checkpoint-every", "1", "--pictures-every", "8", "--evaluate-every", "8"]
+    new += ["--steps", str(STEPS), "--checkpoint-every", "1", "--pictures-every", "4", "--evaluate-every", "4"]
     straight = folder / "straight"
     usual = completed([*new, "--out", str(straight)])
     expected, places, number = outcome(straight), Counter(), 0
