@@ -63,9 +63,13 @@ def main(arguments: list[str]) -> int:
         name = options.name or config["recipe"]
         path = options.out / f"{name}.json"
         check_writable(path)
-        if config["objective"]["name"] == "multi_view":
-            raise FastvaeError("a record is of one model; measure a run of each layer, such as celeba64-relu1_1")
         logged = of_log(options.run, config)
+        models = open_runs([options.run])
+        if len(models) != 1:
+            raise FastvaeError(
+                f"a record is of one model; the run has {', '.join(model.name for model in models)}: measure a run of "
+                "each layer, such as celeba64-relu1_1"
+            )
         inception = ["--inception", *options.inception] if options.inception else []
         flags = ["--data", options.data, "--count", options.count, "--vgg", options.vgg, *inception]
         flags += ["--no-floor"] if options.no_floor else []
@@ -74,7 +78,7 @@ def main(arguments: list[str]) -> int:
             return 1
         environment = read_json(options.run / "environment.json")
         floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
-        drawn = pictures.keep(open_runs([options.run])[0], options.data, name, options.out) if options.pictures else []
+        drawn = pictures.keep(models[0], options.data, name, options.out) if options.pictures else []
     except FastvaeError as error:
         print(f"bench.results.measure: {error}", file=sys.stderr)
         return 1
