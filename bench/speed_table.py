@@ -93,9 +93,9 @@ def summary(folder: Path) -> str:
     measured = headlined(folder)
     if not measured:
         return "Nothing has been measured yet."
-    record, _ = measured[0]
     intro = f"On {measured_on(measured)}; medians, in brackets their spread."
-    intro += "" if record.on_gpu else f" {NO_GPU}."
+    by_machine = newest(folder, SUITES).values()
+    intro += "" if any(each.on_gpu for records in by_machine for each in records.values()) else f" {NO_GPU}."
     lines = [headline.line for _, headline in measured]
     if len({record.machine for record, _ in measured}) > 1:
         lines = [headline.line_on(record.content["machine"]["cpu"]) for record, headline in measured]

@@ -70,6 +70,8 @@ def step_headline(record: SuiteRecord) -> Headline | None:
     if not (ours and peer):
         return None
     title = f"Training step, 64x64, width {record.content['settings']['width']}"
+    if not any("compiled" in row["contender"] for row in record.rows):
+        title += ", without torch.compile"
     return _against(ours, peer, "s", title, f"{_rate(ours['images_per_s'])} images/s")
 
 
@@ -223,7 +225,8 @@ def lossnet(record: SuiteRecord) -> str:
     for contender in dict.fromkeys(r["contender"] for r in record.rows):
         of_work = {r["work"]: r for r in record.rows if r["contender"] == contender}
         lines.append([_name(contender), *(_milliseconds(of_work.get(work)) for work in works)])
-    what = f"The loss network's pass over real and generated images, {record.rows[0]['case']}: ms"
+    first = record.rows[0]
+    what = f"The loss network's pass over real and generated images, {first['case']}, {first['dtype']}: ms"
     return f"{_caption(what, record)}\n\n{_table(['', *works], lines)}"
 
 
@@ -241,7 +244,9 @@ def lossnet_headline(record: SuiteRecord) -> Headline | None:
     if not (ours and peer):
         return None
     peer = peer | {"contender": f"PyTorch, {peer['contender']}"}
-    return _against(ours, peer, "us", f"Loss network, {ours['case']}", f"{ours['median_us'] / 1e3:.3g} ms")
+    return _against(
+        ours, peer, "us", f"Loss network, {ours['case']}, {ours['dtype']}", f"{ours['median_us'] / 1e3:.3g} ms"
+    )
 
 
 def soak(record: SuiteRecord) -> str:

@@ -184,14 +184,15 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+    here = Path(__file__)
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        ).stdout.strip()
+        _git("ls-files", "--error-unmatch", here.name, folder=here.parent)  # not of a repository around site-packages
+        return _git("describe", "--always", "--dirty", folder=here.parent)
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()

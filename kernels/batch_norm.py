@@ -21,6 +21,7 @@ there are an activation and a residual: without a residual the sign of u follows
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .cost import Cost
 from .dispatch import is_taken_apart, provider
@@ -179,6 +180,7 @@ class _Normalise(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable  # the statistics are constants to autograd: a second derivative would lack their part
     def backward(ctx, grad):
         # Read once: torch.utils.checkpoint recomputes them at each access.
         x, y, statistics, weight, bias = ctx.saved_tensors

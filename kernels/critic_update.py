@@ -239,7 +239,7 @@ def adam_clip_(
     """
     if not params:
         return
-    _check("adam_clip_", params, grads, (exp_avgs, exp_avg_sqs), steps, lr, betas, clip, gate)
+    _check("adam_clip_", params, grads, (exp_avgs, exp_avg_sqs), steps, lr, betas, eps, clip, gate)
     # Calling an op with 190 tensors takes longer than all of its work on the host, so only a compiler calls the op.
     update = _adam_clip_op if torch.compiler.is_compiling() else _adam_clip
     update(
@@ -281,7 +281,7 @@ def rmsprop_clip_(
     """
     if not params:
         return
-    _check("rmsprop_clip_", params, grads, (square_avgs,), steps, lr, (alpha,), clip, gate)
+    _check("rmsprop_clip_", params, grads, (square_avgs,), steps, lr, (alpha,), eps, clip, gate)
     update = _rmsprop_clip_op if torch.compiler.is_compiling() else _rmsprop_clip
     update(list(params), list(grads), list(square_avgs), list(steps), gate, *_number_and_tensor(lr), alpha, eps, clip)
 
@@ -299,9 +299,14 @@ def _check(
     steps: Sequence[Tensor],
     lr: float | Tensor,
     decays: tuple[float, ...],
+    eps: float,
     clip: float | None,
     gate: Tensor | None,
 ) -> None:
+    if not isinstance(lr, Tensor) and not lr >= 0:
+        raise ValueError(f"{op} expects lr >= 0; got {lr!r}")
+    if not eps > 0:
+        raise ValueError(f"{op} expects eps > 0; got {eps!r}")
     if not all(0 <= decay < 1 for decay in decays):
         raise ValueError(f"{op} expects decay rates in [0, 1); got {decays}")
     if clip is not None and not clip > 0:

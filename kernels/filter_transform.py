@@ -18,8 +18,8 @@ def filter_transform(tile: int) -> Tensor:
         tile: outputs along one axis, 2 or 4.
 
     Returns:
-        float64 [tile + 2, 3].
+        float64 [tile + 2, 3], on the CPU.
     """
     points = _POINTS[tile]
     rows = [[power / math.prod(p - other for other in points if other != p) for power in (1, p, p * p)] for p in points]
-    return torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    return torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64, device="cpu")

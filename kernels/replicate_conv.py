@@ -210,7 +210,7 @@ def replicate_conv2d(
         x: [B, C, H, W], floating point, any memory format; B may be 0. Under autocast it is cast as for torch's
             convolutions.
         weight: [O, C, 3, 3], of x's dtype. Under autocast pass float32: then the taps that `upsample=2` combines are
-            summed before rounding, and the gradient is not rounded.
+            summed before rounding, and Triton does not round the gradient (ATen computes it in x's dtype).
         bias: [O], of the weight's dtype, or None.
         upsample: 1, or 2 for nearest-neighbour upsampling before the padding.
         residual: [B, O, upsample * H, upsample * W], of x's dtype, any memory format: added to the result; or None.

@@ -26,6 +26,17 @@ logging.getLogger("torch.__trace").propagate = True
 MAX_WORKERS = 4  # each holds torch and what it compiles
 
 
+def pytest_configure(config):
+    """What libraries read when they are imported, which tests' files may do; for processes that tests start, too.
+
+    Inductor's kernels for a CPU need no vector instructions here, whose headers take the C++ compiler longest; no
+    server is asked for models; and those that tests start on this machine are not behind a proxy.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
 def pytest_addoption(parser):
     """--strict-skips, --slow, --fuzz and --part."""
     strict_skips.pytest_addoption(parser)
@@ -77,7 +88,7 @@ def signals_of_a_terminal():
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory, pytestconfig):
-    """Tests neither read nor fill the cache of whoever runs them, and ask no server for models."""
+    """Tests neither read nor fill the cache of whoever runs them."""
     cache = tmp_path_factory.mktemp("cache")
     if hasattr(pytestconfig, "workerinput"):
         # xdist's workers compile the C++ engine once for all of them; all else is each one's own.
@@ -86,7 +97,6 @@ def _own_cache(tmp_path_factory, pytestconfig):
         (cache / "native").symlink_to(engines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVAE_CACHE", str(cache))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 

@@ -1,5 +1,8 @@
 """What a run decides about this machine, and what it refuses."""
 
+import os
+import subprocess
+
 import pytest
 import torch
 
@@ -100,6 +103,24 @@ def test_old_and_new_gpus(monkeypatch, capability, precision, compiled):
     cuda = torch.device("cuda")
     assert machine.choose_precision("auto", cuda).value == precision
     assert machine.choose_compile("auto", cuda).value == compiled
+
+
+def test_a_commit_is_fastvae_s_own(tmp_path, monkeypatch):
+    """Not that of a repository around the environment that it is installed in."""
+    installed = tmp_path / ".venv" / "fastvae" / "machine.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    (tmp_path / "file").touch()
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # of a hook that runs the tests
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "theirs"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(machine, "__file__", str(installed))
+    assert machine._commit() is None
+    subprocess.run(["git", "add", "-f", str(installed)], cwd=tmp_path, check=True)
+    assert machine._commit()
 
 
 def test_cuda_that_is_not_there(monkeypatch):

@@ -16,19 +16,32 @@ def main() -> int:
         print(__doc__.strip(), file=sys.stderr)
         return 2
     package, picture, out = sys.argv[1:]
-    model = torch._inductor.aoti_load_package(package)
-    size = int(model.get_metadata()["shape"].split()[-1])  # "3 64 64"
-    with Image.open(picture) as image:
+    try:
+        model = torch._inductor.aoti_load_package(package)
+        size = int(model.get_metadata()["shape"].split()[-1])  # "3 64 64"
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        print(f"{package} cannot be loaded as a package of fastvae export: {error}", file=sys.stderr)
+        return 1
+    try:
+        image = Image.open(picture).convert("RGB")
+    except OSError as error:
+        print(f"{picture} cannot be read as a picture: {error}", file=sys.stderr)
+        return 1
+    with image:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.convert("RGB").crop((left, top, left + side, top + side)).resize((size, size))
+        square = image.crop((left, top, left + side, top + side)).resize((size, size))
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
     # A package takes its input for contiguous and does not ask: after permute alone it would read other pixels.
     images = (pixels / 127.5 - 1).contiguous()
     with torch.no_grad():
         reconstruction = model(images)[0]
     values = ((reconstruction + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    Image.fromarray(values.permute(1, 2, 0).numpy()).save(out)
+    try:
+        Image.fromarray(values.permute(1, 2, 0).numpy()).save(out)
+    except (OSError, ValueError) as error:
+        print(f"{out} cannot be written: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

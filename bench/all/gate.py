@@ -29,7 +29,10 @@ OTHERS = {
 }
 # Of an op with hundreds of kernels to compile.
 _PROCESSES = {"replicate_conv": 4}
-_OF_A_CPU = "odd_shapes or one_layer or several_steps or equals_reference or in_aten or interpreted"
+_OF_A_CPU = (
+    "odd_shapes or one_layer or several_steps or equals_reference or in_aten or interpreted "
+    "or (conv_relu_native and (test_values or test_gradient))"
+)
 
 
 def commands(ops: Iterable[str] | None, *, on_gpu: bool, tiny: bool = False) -> dict[str, list[str]]:

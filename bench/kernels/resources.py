@@ -159,10 +159,8 @@ def resources(variant: Variant, capability: tuple[int, int]) -> Resources:
     return Resources(registers, spilled, compiled.metadata.shared)
 
 
-def of_recipes(
-    capability: tuple[int, int], dtype: torch.dtype, recipes: tuple[str, ...]
-) -> list[tuple[Variant, Resources]]:
-    """Every variant that these recipes start on such a GPU in this precision, compiled, each once.
+def of_recipes(capability: tuple[int, int], dtype: torch.dtype, recipes: tuple[str, ...]) -> list[Variant]:
+    """Every variant that these recipes start on such a GPU in this precision, each once.
 
     Args:
         capability: of the GPU.
@@ -173,13 +171,14 @@ def of_recipes(
     for op, run in recipe_runs(dtype, recipes):
         if dispatch.supports(op, dtype, capability):  # else ATen runs it
             variants |= dict.fromkeys(recorded(capability, run))
-    return [(variant, resources(variant, capability)) for variant in variants]
+    return list(variants)
 
 
 def _resources_of(job: tuple[tuple[int, int], str, tuple[str, ...]]) -> list[tuple[str, Resources]]:
     """A job for another process: names instead of variants, which cannot travel."""
     capability, dtype, recipes = job
-    return [(v.name, used) for v, used in of_recipes(capability, getattr(torch, dtype), recipes)]
+    variants = of_recipes(capability, getattr(torch, dtype), recipes)
+    return [(variant.name, resources(variant, capability)) for variant in variants]
 
 
 def main() -> int:
@@ -190,7 +189,7 @@ def main() -> int:
     parser.add_argument("--recipe", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES))
     options = parser.parse_args()
     try:
-        capabilities = [tuple(map(int, c.split("."))) for c in options.capability]
+        capabilities = [(int(major), int(minor)) for major, minor in (c.split(".") for c in options.capability)]
     except ValueError:
         parser.error(f"expected compute capabilities like 9.0; got {' '.join(options.capability)}")
     jobs = [(c, d, tuple(options.recipe)) for c in capabilities for d in options.dtype]
@@ -204,6 +203,9 @@ def main() -> int:
                 figures = f"{used.registers:>9} {used.spilled:>9} {used.shared:>9}"
                 tqdm.write(f"{major}.{minor:<3} {dtype:<9} {figures}  {name}", file=sys.stdout)
             everything += [used for _, used in of_job]
+    if not everything:
+        print("nothing to compile: ATen runs every op there")
+        return 0
     registers, spilled = max(u.registers for u in everything), max(u.spilled for u in everything)
     print(f"{len(everything)} variants; at most {registers} registers, {spilled} bytes spilled ({SPILL_LIMIT} allowed)")
     return int(spilled > SPILL_LIMIT)

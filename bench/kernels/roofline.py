@@ -18,6 +18,7 @@ _COLOURS = {
     "replicate_conv2d": "tab:blue",
     "feature_loss": "tab:orange",
     "critic_update": "tab:green",
+    "batch_norm": "tab:purple",
     "loss network": "tab:red",
 }
 
@@ -46,7 +47,8 @@ def draw(rows: list[Row], ceilings: Ceilings, title: str, path: Path) -> None:
         va="bottom",
         fontsize=8,
     )
-    for op, colour in _COLOURS.items():
+    for op in dict.fromkeys(row.job["op"] for row in rows):
+        colour = _COLOURS[op]
         by_job: dict[tuple, list[Row]] = {}
         for row in rows:
             if row.job["op"] == op:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# The note in the record of a suite that was stopped, or killed after it had kept some rows.
+UNFINISHED = "the suite did not come to its end: this is what it had measured and kept by then"
+
 
 class SuiteRecord(NamedTuple):
     """A suite's record and where it came from.
@@ -41,13 +44,13 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
     """By machine, GPUs first, and suite. Of one day the suite's own record is preferred to that of a run of all.
 
     Args:
-        folder: of the records, DATE-MACHINE-SUITE.json and, of runs of all, DATE-MACHINE-all/all.json. Passed over are
-            other files, records without rows, those of tiny runs, and suites that need an op of which a test failed in
-            that run.
+        folder: of the records, DATE-MACHINE-SUITE.json (-2.json for a second one of that day) and, of runs of all,
+            DATE-MACHINE-all/all.json. Passed over are other files, records without rows, those of tiny runs, suites
+            that need an op of which a test failed in that run, and unfinished ones, if there is another.
         suites: the names of all suites.
     """
     suites = tuple(suites)
-    name_of = re.compile(rf"(\d{{4}}-\d\d-\d\d)-(.+)-({'|'.join(suites)}|all)(?:\.json|(?:-\d+)?/all\.json)")
+    name_of = re.compile(rf"(\d{{4}}-\d\d-\d\d)-(.+)-({'|'.join(suites)}|all)(?:-\d+)?(?:\.json|/all\.json)")
     records: dict[str, dict[str, SuiteRecord]] = {}
     links = (path.relative_to(folder).as_posix() for glob in ("*.json", "*/all.json") for path in folder.glob(glob))
     for link in sorted(links, key=_age):
@@ -57,13 +60,15 @@ def newest(folder: Path, suites: Iterable[str]) -> dict[str, dict[str, SuiteReco
         content = json.loads((folder / link).read_text())
         for each, of_suite in (content["suites"] if suite == "all" else {suite: content}).items():
             counts = of_suite.get("rows") and not of_suite.get("failed_gate") and not of_suite.get("tiny")
-            if each in suites and counts:
+            unfinished = UNFINISHED in of_suite.get("notes", ()) and each in records.get(machine, {})
+            if each in suites and counts and not unfinished:
                 records.setdefault(machine, {})[each] = SuiteRecord(date, link, of_suite)
     gpus_first = sorted(records.items(), key=lambda item: (not any(r.on_gpu for r in item[1].values()), item[0]))
     return dict(gpus_first)
 
 
 def _age(link: str) -> tuple[str, bool, int, str]:
-    """Date, whether it is a suite's own, and which run of all of that day."""
-    of_all = re.search(r"-all(?:\.json|(?:-(\d+))?/all\.json)$", link)
-    return link[:10], not of_all, int(of_all[1] or 1) if of_all else 0, link
+    """Date, whether it is a suite's own, and which of that day."""
+    of_all = re.search(r"-all(?:-\d+)?(?:\.json|/all\.json)$", link)
+    number = re.search(r"-(\d+)(?:\.json|/all\.json)$", link)
+    return link[:10], not of_all, int(number[1]) if number else 1, link

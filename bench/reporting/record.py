@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import itertools
 import platform
 import re
 import signal
@@ -35,10 +36,12 @@ def exit_on_sigterm() -> None:
 
 
 def path_for(suite: str) -> Path:
-    """Where a suite's record goes by default: bench/records/DATE-MACHINE-SUITE.json."""
+    """Where a suite's record goes by default: bench/records/DATE-MACHINE-SUITE.json, or -2.json, if there is one."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
-    return RECORDS / f"{datetime.date.today()}-{slug}-{suite}.json"
+    stem = f"{datetime.date.today()}-{slug}-{suite}"
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(path for number in numbers if not (path := RECORDS / f"{stem}{number}.json").exists())
 
 
 def place(given: str) -> Path:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,10 +15,8 @@ from bench.measuring.ours import is_ours
 from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record
+from bench.reporting.newest_records import UNFINISHED
 from fastvae.errors import FastvaeError
-
-# In a record that was kept while its suite ran, and that its suite did not live to replace.
-UNFINISHED = "the suite did not come to its end: this is what it had measured and kept by then"
 
 
 @dataclass
@@ -154,7 +153,7 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str], **at_least: int
 def run(
     report: Report, options: argparse.Namespace, measure: Callable[[], None], draw: Callable[[Path], None] | None = None
 ) -> int:
-    """Measures, then writes the record and its picture, also after an error or a time limit (SIGTERM).
+    """Measures, then writes the record and its picture, also of what an error or a time limit (SIGTERM) has left.
 
     Args:
         report: filled in by `measure`.
@@ -163,10 +162,10 @@ def run(
         draw: given a path, writes the picture; called only if there are rows.
 
     Returns:
-        The exit status: 0, or 1 if the report has failures.
+        The exit status: 0; 1 if the report has failures, or a FastvaeError, which is printed, left no rows to write.
 
     Raises:
-        Exception: what `measure` raises, but for AssertionError.
+        Exception: what `measure` raises, but for AssertionError and FastvaeError.
     """
     record.exit_on_sigterm()
     start = time.perf_counter()
@@ -175,12 +174,23 @@ def run(
     report.path = out
     if options.tiny:
         report.extra["tiny"] = True  # its figures mean nothing: `newest` passes it over
+    ended = False
     try:
-        measure()
-    except AssertionError as error:
-        report.fail(f"WRONG, not timed: {error}")
+        try:
+            measure()
+        except AssertionError as error:
+            report.fail(f"WRONG, not timed: {error}")
+        except FastvaeError as error:
+            if not report.rows:
+                print(f"python -m bench {options.suite}: {error}", file=sys.stderr)
+                return 1
+            report.fail(f"FAILED: {error}")
+        ended = True
     finally:
-        report.write(out)
+        if not ended:
+            report.note(UNFINISHED)
+        if ended or report.rows:
+            report.write(out)
         if draw and report.rows:
             draw(picture)
     for line in (*report.verdicts, *(f"note: {note}" for note in report.notes), *report.failures):

@@ -4,7 +4,8 @@ python -m bench.results.measure runs/cifar10 --data cifar10.fvae --count 10000
 
 The samples, reconstructions and their scores are `fastvae evaluate`'s, protocol paper: as many real held-out images as
 generated ones. Learning curves, the KL divergence, the sharpness and the critic's share are those of the run's own log.
-The record holds numbers alone, with which docs/results.md is made: python -m bench.results.page.
+The record holds numbers alone, with which docs/results.md is made: python -m bench.results.page. It replaces an earlier
+one of the same command, with its pictures.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from typing import Any
 
 from bench.reporting.compact_json import write_json
 from bench.reporting.record import RECORDS, check_writable, place
-from bench.results import pictures
+from bench.results import commands, pictures
+from bench.results.commands import name_of
 from bench.results.curves import curves
 from fastvae.cli import main as fastvae
 from fastvae.errors import FastvaeError
@@ -63,7 +65,9 @@ def main(arguments: list[str]) -> int:
         name = options.name or config["recipe"]
         path = options.out / f"{name}.json"
         check_writable(path)
-        logged = of_log(options.run, config)
+        environment = read_json(options.run / "environment.json")
+        logged, command = of_log(options.run, config), _without_folders(commands.of_run(options.run, environment))
+        _check_same_run(path, command)
         models = open_runs([options.run])
         if len(models) != 1:
             raise FastvaeError(
@@ -76,28 +80,35 @@ def main(arguments: list[str]) -> int:
         evaluation = _evaluated(options.run, [*flags, "--device", options.device])
         if evaluation is None:
             return 1
-        environment = read_json(options.run / "environment.json")
         floor, row = ([r for r in evaluation["rows"] if (r["name"] == "real images") == real] for real in (True, False))
+        record = {
+            "what": f"a complete run of {config['recipe']}, measured",
+            "name": name,
+            "command": command,
+            "evaluation_command": f"fastvae evaluate RUN --reconstruction-fid {shlex.join(map(name_of, flags))}",
+            "machine": {k: v for k, v in environment.items() if k not in ("command", "resumed")},
+            **logged,
+            "evaluation": {k: v for k, v in evaluation.items() if k != "rows"},
+            "numbers": logged["numbers"] | {k: v for k, v in row[0].items() if k != "name" and v is not None},
+            "real_images": {k: v for k, v in floor[0].items() if k != "name" and v} if floor else {},
+            "config": config,
+        }
+        # First what took long, then what can be drawn again.
+        write_json(path, _without_folders(record))
+        pictures.forget(name, options.out)
         drawn = pictures.keep(models[0], options.data, name, options.out) if options.pictures else []
     except FastvaeError as error:
         print(f"bench.results.measure: {error}", file=sys.stderr)
         return 1
-    command = shlex.join(["fastvae", *map(_name_of, environment.pop("command")[1:])])
-    record = {
-        "what": f"a complete run of {config['recipe']}, measured",
-        "name": name,
-        "command": command,
-        "evaluation_command": f"fastvae evaluate RUN --reconstruction-fid {shlex.join(map(_name_of, flags))}",
-        "machine": environment,
-        **logged,
-        "evaluation": {k: v for k, v in evaluation.items() if k != "rows"},
-        "numbers": logged["numbers"] | {k: v for k, v in row[0].items() if k != "name" and v is not None},
-        "real_images": {k: v for k, v in floor[0].items() if k != "name" and v} if floor else {},
-        "config": config,
-    }
-    write_json(path, _without_folders(record))
     print(f"{', '.join(map(str, [path, *drawn]))} written; python -m bench.results.page shows it")
     return 0
+
+
+def _check_same_run(path: Path, command: str) -> None:
+    if path.exists() and (before := read_json(path).get("command")) != command:
+        raise FastvaeError(
+            f"{path} is the record of another run, {before}: give this one, {command}, another --name, or remove that"
+        )
 
 
 def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +127,10 @@ def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     numbers = {name: _end(found[name]["curve_value"]) for name in _OF_THE_LOG if name in found}
     return {
         "steps": last["step"],
-        "images": last["step"] * config["train"]["batch_size"] * last.get("ranks", 1),
+        "images": sum(
+            (line["step"] - before) * config["train"]["batch_size"] * line.get("ranks", 1)
+            for before, line in zip([0, *(line["step"] for line in timed)], timed, strict=False)
+        ),
         "seconds": last["seconds"],
         "images_per_s": median(line["images_per_s"] for line in timed),
         "numbers": numbers,
@@ -125,14 +139,15 @@ def of_log(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_ended(last: dict[str, Any], train: dict[str, Any]) -> None:
-    """Raises FastvaeError if the last line is of a step before the end; a run of so many minutes may end anywhere."""
-    if train.get("minutes") is not None:
-        return
-    steps, epochs = train.get("steps"), train["epochs"]
-    # A line every so many steps: the last one may come a little before the end.
+    """Raises FastvaeError if the last line is of a step before the end, in steps, epochs or minutes."""
+    steps, epochs, minutes = train.get("steps"), train["epochs"], train.get("minutes")
     left = steps - last["step"] if steps else (epochs - last["epoch"]) * last["step"] / max(last["epoch"], 1e-9)
+    wanted = f"{steps} steps" if steps else f"{epochs} epochs"
+    if minutes is not None:
+        left = min(left, (60 * minutes - last["seconds"]) * last["step"] / max(last["seconds"], 1e-9))
+        wanted += f" or {minutes:g} minutes"
+    # A line every so many steps: the last one may come a little before the end.
     if left >= train["log_every"]:
-        wanted = f"{steps} steps" if steps else f"{epochs} epochs"
         raise FastvaeError(
             f"the run is not complete: its log ends at step {last['step']}, and it was to take {wanted}. Did it "
             "diverge or stop? Go on with fastvae train --resume"
@@ -151,11 +166,6 @@ def _evaluated(run: Path, flags: list[str]) -> dict[str, Any] | None:
         if code or not (found := read_json(out))["complete"]:
             return None
     return found
-
-
-def _name_of(argument: str) -> str:
-    """The last part of a path; anything else as it is."""
-    return Path(argument).name if "/" in argument and Path(argument).expanduser().exists() else argument
 
 
 def _without_folders(value: Any) -> Any:

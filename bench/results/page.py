@@ -13,6 +13,7 @@ from bench.reporting.marked_text import replaced
 from bench.results import chart, pictures
 from bench.results.measure import FOLDER
 from bench.tables import prose
+from fastvae.errors import FastvaeError
 from fastvae.files.reading import read_json
 from fastvae.recipes import RECIPES
 
@@ -39,6 +40,14 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     check = parser.parse_args(arguments).check
+    try:
+        return _brought_up_to_date(check)
+    except FastvaeError as error:
+        print(f"bench.results.page: {error}", file=sys.stderr)
+        return 1
+
+
+def _brought_up_to_date(check: bool) -> int:
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
     text = replaced(page.read_text(), "results", tables(sets))
     charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
@@ -48,7 +57,7 @@ def main(arguments: list[str]) -> int:
         for kind, kept in pictures.sheets(records, FOLDER).items()
     }
     outdated = [path for path, records in charts.items() if not chart.shows(path, records)]
-    outdated += [path for path, (_, kept) in sheets.items() if not pictures.shows(path, kept)]
+    outdated += [path for path, sheet in sheets.items() if not pictures.shows(path, *sheet)]
     outdated += [page] if page.read_text() != text else []
     names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
     if check:
@@ -76,7 +85,11 @@ def by_set(folder: Path) -> dict[str, list[Record]]:
 
 
 def tables(sets: dict[str, list[Record]]) -> str:
-    """A section for each data set: numbers, chart, commands; Markdown."""
+    """A section for each data set: numbers, chart, commands; Markdown.
+
+    Raises:
+        FastvaeError: distances of one section are by different networks or of different numbers of images.
+    """
     return "\n\n".join(_section(name, records) for name, records in sets.items()) or NOTHING
 
 
@@ -107,11 +120,16 @@ def _section(name: str, records: list[Record]) -> str:
 
 def _measured_on(records: list[Record]) -> str:
     """The sentence that says of which images, and by which loss network, the scores are."""
+    scored = [r for r in records if "fid" in r["numbers"]]
+    if len({(r["evaluation"]["inception"]["sha256"], r["numbers"]["samples"]) for r in scored}) > 1:
+        names = ", ".join(r["name"] for r in scored)
+        raise FastvaeError(f"{names}: their FIDs are by different networks, or of different numbers of images")
     compared = {r["evaluation"]["protocol"] for r in records if "fid" in r["numbers"]}
     compared = {p for p in compared if not any(q.startswith(f"{p}; ") for q in compared)}  # the same without a floor
     held_out = {f"{r['numbers']['images']:,} held-out images" for r in records if "fid" not in r["numbers"]}
-    by_stand_in = any("STAND-IN" in (r["evaluation"]["loss_network"] or "") for r in records)
-    network = "; L_rec by the stand-in loss network, not VGG-19" if by_stand_in else ""
+    by_stand_in = [r["name"] for r in records if "STAND-IN" in (r["evaluation"]["loss_network"] or "")]
+    of = f" of {', '.join(by_stand_in)}" if len(by_stand_in) < sum("rec" in r["numbers"] for r in records) else ""
+    network = f"; L_rec{of} by the stand-in loss network, not VGG-19" if by_stand_in else ""
     return f"Scores: {'; '.join(sorted(compared | held_out))}{network}."
 
 

@@ -20,9 +20,16 @@ from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.pictures import save_picture
 from fastvae.runs.open import Run
 
+_KINDS = ("samples", "reconstructions")
 _ROWS, _COLUMNS, _SEED = 6, 6, 0
 _PAIRS = 10
 _ACROSS, _SHOWN = 3, 64
+
+
+def forget(name: str, folder: Path) -> None:
+    """Removes the pictures of a record that is replaced."""
+    for kind in _KINDS:
+        (folder / f"{name}-{kind}.png").unlink(missing_ok=True)
 
 
 def keep(run: Run, data: str, name: str, folder: Path) -> list[Path]:
@@ -48,8 +55,7 @@ def keep(run: Run, data: str, name: str, folder: Path) -> list[Path]:
 def sheets(records: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[tuple[dict[str, Any], Path]]]:
     """Of each kind of picture the records that have one, and where it is; kinds that none has are left out."""
     found = {
-        kind: [(r, path) for r in records if (path := folder / f"{r['name']}-{kind}.png").exists()]
-        for kind in ("samples", "reconstructions")
+        kind: [(r, path) for r in records if (path := folder / f"{r['name']}-{kind}.png").exists()] for kind in _KINDS
     }
     return {kind: kept for kind, kept in found.items() if kept}
 
@@ -58,8 +64,7 @@ def draw_sheet(kind: str, kept: Sequence[tuple[dict[str, Any], Path]], path: Pat
     """Writes a sheet of one kind, which carries what it shows."""
     if kind == "samples":
         panels = [Panel(_pixels(p, _side(r)), Label(r["name"], _note(r, "fid", "FID {:.0f}"))) for r, p in kept]
-        text = "Random samples", f"Decoded from z ~ N(0, I), seed {_SEED}, the same z at the same place in every panel."
-        sheet = draw(panels, *text, across=_ACROSS, shown=_SHOWN)
+        sheet = draw(panels, "Random samples", _caption(kept), across=_ACROSS, shown=_SHOWN)
     else:
         pairs = [_pixels(p, _side(r)) for r, p in kept]
         if any(not np.array_equal(pair[0], pairs[0][0]) for pair in pairs):
@@ -67,14 +72,18 @@ def draw_sheet(kind: str, kept: Sequence[tuple[dict[str, Any], Path]], path: Pat
             raise FastvaeError(f"the runs {names} reconstruct different images: measure them with the same data")
         labels = [Label("Original"), *(Label(r["name"], _note(r, "psnr_db", "{:.1f} dB")) for r, _ in kept)]
         rows = np.stack([pairs[0][0], *(pair[1] for pair in pairs)])
-        text = "Reconstructions of held-out images", "Decoded from the mean of q(z|x). PSNR is of all held-out images."
-        sheet = draw([Panel(rows, rows=labels)], *text, shown=_SHOWN)
-    save_picture(sheet, path, text=text_entry(_content(kept)))
+        text = "Decoded from the mean of q(z|x). PSNR is of all held-out images."
+        sheet = draw([Panel(rows, rows=labels)], "Reconstructions of held-out images", text, shown=_SHOWN)
+    save_picture(sheet, path, text=text_entry(_content(kind, kept)))
 
 
-def shows(path: Path, kept: Sequence[tuple[dict[str, Any], Path]]) -> bool:
-    """Whether the sheet at `path` was drawn of these."""
-    return is_drawn_of(path, _content(kept))
+def shows(path: Path, kind: str, kept: Sequence[tuple[dict[str, Any], Path]]) -> bool:
+    """Whether the sheet of one kind at `path` was drawn of these."""
+    return is_drawn_of(path, _content(kind, kept))
+
+
+def _caption(kept: Sequence[tuple[dict[str, Any], Path]]) -> str:
+    return samples.caption(_SEED, [r["config"]["model"]["latent"] for r, _ in kept])
 
 
 def _shape(run: Run) -> tuple[int, int, int]:
@@ -103,9 +112,10 @@ def _pixels(path: Path, side: int) -> np.ndarray:
     return joined.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
 
 
-def _content(kept: Sequence[tuple[dict[str, Any], Path]]) -> str:
+def _content(kind: str, kept: Sequence[tuple[dict[str, Any], Path]]) -> str:
     """A digest of what the sheet shows."""
     notes = [[r["name"], _note(r, "fid", "{:.0f}"), _note(r, "psnr_db", "{:.1f}")] for r, _ in kept]
+    notes += [_caption(kept)] if kind == "samples" else []
     digest = hashlib.sha256(json.dumps(notes).encode())
     for _, path in kept:
         digest.update(path.read_bytes())

@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.steps < 2 or options.seeds < 2:
         parser.error(f"expected at least 2 steps and 2 seeds; got {options.steps} and {options.seeds}")
+    for path in (options.out, options.out.with_suffix(".png")) if options.out else ():
+        record.check_writable(path)
 
     # Tensors so small gain little from threads, and threads that wait for each other on a busy machine lose a lot.
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Features of images: the latent vectors of several VAEs, concatenated, and features of other networks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class FeatureSource:
         name: human-readable.
         count: of features.
         image_size: pixels per side of its input images; None for any.
+        model: the step that the run's model is of, and whether its weights are the average; empty if unknown.
         encode: (images uint8 [N, H, W, 3], indices int64 [n], label of the progress bar) -> float32 [n, count].
     """
 
@@ -30,6 +31,7 @@ class FeatureSource:
     count: int
     image_size: int | None
     encode: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+    model: dict[str, int | str | None] = field(default_factory=dict)
 
 
 def latent_sources(run: str | Path, device: torch.device, weights: Weights = "auto") -> list[FeatureSource]:
@@ -47,6 +49,7 @@ def latent_sources(run: str | Path, device: torch.device, weights: Weights = "au
                 vae.latent,
                 vae.image_size,
                 lambda images, indices, label, fast=fast: encode_images(fast, images, indices, progress=label),
+                {} if vae.run is None else {"step": vae.run.step, "weights": vae.run.weights},
             )
         )
     return sources

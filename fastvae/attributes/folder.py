@@ -12,10 +12,10 @@ from fastvae.attributes.recognise import Recognition
 from fastvae.attributes.table1 import table1
 from fastvae.errors import FastvaeError
 from fastvae.files.atomic_write import write_atomically
-from fastvae.files.places import shown
+from fastvae.files.places import shown, unfinished
 
 _COMPLETE = ("attributes.txt", "attributes.csv", "attributes.json")
-_SO_FAR = tuple(name.replace(".", "-incomplete.") for name in _COMPLETE)
+_SO_FAR = tuple(unfinished(Path(name)).name for name in _COMPLETE)
 _PICTURE = "attributes.png"
 FILES = (*_COMPLETE, _PICTURE, *_SO_FAR)
 
@@ -61,6 +61,7 @@ def write_all(folder: Path, recognition: Recognition, metadata: dict[str, Any]) 
         return made
     for name in _SO_FAR:
         (folder / name).unlink(missing_ok=True)
+    (folder / _PICTURE).unlink(missing_ok=True)  # of an earlier table, should this one's not be drawn
     try:
         picture.draw(recognition, _paper(metadata), shown(title(metadata)), folder / _PICTURE)
     except FastvaeError as error:
@@ -70,4 +71,4 @@ def write_all(folder: Path, recognition: Recognition, metadata: dict[str, Any]) 
 
 
 def _paper(metadata: dict[str, Any]) -> report.Paper:
-    return table1() if metadata["kind"] == "celeba" else {}
+    return table1() if metadata["celeba"] else {}

@@ -76,6 +76,7 @@ def run(argv: list[str]) -> int:
     from fastvae.attributes.features import collect, common_size, latent_sources
     from fastvae.attributes.folder import title, write_tables
     from fastvae.attributes.memory import Memory
+    from fastvae.attributes.table1 import table1
     from fastvae.attributes.vgg_fc import vgg_fc_source
     from fastvae.data.cores import decoding_threads
     from fastvae.data.dataset import open_images
@@ -97,10 +98,11 @@ def run(argv: list[str]) -> int:
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
     metadata = {
         "runs": [name_of(run) for run in command.runs],
-        "weights": command.weights,
+        "models": {source.name: source.model for source in sources if source.model},
         "vgg_fc": command.vgg_fc and command.vgg_fc.name,
         "data": packed.path.name,
-        "kind": packed.header.get("kind"),
+        # From Parquet files or a hub its kind is theirs.
+        "celeba": packed.header.get("kind") == "celeba" or set(packed.attribute_names) == set(table1()),
         "features": {"count": sum(source.count for source in sources), "from": [source.name for source in sources]},
         "images": {"train": len(splits.train), "choose": len(splits.choose), "test": len(splits.test)},
         "splits": splits.description,

@@ -8,7 +8,7 @@ import tyro
 
 from fastvae.cli.parsing import LARGEST_SEED, RunNames, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
-from fastvae.files.places import resolved
+from fastvae.files.places import resolved, unfinished
 from fastvae.ranges import between, require
 
 # One for each part of the Inception Score; and as many as take 4 GB of Inception's output.
@@ -69,6 +69,7 @@ def run(argv: list[str]) -> int:
 
     check_json(command.out)
     check_not_read(command.out, places(command.data))
+    check_json(unfinished(command.out))
     device = choose_device(command.device)
     runs = open_for_table(command.runs, device.type, command.weights)
     packed = _images(command.data, runs[0].name, runs[0].model.image_size)
@@ -79,9 +80,12 @@ def run(argv: list[str]) -> int:
         raise UsageError("nothing to measure: these runs have no encoder, and --inception none skips everything else")
     inception = _inception(command.inception, device)
     loss_network = _loss_network(command, device) if any(run.vae for run in runs) else None
+    if loss_network is not None:
+        loss_network.check_takes(runs[0].model.image_size)
+    summary = plan.summary if inception is not None else f"{len(plan.held_out):,} held-out images, reconstructed"
     metadata = {
         "data": packed.path.name,
-        "protocol": plan.summary,
+        "protocol": summary,
         "seed": command.seed,
         "weights": {run.name: run.weights for run in runs},
         "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
@@ -89,7 +93,7 @@ def run(argv: list[str]) -> int:
         "layers": None if loss_network is None else loss_network.taps,
         "machine": environment(),
     }
-    print(f"{packed.path.name}, protocol {command.protocol}: {plan.summary}\n")
+    print(f"{packed.path.name}, protocol {command.protocol}: {summary}\n")
     rows: list[Row] = []
     complete = False
     try:
@@ -108,20 +112,23 @@ def run(argv: list[str]) -> int:
         if rows:
             notes = report.remarks(rows, plan, inception)
             lines = [report.table(rows), "", *notes]
+            out = command.out if complete else unfinished(command.out)
             try:  # written before anything is printed: standard output may be closed
-                report.write(command.out, rows, **metadata, complete=complete, remarks=notes)
-                lines += ["", f"{command.out} written" + ("" if complete else ": incomplete, as it was stopped")]
+                report.write(out, rows, **metadata, complete=complete, remarks=notes)
+                lines += ["", f"{out} written" + ("" if complete else ": incomplete, as it was stopped")]
+                if complete:
+                    unfinished(out).unlink(missing_ok=True)
             finally:
                 print("\n".join(lines))
     return 0
 
 
 def _images(data: str, run: str, size: int):
-    from fastvae.data.dataset import open_images
+    from fastvae.data.dataset import WrongSize, open_images
 
     try:
         return open_images(data, size)
-    except UsageError as error:
+    except WrongSize as error:
         raise UsageError(
             f"{run} makes images of {size}x{size} pixels and {data} holds others: prepare them in that size, "
             f"fastvae prepare FOLDER OUT.fvae --image-size {size}"

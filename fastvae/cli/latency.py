@@ -10,6 +10,7 @@ import tyro
 
 from fastvae.cli.parsing import RunName, parse
 from fastvae.errors import FastvaeError, UsageError
+from fastvae.files.places import unfinished
 from fastvae.ranges import require, up_to
 
 if TYPE_CHECKING:
@@ -64,19 +65,24 @@ def run(argv: list[str]) -> int:
     from fastvae.progress_bar import progress_bar
 
     check_json(command.out)
-    check_writable(_picture(command.out))
-    check_not_read(_picture(command.out), [])
+    check_json(unfinished(command.out))
+    for out in (command.out, unfinished(command.out)):
+        check_writable(_picture(out))
+        check_not_read(_picture(out), [])
     device = choose_device(command.device)
     verbs, batches = tuple(dict.fromkeys(command.verbs)), tuple(sorted(set(command.batch_sizes)))
     vae = load(command.run, device=device.type)
-    fast = vae.accelerate(batch_sizes=batches, device=device)
+    if device.type == "cuda":
+        fast = dict.fromkeys(batches, vae.accelerate(batch_sizes=batches, device=device))
+    else:  # where the smallest size chooses the convolutions, so that a row would depend on what else is asked for
+        fast = {batch: vae.accelerate(batch_sizes=(batch,), device=device) for batch in batches}
     metadata = {
         "run": name_of(command.run),
         "image_size": vae.image_size,
         "width": vae.width,
         "latent": vae.latent,
         "stages": vae.stages,
-        "accelerated": repr(fast),
+        "accelerated": repr(fast[batches[0]]),
         "plain": "fastvae.VAE, eager, float32, channels_last",
         "seconds_a_cell": command.seconds,
         "load_average": (load := _load_average()),  # of the last minute
@@ -97,7 +103,7 @@ def run(argv: list[str]) -> int:
     starts: list[Start] = []
     complete = False
     try:
-        timed = measure(vae, fast, verbs, batches, command.seconds)
+        timed = measure(vae, fast, verbs, command.seconds)
         for cell in progress_bar(timed, what="calls", total=len(verbs) * len(batches), leave=False):
             cells.append(cell)
         if command.start:
@@ -108,7 +114,11 @@ def run(argv: list[str]) -> int:
     finally:  # on Ctrl-C, finished results are kept
         if cells:
             name = f"VAE {vae.image_size}x{vae.image_size}, width {vae.width}, on {title}"
-            _finish(command.out, name, cells, starts, metadata | {"complete": complete})
+            out = command.out if complete else unfinished(command.out)
+            _finish(out, name, cells, starts, metadata | {"complete": complete})
+            if complete:
+                for old in (unfinished(out), _picture(unfinished(out))):
+                    old.unlink(missing_ok=True)
     return 0
 
 
@@ -122,6 +132,7 @@ def _finish(out: Path, title: str, cells: list["Cell"], starts: list["Start"], m
     try:
         report.write(out, **metadata, cells=cells, starts=starts)
         lines += ["", f"{out} written" + ("" if metadata["complete"] else ": incomplete, as it was stopped")]
+        _picture(out).unlink(missing_ok=True)  # of an earlier call, should this one's not be drawn
         try:
             picture.draw(cells, title, _picture(out))
             lines.append(f"{_picture(out)} written")

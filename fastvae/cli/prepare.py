@@ -1,7 +1,7 @@
 """`fastvae prepare SOURCE OUT`: decode a folder of images once; `fastvae prepare --check FILE`: is one undamaged?"""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,9 +54,13 @@ def run(argv: list[str]) -> int:
     if command.check is not None:
         if command.source is not None:
             raise UsageError("--check FILE reads a packed file and prepares nothing: leave SOURCE and OUT out")
+        if command != replace(_Command(), check=command.check):
+            raise UsageError("--check FILE reads a packed file and prepares nothing: leave the other flags out")
         return _check(command.check)
     if command.source is None or command.out is None:
         raise UsageError("give the folder of images and the file to write: fastvae prepare SOURCE OUT")
+    if command.box is not None and command.crop != "auto":
+        raise UsageError(f"--box names what is cut out, and --crop {command.crop} does, too: leave one of them out")
     from fastvae.data.prepare import prepare
 
     whole_or_named = None if command.crop == "whole" else command.crop

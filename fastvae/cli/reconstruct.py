@@ -12,7 +12,6 @@ from fastvae.cli.parsing import RunName, Weights, parse
 from fastvae.errors import FastvaeError, UsageError
 
 _COLUMNS = 8
-_PIECE = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ def run(argv: list[str]) -> int:
     from fastvae import load, pictures
     from fastvae.cli.targets import check_not_read
     from fastvae.pictures import to_images
+    from fastvae.runs.sampler import at_once
 
     pictures.check_picture(command.out)
     check_not_read(command.out, command.images)
@@ -50,8 +50,8 @@ def run(argv: list[str]) -> int:
     # Together they are half of the picture, and only the readable ones have places in it.
     originals = _read(command.images, vae.image_size)
     sheet = pictures.PairSheet(len(originals), _COLUMNS, size)
-    for start in range(0, len(originals), _PIECE):
-        piece = np.stack(originals[start : start + _PIECE])
+    for start in range(0, len(originals), count := at_once(vae.image_size)):
+        piece = np.stack(originals[start : start + count])
         with torch.inference_mode():
             fakes = vae.reconstruct(to_images(torch.from_numpy(piece)))
         sheet.put(piece, pictures.finite_pixels(fakes), start)

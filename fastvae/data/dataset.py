@@ -28,6 +28,10 @@ _CROP = "auto"
 _logger = logging.getLogger("fastvae")
 
 
+class WrongSize(UsageError):
+    """A packed file has images of another size than those wanted."""
+
+
 def open_images(data: str, image_size: int, *, source: Source | None = None) -> PackedImages:
     """The images to train on, uint8 [N, image_size, image_size, 3], memory-mapped.
 
@@ -39,7 +43,7 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
         source: contents of the folder or container, if it has been read already.
 
     Raises:
-        UsageError: the packed file has a different image size.
+        WrongSize: the packed file has a different image size.
         FastvaeError: the file or folder is missing, empty or damaged, or the cache cannot be written.
     """
     if data == EMBEDDED:
@@ -48,7 +52,7 @@ def open_images(data: str, image_size: int, *, source: Source | None = None) -> 
     images = PackedImages.open(path) if is_packed(path) else _prepared(path, image_size, source)
     size = images.images.shape[1:3]
     if size != (image_size, image_size):
-        raise UsageError(
+        raise WrongSize(
             f"expected images of {image_size}x{image_size} pixels; {shown(path)} has {size[0]}x{size[1]}: "
             f"prepare them again with --image-size {image_size}, or train with --image-size {size[0]}"
         )

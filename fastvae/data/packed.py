@@ -40,6 +40,8 @@ _ALIGNMENT = 65536
 _READ_BYTES = 1 << 20
 # Only files with tens of millions of images have larger blocks beside the images; `verify` checks those, too.
 _CHECKED_AT_OPENING_BYTES = 64 << 20
+# Bytes of the header that everything but the attributes' names may take.
+_OTHER_FIELDS = 8192
 _COPY_AGAIN = "copy it again or write it again with `fastvae prepare`"
 _REPORTED_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
@@ -195,7 +197,8 @@ class PackedWriter:
             overwrite: whether to replace a file that exists.
 
         Raises:
-            FastvaeError: the folder is missing, or the file exists and `overwrite` is false.
+            FastvaeError: the folder is missing, the file exists and `overwrite` is false, or the attributes' names
+                do not fit into its header.
         """
         self.path = resolved(path)
         check_destination(self.path, overwrite=overwrite)
@@ -204,6 +207,7 @@ class PackedWriter:
         self.info: dict[str, Any] = {}  # further fields of the header, JSON values
         self._image_shape = (height, width, 3)
         self._attribute_names = tuple(attribute_names)
+        self._check_header({"attribute_names": self._attribute_names}, spare=_OTHER_FIELDS)  # before the work
         self._splits: list[np.ndarray] = []
         self._attributes: list[np.ndarray] = []
         self._names: list[str] = []
@@ -287,16 +291,20 @@ class PackedWriter:
         with self._reporting_errors():
             header = {**self.info, "attribute_names": self._attribute_names, "blocks": blocks}
             header["file_bytes"] = self._file.tell()
-            text = json.dumps(header).encode()
-            if len(text) > HEADER_BYTES - PREAMBLE_BYTES:
-                raise FastvaeError(
-                    f"{shown(self.path)} was not written: its header needs {len(text)} bytes and may have "
-                    f"{HEADER_BYTES - PREAMBLE_BYTES}; use fewer or shorter attribute names"
-                )
+            text = self._check_header(header)
             self._file.seek(0)
             self._write(MAGIC + VERSION.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
             # `atomic_file` does it, too, but its error is less helpful; some network disks fail only here.
             os.fsync(self._file.fileno())
+
+    def _check_header(self, header: dict[str, Any], *, spare: int = 0) -> bytes:
+        text, most = json.dumps(header).encode(), HEADER_BYTES - PREAMBLE_BYTES - spare
+        if len(text) > most:
+            raise FastvaeError(
+                f"{shown(self.path)} was not written: its header needs {len(text)} bytes and may have {most}; use "
+                "fewer or shorter attribute names"
+            )
+        return text
 
     def _write_block(self, array: np.ndarray) -> dict[str, Any]:
         offset = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT

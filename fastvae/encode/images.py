@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastvae.data import identity
-from fastvae.data.dataset import EMBEDDED, identity_of, is_packed, open_images
+from fastvae.data.dataset import EMBEDDED, WrongSize, identity_of, is_packed, open_images
 from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.packed import SPLITS, PackedImages
 from fastvae.data.prepare import decoded
@@ -75,7 +75,7 @@ def open_all(data: str, size: int) -> Images:
 def _packed(data: str, size: int) -> Images:
     try:
         images = open_images(data, size)
-    except UsageError as error:
+    except WrongSize as error:
         raise UsageError(
             f"the model takes images of {size}x{size} pixels and {data} holds others: give the folder of the pictures, "
             f"or prepare them in that size, fastvae prepare FOLDER OUT.fvae --image-size {size}"

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,17 @@ _NAME = re.compile(r"(\d{10})-(\d{10})\.safetensors")
 # A part is written after so many images or seconds, whichever comes first.
 _LARGEST = 4096
 _SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of the images that could be read, and the reasons by index of the others."""
+
+    rows: dict[str, np.ndarray]
+    skipped: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.rows["indices"]) + len(self.skipped)
 
 
 class Parts:
@@ -50,9 +62,10 @@ class Parts:
         self.folder = out.with_name(f"{out.name}.parts")
         self.done = 0
         self._out, self._request, self._overwrite = out, request, overwrite
-        self._waiting: list[dict[str, np.ndarray]] = []
-        self._skipped: dict[str, str] = {}
-        self._next, self._since = 0, time.monotonic()
+        # What has become of the images from `done` on, and the reasons why some could not be read. One attribute, so
+        # that an interrupt leaves all of a batch in it or nothing.
+        self._waiting: list[_Batch] = []
+        self._since = time.monotonic()
 
     def __enter__(self) -> Self:
         try:
@@ -64,7 +77,7 @@ class Parts:
             if self._lock is not None and not locks.try_lock(self._lock):
                 raise FastvaeError(f"another process is writing {self._out}: wait until it ends, or stop it")
             self._tidy()
-            self.done = self._next = sum(stop - start for start, stop, _ in self._chain())
+            self.done = sum(stop - start for start, stop, _ in self._chain())
         except OSError as error:
             self._unlock()
             raise FastvaeError(f"{self.folder} cannot be read ({error.strerror}): choose another --out") from error
@@ -91,10 +104,8 @@ class Parts:
         Raises:
             FastvaeError: they cannot be written.
         """
-        self._waiting.append({"indices": indices, **rows})
-        self._skipped |= {str(index): reason for index, reason in skipped.items()}
-        self._next += len(indices) + len(skipped)
-        if self._next - self.done >= _LARGEST or time.monotonic() - self._since >= _SECONDS:
+        self._waiting.append(_Batch({"indices": indices, **rows}, {str(i): reason for i, reason in skipped.items()}))
+        if sum(map(len, self._waiting)) >= _LARGEST or time.monotonic() - self._since >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -103,14 +114,16 @@ class Parts:
         Raises:
             FastvaeError: it cannot be written.
         """
-        if self._next == self.done:
+        waiting = self._waiting
+        if not (count := sum(map(len, waiting))):
             return
-        names = self._waiting[0]
-        tensors = {name: torch.from_numpy(np.concatenate([rows[name] for rows in self._waiting])) for name in names}
-        metadata = self._request.as_metadata() | {"skipped": json.dumps(self._skipped)}
-        path = self.folder / f"{self.done:010d}-{self._next:010d}.safetensors"
-        write_atomically(path, to_bytes(tensors, metadata))
-        self.done, self._waiting, self._skipped, self._since = self._next, [], {}, time.monotonic()
+        names = waiting[0].rows
+        tensors = {name: torch.from_numpy(np.concatenate([b.rows[name] for b in waiting])) for name in names}
+        skipped = {index: reason for batch in waiting for index, reason in batch.skipped.items()}
+        path = self.folder / f"{self.done:010d}-{self.done + count:010d}.safetensors"
+        write_atomically(path, to_bytes(tensors, self._request.as_metadata() | {"skipped": json.dumps(skipped)}))
+        # In this order: interrupted in between, it has nothing more to write.
+        self._waiting, self.done, self._since = [], self.done + count, time.monotonic()
 
     def indices(self) -> np.ndarray:
         """int64 [m]: the images that could be read, of all parts."""

@@ -58,8 +58,11 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
     if count < SPLITS:
         raise UsageError(f"--count must be {SPLITS} or more, for the parts of the Inception Score; got {count}")
     if name == "usual":
-        if min(len(train), len(held_out)) < 2:
-            raise UsageError(f"{packed.path} has {len(train)} training and {len(held_out)} held-out images: too few")
+        if min(len(train), len(held_out)) < SPLITS:
+            raise UsageError(
+                f"{packed.path.name} has {len(train)} training and {len(held_out)} held-out images; at least {SPLITS} "
+                "of each are needed"
+            )
         kept = _subset(held_out, min(count, len(held_out)), seed)
         summary = f"{count:,} generated images against all {len(train):,} training images"
         named = f"; floor: {len(kept):,} held-out images" if floor else ""

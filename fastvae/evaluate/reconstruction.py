@@ -14,8 +14,10 @@ from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
 from fastvae.pictures import psnr_db, to_images
 from fastvae.progress_bar import progress_bar
+from fastvae.runs.sampler import at_once
 
-_BATCH = 64
+# Of SSIM's Gaussian window.
+SSIM_SIDE = 11
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,17 @@ class Closeness:
     Attributes:
         psnr_db: 10 log10(255^2 / mean squared error of an image's pixels).
         ssim: structural similarity of the colour channels, with the Gaussian window of 11 pixels (sigma 1.5), the
-            population covariance and the range 255 of Wang et al. 2004; at most 1.
+            population covariance and the range 255 of Wang et al. 2004; at most 1. None for images smaller than that.
         rec: L_rec of equations 5 and 6; None without a loss network.
     """
 
     psnr_db: float
-    ssim: float
+    ssim: float | None
     rec: float | None
 
 
 def structural_similarity() -> Callable[[np.ndarray, np.ndarray], float]:
-    """SSIM of two images [H, W, 3] on the scale 0..255, H and W at least 11.
+    """SSIM of two images [H, W, 3] on the scale 0..255, H and W at least `SSIM_SIDE`.
 
     Raises:
         FastvaeError: scikit-image is not installed.
@@ -56,8 +58,8 @@ def reconstructions(vae: VAE, images: np.ndarray, indices: np.ndarray) -> Iterat
         FastvaeError: a reconstruction is not finite.
     """
     device = vae.decoder.linear.weight.device
-    for start in range(0, len(indices), _BATCH):
-        batch = np.ascontiguousarray(images[indices[start : start + _BATCH]])
+    for start in range(0, len(indices), count := at_once(vae.image_size)):
+        batch = np.ascontiguousarray(images[indices[start : start + count]])
         originals = to_images(torch.from_numpy(batch).to(device))
         fakes = vae.reconstruct(originals).float()
         if not torch.isfinite(fakes).all():
@@ -82,16 +84,18 @@ def closeness(
         FastvaeError: scikit-image is not installed, or a reconstruction is not finite.
     """
     ssim_of, psnr, ssim, rec = structural_similarity(), 0.0, 0.0, 0.0
+    has_ssim = min(images.shape[1:3]) >= SSIM_SIDE
     with progress_bar(what=label, total=len(indices), unit=" images", leave=False) as bar:
         for originals, fakes in reconstructions(vae, images, indices):
             psnr += psnr_db(originals, fakes).sum().item()
             if loss_network is not None:
                 weights = paper_weights(loss_network.channels)
                 rec += feature_loss(loss_network(fakes), loss_network(originals), weights).item() * len(fakes)
-            ssim += sum(ssim_of(a, b) for a, b in zip(_scaled(originals), _scaled(fakes), strict=True))
+            if has_ssim:
+                ssim += sum(ssim_of(a, b) for a, b in zip(_scaled(originals), _scaled(fakes), strict=True))
             bar.update(len(fakes))
     n = len(indices)
-    return Closeness(psnr / n, ssim / n, None if loss_network is None else rec / n)
+    return Closeness(psnr / n, ssim / n if has_ssim else None, None if loss_network is None else rec / n)
 
 
 def _scaled(images: Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ from fastvae.evaluate.inception import FEATURES, Inception
 from fastvae.evaluate.inception_score import SPLITS
 from fastvae.evaluate.measure import FLOOR, Row
 from fastvae.evaluate.protocol import Protocol
+from fastvae.evaluate.reconstruction import SSIM_SIDE
 from fastvae.files.atomic_write import write_json
 
 
@@ -62,6 +63,8 @@ def remarks(rows: Sequence[Row], plan: Protocol, inception: Inception | None) ->
         else:
             notes.append(f"Inception Score: mean +- standard deviation over {SPLITS} parts of the images.")
     runs = [row for row in rows if row.name != FLOOR]
+    if any(row.images and row.ssim is None for row in runs):
+        notes.append(f"No SSIM: its window is {SSIM_SIDE} pixels wide, more than the images.")
     if any(row.images for row in runs):
         notes.append("PSNR, SSIM (Wang's Gaussian window) and L_rec are of held-out images, from z = mean, unrounded.")
     if without := [row.name for row in runs if not row.images]:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fastvae.errors import FastvaeError
 from fastvae.explore.requests import MAX_BYTES, MAX_STRENGTH, Refused, read_decode, read_seed, read_upload
 from fastvae.inference.accelerated import AcceleratedVAE
 from fastvae.inference.attribute_vectors import AttributeVector
 from fastvae.pictures import finite_pixels
+from fastvae.runs.draws import numbered_latents
 
 
 class Explorer:
@@ -47,9 +49,12 @@ class Explorer:
 
         Raises:
             Refused: it cannot be read as a picture.
+            FastvaeError: the model's mean is not finite.
         """
         image = read_upload(body, self._vae.image_size)
         mean, _ = self._vae.encode(image)
+        if not torch.isfinite(mean).all():
+            raise FastvaeError("the model encodes this picture as NaN or infinity: did its training diverge?")
         original = base64.b64encode(_png(image)).decode()
         return {"z": mean[0].tolist(), "original": f"data:image/png;base64,{original}"}
 
@@ -59,8 +64,7 @@ class Explorer:
         Raises:
             Refused: the seed is invalid.
         """
-        generator = torch.Generator().manual_seed(read_seed(body))
-        return {"z": torch.randn(1, self._vae.latent, generator=generator)[0].tolist()}
+        return {"z": numbered_latents(read_seed(body), [0], self._vae.latent)[0].tolist()}
 
     def decode(self, body: bytes) -> bytes:
         """The JSON of `requests.read_decode` -> a PNG file.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvae.data.dataset import EMBEDDED, open_images
+from fastvae.data.dataset import EMBEDDED, WrongSize, open_images
 from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.decoders.pillow import decode_file
 from fastvae.data.packed import PackedImages
@@ -26,7 +26,7 @@ def data_of(run: Run, data: str | None) -> PackedImages:
         data = EMBEDDED
     try:
         return open_images(data, run.model.image_size)
-    except UsageError as error:
+    except WrongSize as error:
         size = run.model.image_size
         raise UsageError(
             f"{run.path} needs images of {size}x{size} pixels and {data} holds another size: give data that was "

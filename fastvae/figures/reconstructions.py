@@ -9,12 +9,14 @@ from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
 from fastvae.pictures import finite_pixels, psnr_db, to_images
 from fastvae.runs.open import Run
+from fastvae.runs.sampler import at_once
 
 
 def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:
     """decode(mean of q(z|x)) of uint8 images [N, H, W, 3], as uint8 images."""
+    batches = torch.from_numpy(originals).split(at_once(vae.image_size))
     with torch.inference_mode():
-        return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in torch.from_numpy(originals).split(64)]))
+        return finite_pixels(torch.cat([vae.reconstruct(to_images(x)) for x in batches]))
 
 
 def mean_psnr_db(originals: np.ndarray, pixels: np.ndarray) -> float:

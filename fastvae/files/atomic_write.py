@@ -86,16 +86,14 @@ def temporary_beside(path: Path, *, tidy: bool = True) -> Iterator[tuple[Path, P
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes incomplete files that killed processes left in a folder."""
-    if not locks.AVAILABLE:  # cannot tell whether the process is still alive
-        return
+    """Removes incomplete files that killed processes left in a folder; without locks nobody can tell, and all stay."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     descriptor = os.open(entry.path, os.O_RDWR)
                     try:
-                        if locks.try_lock(descriptor):
+                        if locks.try_lock(descriptor, if_unknown=False):
                             Path(entry.path).unlink()
                     finally:
                         os.close(descriptor)

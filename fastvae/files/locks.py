@@ -17,24 +17,25 @@ except ImportError:  # Windows
 AVAILABLE = fcntl is not None
 
 
-def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+def try_lock(descriptor: int, *, shared: bool = False, if_unknown: bool = True) -> bool:
     """Locks an open file or folder until it is closed, without waiting.
 
     Args:
         descriptor: of the file or folder.
         shared: several processes may hold a shared lock, but not while one holds an exclusive lock.
+        if_unknown: what to return where there are no locks, so that nobody can tell.
 
     Returns:
         False if another process holds a conflicting lock.
     """
     if fcntl is None:
-        return True
+        return if_unknown
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # this file system has no locks
-        return True
+        return if_unknown
     return True
 
 

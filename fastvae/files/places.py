@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fastvae.errors import UsageError
+from fastvae.errors import FastvaeError, UsageError
 
 
 def resolved(given: str | os.PathLike[str]) -> Path:
@@ -33,6 +33,21 @@ def resolved(given: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{text}: the working directory no longer exists; change to another one") from None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something.
+
+    Raises:
+        FastvaeError: that cannot be determined.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise FastvaeError(f"{shown(path)} cannot be read ({error.strerror or error})") from error
+    return True
+
+
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether it is a folder. Unlike pathlib, returns False if access is denied or the name is too long."""
     return os.path.isdir(path)  # noqa: PTH112
@@ -41,6 +56,11 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether it is a regular file or a link to one. Returns False if access is denied."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def unfinished(path: Path) -> Path:
+    """NAME-incomplete, for the results of a call that is stopped, so that an earlier call's complete ones stay."""
+    return path.with_stem(f"{path.stem}-incomplete")
 
 
 def shown(name: str | os.PathLike[str]) -> str:

@@ -28,14 +28,15 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
     model.safetensors     the weights, with the config and a summary of the training run as metadata
     config.json           the arguments of `VAE`
     README.md             the model card; an existing one is kept, since it may have been edited
-    reconstructions.png   held-out images and their reconstructions, if the run has any
+    reconstructions.png   held-out images and their reconstructions, if the run has any; that of a model that is
+                          replaced is removed
 
     Raises:
         UsageError: the path is invalid.
         FastvaeError: the folder holds another model or a run's files, or cannot be written.
     """
     folder = resolved(folder)
-    _check_folder(folder)
+    replaced = _check_folder(folder)
     model = {"image_size": vae.image_size, "width": vae.width, "latent": vae.latent, "stages": vae.stages}
     metadata = {"format": FORMAT, "step": 0, "config": {"model": model}}
     if run is not None:
@@ -52,6 +53,8 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
         raise FastvaeError(f"the model could not be saved in {folder} ({error})") from error
     write_atomically(folder / MODEL, data, advice=_ADVICE)
     write_atomically(folder / _CONFIG, json.dumps({"model_type": _TYPE, **model}, indent=2) + "\n", advice=_ADVICE)
+    if picture is None and replaced:
+        (folder / PICTURE).unlink(missing_ok=True)
     if picture is not None and not _same(run.picture, folder / PICTURE):
         write_atomically(folder / PICTURE, picture, advice=_ADVICE)
     if not os.path.lexists(folder / _CARD):
@@ -61,8 +64,8 @@ def write(vae: VAE, folder: str | Path, *, run: RunSummary | None = None, licens
         write_atomically(folder / _CARD, card.encode("utf-8", "replace"), advice=_ADVICE)
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises FastvaeError if files would be overwritten that are not a saved VAE's."""
+def _check_folder(folder: Path) -> bool:
+    """Whether it holds a saved VAE already; raises FastvaeError if files would be overwritten that are not one's."""
     if any(os.path.lexists(folder / name) for name in (STATE, OPTIMIZER)):
         raise FastvaeError(f"{folder} is a checkpoint of a run and would be overwritten: choose another folder")
     config, weights = folder / _CONFIG, folder / MODEL
@@ -73,11 +76,12 @@ def _check_folder(folder: Path) -> None:
         elif os.path.lexists(weights):
             ours = bool(read_metadata(weights))
         else:
-            return
+            return False
     except FastvaeError as error:
         raise FastvaeError(f"{error}; {folder} may hold another model: choose another folder") from error
     if not ours:
         raise FastvaeError(f"{config} does not belong to a saved VAE and would be overwritten: choose another folder")
+    return True
 
 
 def _read_picture(run: RunSummary | None) -> bytes | None:

@@ -14,7 +14,7 @@ from torch import nn
 from fastvae.config import ModelConfig
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files import locks
-from fastvae.files.places import resolved
+from fastvae.files.places import exists, is_folder, resolved, shown
 from fastvae.files.reading import Malformed, conform
 from fastvae.train import checkpoint_files
 
@@ -107,7 +107,7 @@ def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> 
         FastvaeError: there is no such file; also what `read` raises.
     """
     given, path = os.fspath(path), resolved(path)
-    if not _exists(path):
+    if not exists(path):
         if checkpoint_files.checkpoints(path.parent / "checkpoints"):
             return _read_model(path.parent, path.name, read)
         if _REPOSITORY.fullmatch(given):
@@ -117,28 +117,13 @@ def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> 
     return _read_model(path, None, read)
 
 
-def _exists(path: Path) -> bool:
-    """Whether the path exists.
-
-    Raises:
-        FastvaeError: that cannot be determined.
-    """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise FastvaeError(f"{path} cannot be read ({error.strerror or error})") from error
-    return True
-
-
 def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
     run, checkpoint = checkpoint_files.named_run(path)
     if checkpoint is not None:
         return _read_kept(checkpoint / checkpoint_files.MODEL, view, read)
-    if path.suffix == ".safetensors" and not path.is_dir():
+    if path.suffix == ".safetensors" and not is_folder(path):
         return _read_kept(path, view, read)
-    if (path / checkpoint_files.MODEL).exists():
+    if exists(path / checkpoint_files.MODEL):
         return _read_kept(path / checkpoint_files.MODEL, view, read)
     return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
 
@@ -162,5 +147,5 @@ def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
         return f"{file.parent.parent.parent} has no view {view!r}: it is a run of one model; load the run's folder"
     run = file.parent.parent.parent
     if view is None:
-        return f"{run} holds the views {', '.join(views)}: name one, as in {run / views[0]}"
+        return f"{run} holds the views {', '.join(map(shown, views))}: name one, as in {run / shown(views[0])}"
     return f"{run} has no view {view!r}{suggest(view, views)}"

@@ -153,7 +153,7 @@ class AcceleratedVAE:
         return as_batch(images, self.image_size, self.device)
 
     def _drawn(self, count: int, generator: torch.Generator | None) -> Tensor:
-        return torch.randn(count, self.latent, generator=generator, device=self.device)
+        return torch.randn(count, self.latent, generator=generator, dtype=torch.float32, device=self.device)
 
     def _guarded(self, given: Any, run: Callable[[], Result]) -> Result:
         try:

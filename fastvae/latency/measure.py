@@ -1,7 +1,7 @@
 """Latencies of the accelerated and the plain VAE, measured alternately."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +57,16 @@ def latency(seconds: list[float], batch: int) -> Latency:
 
 def measure(
     vae: VAE,
-    accelerated: AcceleratedVAE,
+    accelerated: Mapping[int, AcceleratedVAE],
     verbs: tuple[str, ...],
-    batches: tuple[int, ...],
     seconds: float,
 ) -> Iterator[Cell]:
     """Measures every verb at every batch size.
 
     Args:
         vae: the plain module, in eval mode on the same device. It runs eagerly and is converted to channels_last.
-        accelerated: made from it.
+        accelerated: made from it, by the images per call that it was made for.
         verbs: methods of both: encode, decode, reconstruct.
-        batches: images per call.
         seconds: per cell; at least two turns of each module, of five timed calls, are done.
 
     Raises:
@@ -76,9 +74,9 @@ def measure(
     """
     vae = vae.to(memory_format=torch.channels_last)
     for verb in verbs:
-        for batch in batches:
+        for batch, fast in accelerated.items():
             try:
-                yield _measure(vae, accelerated, verb, batch, seconds)
+                yield _measure(vae, fast, verb, batch, seconds)
             except (RuntimeError, MemoryError) as error:
                 if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
                     raise

@@ -68,6 +68,8 @@ def read_weights(path: Path, layers: set[int]) -> tuple[dict[str, Tensor], dict[
         for stored in reader(path):
             if stored.key in wanted:
                 _check_shape(path, stored, wanted[stored.key])
+                if stored.key in tensors:
+                    raise FastvaeError(f"{path} holds {stored.key} more than once: which one is meant?")
                 tensors[stored.key] = stored.read().to(torch.float32)
     except FastvaeError:
         raise
@@ -194,8 +196,8 @@ def _h5(path: Path) -> Iterator[Stored]:
 
 
 def _keras_index(name: str) -> int | None:
-    """torchvision's index of the convolution of a Keras array, or None."""
-    match = _KERAS_KEY.search(name)
+    """torchvision's index of the convolution of a Keras array, or None; what an optimiser keeps of it has its name."""
+    match = None if "optimizer" in name else _KERAS_KEY.search(name)
     return _INDICES.get(f"conv{match[1]}_{match[2]}") if match else None
 
 

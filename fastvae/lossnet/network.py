@@ -179,6 +179,14 @@ class LossNetwork(nn.Module):
             self._layers, self._parameters_of_the_layers(), self.preprocess(images), self.preprocess(fakes)
         )
 
+    def check_takes(self, image_size: int) -> None:
+        """Raises UsageError if images of so many pixels a side are too small for the deepest tap."""
+        if image_size < self.smallest_side:
+            raise UsageError(
+                f"the loss network needs images of {self.smallest_side}x{self.smallest_side} or more for "
+                f"{self.taps[-1]}; these have {image_size}x{image_size}: give other --layers, or larger images"
+            )
+
     def _parameters_of_the_layers(self) -> list[Tensor]:
         """Weight, bias, weight, bias, ... as the convolutions use them."""
         first, *others = self.features.parameters()

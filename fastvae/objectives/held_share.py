@@ -27,6 +27,8 @@ from torch import Tensor
 
 _LARGEST_CHANGE = 2.0
 _SMALLEST, _LARGEST = 1 / 1000, 10.0  # of s_0
+# Above every gradient's norm, and still finite as a sum over ranks.
+_NO_LIMIT = 1e30
 
 
 class HeldShare:
@@ -41,7 +43,7 @@ class HeldShare:
         """share and first (s_0) are more than 0."""
         self.share, self.first = share, float(first)
         self.label_scale = torch.tensor(self.first)
-        self.gan_limit = torch.tensor(torch.finfo(torch.float32).max)
+        self.gan_limit = torch.tensor(_NO_LIMIT)
 
     def hold(self, phi1: Tensor) -> Tensor:
         """Returns phi1, in the same memory; multiplies its gradient by f."""

@@ -38,8 +38,13 @@ class _Generator(DcganGenerator):
     run: RunSummary | None = None
 
 
-# Images decoded at once. At 64x64 and width 32 each feature map of that size takes 34 MB.
-_BATCH = 64
+# Pixels of the images that pass through a model at once; at width 32 each feature map of their size takes 134 MB.
+_PIXELS = 64 * 128**2
+
+
+def at_once(image_size: int) -> int:
+    """Images that pass through a model at once: 64, fewer if they are larger than 128x128."""
+    return max(1, min(64, _PIXELS // image_size**2))
 
 
 def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -54,10 +59,10 @@ def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:
         seed: of z, 0 to 2^63 - 1.
 
     Yields:
-        uint8 [B, H, W, 3], B at most 64.
+        uint8 [B, H, W, 3], B at most `at_once`.
     """
     z = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(seed))
-    for batch in z.split(_BATCH):
+    for batch in z.split(at_once(model.image_size)):
         yield decoded_pixels(model, batch)
 
 
@@ -81,10 +86,14 @@ def load_sampler(path: str | Path, *, device: str = "cpu", weights: Weights = "a
     return read_model(path, lambda file, view: _sampler_of(file, view, device, weights))
 
 
+def _is_gan(file: Path) -> bool:
+    return any(name.startswith(GENERATOR) for name in checkpoint_files.tensor_shapes(file))
+
+
 def _sampler_of(file: Path, view: str | None, device: str, weights: Weights) -> Sampler:
-    names = checkpoint_files.tensor_shapes(file)
-    if not any(name.startswith(GENERATOR) for name in names):
+    if not _is_gan(file):
         return load_file(file, device=device, view=view, weights=weights)
+    names = checkpoint_files.tensor_shapes(file)
     if view is not None:
         raise FastvaeError(which_view(file, view, ()))
     metadata = checkpoint_files.read_metadata(file)
@@ -101,13 +110,13 @@ def load_samplers(path: str | Path, *, device: str = "cpu", weights: Weights = "
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    try:
-        return dict(load_views(path, device=device, weights=weights))
-    except FastvaeError as no_vae:
-        try:
-            return {name_of(path): load_sampler(path, device=device, weights=weights)}
-        except FastvaeError:
-            raise no_vae from None
+
+    def read(file: Path, view: str | None) -> dict[str, Sampler]:
+        if _is_gan(file):
+            return {name_of(path): _sampler_of(file, view, device, weights)}
+        return dict(_vaes_of(resolved(path), file, view, device=device, weights=weights))
+
+    return read_model(path, read)
 
 
 def load_views(path: str | Path, *, device: str = "cpu", weights: Weights = "auto") -> dict[str, VAE]:
@@ -116,8 +125,7 @@ def load_views(path: str | Path, *, device: str = "cpu", weights: Weights = "aut
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    path = resolved(path)
-    return read_model(path, lambda file, view: _vaes_of(path, file, view, device=device, weights=weights))
+    return read_model(path, lambda file, view: _vaes_of(resolved(path), file, view, device=device, weights=weights))
 
 
 def _vaes_of(path: Path, file: Path, view: str | None, **options: Any) -> dict[str, VAE]:

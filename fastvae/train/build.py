@@ -172,9 +172,5 @@ def _loss_network(config: Config, taps: tuple[str, ...]):
     from fastvae.lossnet import load_loss_network
 
     network = load_loss_network(config.objective.vgg, taps=taps)
-    if config.model.image_size < network.smallest_side:
-        raise UsageError(
-            f"the loss network needs images of {network.smallest_side}x{network.smallest_side} or more for "
-            f"{network.taps[-1]}; image-size is {config.model.image_size}: give a larger one, or other --layers"
-        )
+    network.check_takes(config.model.image_size)
     return network

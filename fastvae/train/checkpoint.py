@@ -256,7 +256,8 @@ def _load(objective: Objective, updates: dict[str, Update], network: dict, optim
         groups = update.optimizer.state_dict()["param_groups"]
         update.optimizer.load_state_dict({"state": states, "param_groups": groups})
     for name, number in objective.steered().items():
-        number.copy_(optimizers[name])  # in place: a captured step reads it
+        if name in optimizers:
+            number.copy_(optimizers[name])  # in place: a captured step reads it
 
 
 def _read_optimizers(path: Path, updates: dict[str, Update], steered: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -276,6 +277,8 @@ def _read_optimizers(path: Path, updates: dict[str, Update], steered: dict[str, 
             # A parameter that was not updated yet has no state.
             if shapes.keys() & fields.keys():
                 expected |= fields
+    # An earlier version's held critic had no limit.
+    steered = {name: number for name, number in steered.items() if name in shapes or not name.endswith("gan_limit")}
     tensors = read_like(path, expected | steered)
     if bad := next((name for name in steered if not 0 < tensors[name] < math.inf), None):
         raise damaged(path, ValueError(f"{bad} is {tensors[bad].item():g}"))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fastvae.errors import FastvaeError
 from fastvae.files import locks
+from fastvae.files.places import exists, is_file, is_folder, shown
 from fastvae.files.reading import Malformed, conform, open_regular, parse_json
 from fastvae.files.tensor_file import SafetensorError, open_safetensors
 from fastvae.renamed import renamed_config
@@ -89,11 +90,11 @@ def latest(run: Path) -> Path:
 
 def check_run(run: Path) -> None:
     """Raises FastvaeError unless this is the folder of a run."""
-    if not run.exists():
+    if not exists(run):
         raise FastvaeError(f"there is no run folder {run}; `fastvae train demo --out {run}` would create it")
-    if not run.is_dir():
+    if not is_folder(run):
         raise FastvaeError(f"expected the folder of a run, of a checkpoint or of a saved model; {run} is a file")
-    if not (run / "config.json").is_file() and not checkpoints(run / "checkpoints"):
+    if not is_file(run / "config.json") and not checkpoints(run / "checkpoints"):
         raise FastvaeError(
             f"{run} is neither the folder of a run (no config.json, no checkpoints) nor a checkpoint or a saved model "
             "(no model.safetensors): check the path"
@@ -108,9 +109,9 @@ def named_run(path: Path) -> tuple[Path, Path | None]:
     """
     if path.name in (MODEL, OPTIMIZER, STATE) and path.parent.parent.name == "checkpoints":
         path = path.parent
-    if path.name == "checkpoints" and (path.parent / "config.json").is_file():
+    if path.name == "checkpoints" and is_file(path.parent / "config.json"):
         return path.parent, None
-    if path.parent.name == "checkpoints" and (path / STATE).exists():  # with any name: it may be a renamed copy
+    if path.parent.name == "checkpoints" and is_file(path / STATE):  # with any name: it may be a renamed copy
         return path.parent.parent, path
     return path, None
 
@@ -175,6 +176,26 @@ def set_aside_after(checkpoint: Path, step: int) -> None:
                     f"{later} cannot be renamed ({error.strerror}), so training cannot continue from an earlier step"
                 ) from error
             _logger.warning("%s is later than the checkpoint to continue from; it is kept as %s", later, aside.name)
+
+
+def adopt(checkpoint: Path, step: int) -> None:
+    """Gives a checkpoint that somebody has renamed a copy under its own name, unless there is one, as the newest.
+
+    Raises:
+        FastvaeError: it cannot be copied.
+    """
+    own = checkpoint.with_name(name_of(step))
+    if own.exists():
+        return
+    part = own.with_name(f".{own.name}.part")
+    try:
+        shutil.copytree(checkpoint, part)
+        part.rename(own)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise FastvaeError(
+            f"{checkpoint} cannot be copied to {own.name} ({error.strerror or error}), so training cannot go on from it"
+        ) from error
 
 
 def read_state(checkpoint: Path, hint: type[Result]) -> Result:
@@ -308,8 +329,8 @@ def _check_same(path: Path, headers: Mapping[str, tuple[list[int], str]], expect
         key = differing[0]
         there = headers[key][0] if key in headers else "missing"
         raise FastvaeError(
-            f"{path} is of another architecture: expected {key} as {shapes.get(key, 'absent')}; it is {there}. Was its "
-            "config edited?"
+            f"{path} is of another architecture: expected {shown(key)} as {shapes.get(key, 'absent')}; it is {there}. "
+            "Was its config edited?"
         )
     for name, (_, dtype) in headers.items():
         if dtype not in (_FLOATS if expected[name].dtype.is_floating_point else _INTEGERS):

@@ -43,7 +43,8 @@ def restore(
 ) -> tuple[Restored | None, list[Tensor]]:
     """Loads the given or the newest checkpoint of a run, if it has one, into what is trained.
 
-    Later checkpoints and lines of stats.jsonl are set aside, and config.json gets this process's config.
+    Later checkpoints are set aside, later lines of stats.jsonl removed; config.json gets this process's config,
+    environment.json its command.
 
     Returns:
         Where the run stood, or None if it starts again, and the saved state of each rank's noise generator.
@@ -70,6 +71,7 @@ def restore(
                 f"{newest} was trained with other loss network weights than --vgg {expected.config.objective.vgg} "
                 "holds: give the original ones with --vgg"
             )
+        checkpoint_files.adopt(newest, state.step)
         checkpoint_files.set_aside_after(newest, state.step)
         restored = _where(newest, state, expected.order, evaluates_first=run.forget_after(state.step))
     elif (start := expected.config.initial_weights) is not None:
@@ -80,6 +82,7 @@ def restore(
     else:
         run.set_stats_aside()
     run.update_config(to_json(expected.config))
+    run.note_resumed(0 if restored is None else restored.step)
     return restored, noises
 
 

@@ -32,7 +32,8 @@ class RunFolder:
     """Writes a run's files; errors such as a full disk become a FastvaeError.
 
     config.json       the resolved config
-    environment.json  versions, processor, threads, GPU; once it is known, which form each `conv_relu` has there
+    environment.json  versions, processor, threads, GPU, the command; once it is known, which form each `conv_relu` has
+                      there; each command that went on with the run, and after which step
     stats.jsonl       one JSON object per line: losses, speed, evaluations
     pictures/         image grids
     checkpoints/      see `checkpoint_files`
@@ -94,13 +95,21 @@ class RunFolder:
 
     def note_choices(self) -> None:
         """Adds to environment.json what this process has chosen by trial since it started, if it has."""
-        if not (chosen := conv_relu_forms.choices()):
-            return
+        if chosen := conv_relu_forms.choices():
+            self._write_json("environment.json", {**self._environment(), "conv_relu": chosen})
+
+    def note_resumed(self, step: int) -> None:
+        """Adds to environment.json the command of this process, which goes on after so many steps."""
+        known = self._environment()
+        before = known.get("resumed")
+        resumed = [*(before if isinstance(before, list) else ()), {"step": step, "command": sys.argv}]
+        self._write_json("environment.json", {**known, "resumed": resumed})
+
+    def _environment(self) -> dict[str, Any]:
         try:
-            before = dict(reading.read_json(self.path / "environment.json"))
+            return dict(reading.read_json(self.path / "environment.json"))
         except (FastvaeError, TypeError, ValueError):  # lost or damaged: no reason to stop a training
-            before = environment()
-        self._write_json("environment.json", {**before, "conv_relu": chosen})
+            return environment()
 
     def read_config(self) -> Any:
         """The contents of config.json.

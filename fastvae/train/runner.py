@@ -20,6 +20,8 @@ from fastvae.train.step import Step
 
 # Steps before a capture, for lazily created workspaces and optimiser state, cuDNN's choice of algorithms, compilation.
 _WARM_UP_STEPS = 3
+# Steps that are looked through for other kinds before the first one: WGAN's generator is trained after 100 at first.
+_FORESEEN = 1000
 
 
 class Runner:
@@ -63,8 +65,12 @@ class Runner:
                 names, self.batch = self._body(number)
         self.meter.count(names)
 
-    def warm_up(self, number: int) -> float:
-        """Compiles and captures what step number `number` needs; the state of the training is unchanged afterwards.
+    def warm_up(self, number: int, total: int = 0) -> float:
+        """Compiles and captures what steps need; the state of the training is unchanged afterwards.
+
+        Args:
+            number: of the step that comes next.
+            total: steps of the run, of which the next thousand are prepared, too, where they are of another kind.
 
         Returns:
             Seconds it took.
@@ -73,16 +79,20 @@ class Runner:
             FastvaeError: the step cannot be compiled or captured, or does not fit into memory.
         """
         start = time.perf_counter()
-        before = _State(self)
         how = f" while it was being {' and '.join(self._prepares())}" if self._prepares() else ""
         if not self.capture:
             self.feed.ready(number)
-        with self._explained(f"step {number + 1} failed{how}"):
-            if self.capture:
-                self._capture(number, before)
-            else:
-                self._warm_up(number, before)
-        self._warm.add(self._phase(number))
+        kinds: dict[tuple[str, ...], int] = {}
+        for later in range(number, max(number + 1, min(total, number + _FORESEEN))):
+            kinds.setdefault(self._phase(later), later)
+        for phase, first in kinds.items():
+            before = _State(self)
+            with self._explained(f"step {first + 1} failed{how}"):
+                if self.capture:
+                    self._capture(first, before)
+                else:
+                    self._warm_up(first, before)
+            self._warm.add(phase)
         return time.perf_counter() - start
 
     def _prepares(self) -> dict[str, str]:
@@ -91,17 +101,26 @@ class Runner:
         return compiled | ({"captured": "--cuda-graph off"} if self.capture else {})
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def fits(self, what: str) -> Iterator[None]:
+        """Says what to do where memory is short: "WHAT: it does not fit into memory ..."."""
         try:
             yield
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            resident = ", or --resident off" if self.step.device.type == "cuda" else ""
+            raise FastvaeError(
+                f"{what}: it does not fit into memory ({_summary(error)}); give a smaller --batch-size{resident}"
+            ) from error
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            with self.fits(what):
+                yield
         except FastvaeError:
             raise
         except Exception as error:  # the compiler raises errors of any class, even AssertionError
-            if _is_out_of_memory(error):
-                resident = ", or --resident off" if self.step.device.type == "cuda" else ""
-                raise FastvaeError(
-                    f"{what}: it does not fit into memory ({_summary(error)}); give a smaller --batch-size{resident}"
-                ) from error
             if not self._prepares():
                 raise
             raise FastvaeError(f"{what} ({_summary(error)}): try {' or '.join(self._prepares().values())}") from error

@@ -237,7 +237,7 @@ class Trainer:
         what = [w for w, on in (("compiled", self.step.compile_passes), ("captured", self.runner.capture)) if on]
         if what:
             self.progress.note(f"the step is being {' and '.join(what)}, which can take minutes the first time")
-            self.progress.note(f"ready after {duration(self.runner.warm_up(self.done))}")
+            self.progress.note(f"ready after {duration(self.runner.warm_up(self.done, self.total))}")
             self.run.note_choices()
 
     def _loop(self, stop: StopSignal) -> None:
@@ -322,7 +322,7 @@ class Trainer:
         # The running statistics that its forward passes change are restored.
         images = self.step.images(*self.runner.batch)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
-        with self.step.precision():
+        with self.runner.fits("measuring the critic's share of the gradient"), self.step.precision():
             ratios = self.objective.balance(images, self.runner.noise)
         for buffer, before in buffers:
             buffer.copy_(before)

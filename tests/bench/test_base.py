@@ -23,6 +23,7 @@ from bench.measuring.row import Row
 from bench.measuring.verdicts import Verdict
 from bench.reporting import record, suite
 from bench.suites import SUITES
+from fastvae.errors import FastvaeError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [*SUITES, "all"]
@@ -57,12 +58,17 @@ def test_a_row_is_recorded_flat_and_in_its_unit():
     }  # fmt: skip
 
 
-def test_records_are_named_by_date_machine_and_suite(monkeypatch):
+def test_records_are_named_by_date_machine_and_suite(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA GeForce GTX 1080 Ti")
     path = record.path_for("step")
     assert path.parent == ROOT / "bench" / "records"
     assert path.name[10:] == "-geforce-gtx-1080-ti-step.json" and path.name[:10] == time.strftime("%Y-%m-%d")
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    for number in ("", "-2", "-3"):  # of one day; none replaces another
+        path = record.path_for("step")
+        assert path.name[10:] == f"-geforce-gtx-1080-ti-step{number}.json"
+        path.touch()
 
 
 def no_failure(name, error):
@@ -234,8 +240,18 @@ def test_the_record_is_written_whatever_ends_a_suite(error, tmp_path, capsys):
             measured(tmp_path, error)
     read = json.loads((tmp_path / "trial.json").read_text())
     assert [row["contender"] for row in read["rows"]] == ["fastvae"] and read["verdicts"][0]["passes"]
-    wrong = ["WRONG, not timed: another function"] if isinstance(error, AssertionError) else []
+    wrong = ["WRONG, not timed: another function" if isinstance(error, AssertionError) else suite.UNFINISHED]
     assert read["notes"] == ["one thing was left out", *wrong] and (tmp_path / "trial.png").exists()
+
+
+def test_bad_input_is_one_line_and_no_record(tmp_path, capsys):
+    def measure():
+        raise FastvaeError("there is no file of that name")
+
+    options = argparse.Namespace(out=tmp_path / "trial.json", tiny=False, suite="trial")
+    assert suite.run(suite.Report("a trial"), options, measure) == 1
+    assert capsys.readouterr().err == "python -m bench trial: there is no file of that name\n"
+    assert not (tmp_path / "trial.json").exists()
 
 
 def test_what_was_kept_outlives_a_crash(tmp_path):

@@ -13,7 +13,7 @@ from bench.all import plan
 from bench.inference.accelerate_contenders import BF16, CONTENDERS, PEERS
 from bench.paper import projection
 from bench.reporting.marked_text import replaced
-from bench.reporting.newest_records import newest
+from bench.reporting.newest_records import UNFINISHED, newest
 from bench.reporting.record import RECORDS
 from bench.suites import SUITES, Suite
 from bench.tables import ACCELERATES_BF16, ACCELERATES_PEERS
@@ -84,6 +84,7 @@ LOSSNET = {
         {
             "case": "8 pairs of 64x64",
             "work": "features, loss and gradient",
+            "dtype": "float32",
             "contender": name,
             "median_us": us,
             "quartiles_us": [us - 500, us + 500],
@@ -185,6 +186,27 @@ def test_records_without_rows_are_passed_over(folder):
     assert newest(where, SUITES)["cpu"]["step"].date == "2026-01-01"
 
 
+def test_an_unfinished_record_gives_way_to_a_finished_one(folder):
+    stopped = step(CPU, 0.1) | {"notes": [UNFINISHED]}
+    where = folder(
+        **{named(1, "cpu_step"): step(CPU, 1.5), named(2, "cpu_step"): stopped, named(1, "h200_step"): stopped}
+    )
+    found = newest(where, SUITES)
+    assert found["cpu"]["step"].date == "2026-01-01" and found["h200"]["step"].date == "2026-01-01"
+
+
+def test_the_last_record_of_a_day_counts(folder):
+    where = folder(**{named(1, f"cpu_step{n}"): step(CPU, 1.0) for n in ("", "-2", "-10")})
+    assert newest(where, SUITES)["cpu"]["step"].link == "2026-01-01-cpu-step-10.json"
+
+
+def test_one_suite_on_a_gpu_is_enough_not_to_say_that_there_is_none(folder):
+    where = folder(
+        **{named(1, "cpu_step"): step(CPU, 1.0), named(1, "cpu_loader"): LOADER, named(1, "h200_step"): step(GPU, 0.5)}
+    )
+    assert speed_table.NO_GPU not in speed_table.summary(where)
+
+
 def test_records_of_tiny_runs_are_passed_over(folder):
     tiny = step(CPU, 0.1) | {"tiny": True}
     where = folder(
@@ -276,7 +298,8 @@ def test_pages_are_written_and_checked(checkout, capsys):
     assert "old" in (checkout / "README.md").read_text()
     assert speed_table.main([]) == 0 and speed_table.main(["--check"]) == 0
     assert "agree with the records" in capsys.readouterr().out
-    assert "- Training step, 64x64, width 32: 42.7 images/s, **1.33 times**" in (checkout / "README.md").read_text()
+    said = (checkout / "README.md").read_text()
+    assert "- Training step, 64x64, width 32, without torch.compile: 42.7 images/s, **1.33 times**" in said
     assert (checkout / "docs/speed.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -313,7 +336,8 @@ def test_the_summary_is_of_one_machine_a_gpu_before_a_cpu(folder):
     where = folder(**{named(1, "h200_step"): step(GPU, 0.5), named(2, "cpu_step"): step(CPU, 1.0)})
     text = speed_table.summary(where)
     assert "On NVIDIA H200" in text and "on a GPU yet" not in text
-    assert "- Training step, 64x64, width 32: 128 images/s, **4.00 times** as fast as plain eager fp32 (3.20 to" in text
+    said = "- Training step, 64x64, width 32, without torch.compile: 128 images/s, **4.00 times** as fast as"
+    assert f"{said} plain eager fp32 (3.20 to" in text.replace("\n  ", " ")
     assert speed_table.summary(folder().parent / "nowhere") == "Nothing has been measured yet."
 
 

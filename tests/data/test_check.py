@@ -41,6 +41,8 @@ def test_one_wrong_bit(file, capsys):
         (["--check", "."], 1, "is a folder"),
         (["--check", "photos/1.png"], 1, "is not a packed file"),
         (["--check", "set.fvae", "photos", "out"], 2, "leave SOURCE and OUT out"),
+        (["--check", "set.fvae", "--image-size", "32", "--overwrite"], 2, "leave the other flags out"),
+        (["photos", "out", "--crop", "whole", "--box", "0", "0", "9", "9"], 2, "leave one of them out"),
         (["--check", ""], 2, "a path is empty"),
         (["", "out"], 2, "a path is empty"),
         (["photos", ""], 2, "a path is empty"),

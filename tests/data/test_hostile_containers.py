@@ -85,6 +85,17 @@ def test_parquet_bytes(tmp_path, photos):
     )
 
 
+@pytest.mark.parametrize("field", ["label", "path"])
+def test_parquet_texts_that_are_not_utf8(tmp_path, photos, field):
+    pytest.importorskip("pyarrow")
+    marked = [("XXXX.jpg" if field == "path" else name, data) for name, data in named_bytes(photos)]
+    write_parquet(tmp_path / "a.parquet", marked, {"label": ["YYYY"] * 4})
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole.replace(b"XXXX" if field == "path" else b"YYYY", b"caf\xe9"))
+    with pytest.raises(FastvaeError, match="is damaged, truncated, or not a Parquet file"):
+        use_all_of(read_parquet(tmp_path / "a.parquet"))
+
+
 def test_sizes_that_are_only_claimed_cost_nothing(tmp_path, photos):
     """Containers of a terabyte, of which the disk holds none, and lists and headers that claim as much."""
     write_zip(tmp_path / "a.zip", photos)

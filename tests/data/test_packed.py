@@ -286,11 +286,14 @@ def test_no_images(tmp_path):
 
 def test_too_long_header(tmp_path):
     names = [f"{i:01000}" for i in range(99)]
+    with pytest.raises(FastvaeError, match="use fewer or shorter attribute names"):
+        PackedWriter(tmp_path / "set", image_size=8, attribute_names=names)  # before a picture is decoded
     with (
-        pytest.raises(FastvaeError, match="use fewer or shorter attribute names"),
-        PackedWriter(tmp_path / "set", image_size=8, attribute_names=names) as writer,
+        pytest.raises(FastvaeError, match="its header needs"),
+        PackedWriter(tmp_path / "set", image_size=8) as writer,
     ):
-        writer.append(random_images(3, 8, 8), splits=np.zeros(3), attributes=np.zeros((3, 99)))
+        writer.append(random_images(3, 8, 8), splits=np.zeros(3))
+        writer.info["note"] = "x" * 65536
     assert names_in(tmp_path) == []
 
 

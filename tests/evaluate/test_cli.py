@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +12,9 @@ import torch
 import fastvae
 from fastvae.cli import main
 from fastvae.data.packed import PackedWriter
-from fastvae.errors import FastvaeError
 from fastvae.evaluate import measure as measuring
 from fastvae.evaluate import statistics as statistics_module
-from fastvae.runs import sampler as loading
+from fastvae.runs import open as opening
 from tests.conftest import blobs
 from tests.evaluate.test_inception import enlarged_by_hand
 
@@ -45,20 +43,16 @@ def evaluate(*arguments) -> int:
 
 def gan(monkeypatch):
     """What `second` is: a generator alone."""
-    views, sampler = loading.load_views, loading.load_sampler
-
-    def no_encoder(path, **options):
-        if Path(path).name == "second":
-            raise FastvaeError("holds no VAE")
-        return views(path, **options)
+    samplers = opening.load_samplers
 
     def generator_alone(path, **options):
-        whole = sampler(path, **options)
-        parts = {"sample": whole.sample, "parameters": whole.decoder.parameters, "run": whole.run}
-        return SimpleNamespace(image_size=32, latent=4, **parts) if Path(path).name == "second" else whole
+        found = samplers(path, **options)
+        if whole := found.get("second"):
+            parts = {"sample": whole.sample, "parameters": whole.decoder.parameters, "run": whole.run}
+            found["second"] = SimpleNamespace(image_size=32, latent=4, **parts)
+        return found
 
-    monkeypatch.setattr(loading, "load_views", no_encoder)
-    monkeypatch.setattr(loading, "load_sampler", generator_alone)
+    monkeypatch.setattr(opening, "load_samplers", generator_alone)
 
 
 def test_from_end_to_end(data, models, classifier, tmp_path, capsys):
@@ -170,6 +164,7 @@ def test_the_usual_protocol_and_no_inception(data, models, classifier, tmp_path,
     assert evaluate(models[0], *flags, "--inception", "none") == 0
     said = capsys.readouterr().out
     assert "FID" not in said and "PSNR" in said and "real images" not in said
+    assert "usual: 12 held-out images, reconstructed" in said and "generated" not in said
 
 
 def test_stopped_it_keeps_what_it_has(data, models, classifier, tmp_path, monkeypatch, capsys):
@@ -183,10 +178,28 @@ def test_stopped_it_keeps_what_it_has(data, models, classifier, tmp_path, monkey
     monkeypatch.setattr(measuring, "closeness", stopped)
     out = tmp_path / "numbers.json"
     flags = ["--data", data, "--count", 12, "--inception", classifier, "--vgg", "none", "--out", out]
+    out.write_text("an earlier call's")
     assert evaluate(*models, *flags) == 130
-    values = json.loads(out.read_text())
+    assert out.read_text() == "an earlier call's"
+    values = json.loads((tmp_path / "numbers-incomplete.json").read_text())
     assert not values["complete"] and [r["name"] for r in values["rows"]] == ["real images", "first"]
     assert "incomplete, as it was stopped" in capsys.readouterr().out
+    monkeypatch.setattr(measuring, "closeness", close)
+    assert evaluate(*models, *flags) == 0
+    assert json.loads(out.read_text())["complete"] and not (tmp_path / "numbers-incomplete.json").exists()
+
+
+def test_images_smaller_than_a_window_or_a_layer_s_poolings(tmp_path, capsys):
+    fastvae.VAE(8, width=2, latent=4).save_pretrained(tmp_path / "small")
+    with PackedWriter(tmp_path / "small.fvae", image_size=8) as writer:
+        writer.append(blobs(32, 8), splits=np.repeat([0, 1], [20, 12]).astype(np.uint8))
+    flags = ["--data", tmp_path / "small.fvae", "--inception", "none", "--vgg", "random", "--out", tmp_path / "n.json"]
+    assert evaluate(tmp_path / "small", *flags) == 2
+    assert "needs images of 16x16 or more for relu5_1; these have 8x8: give other --layers" in capsys.readouterr().err
+    assert evaluate(tmp_path / "small", *flags, "--layers", "relu1_1", "relu2_1") == 0
+    row = json.loads((tmp_path / "n.json").read_text())["rows"][0]
+    assert row["ssim"] is None and row["psnr_db"] > 0 and row["rec"] > 0
+    assert "No SSIM: its window is 11 pixels wide" in capsys.readouterr().out
 
 
 def test_runs_of_one_name_and_of_other_sizes(data, models, tmp_path, capsys):

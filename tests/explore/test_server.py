@@ -18,6 +18,7 @@ from fastvae.explore.requests import MAX_BYTES
 from fastvae.explore.server import Server
 from fastvae.explore.sliders import NoSliders, make_sliders
 from fastvae.pictures import to_pixels
+from fastvae.runs.draws import numbered_images, numbered_latents
 from tests.conftest import blobs
 
 
@@ -82,9 +83,12 @@ def test_an_upload_becomes_its_mean(server, vae):
     assert np.array_equal(pixels_of(shown), image)
 
 
-def test_a_draw_is_that_of_generate(server):
+def test_a_draw_is_that_of_generate(server, vae):
     z = json.loads(ask(server, "random", {"seed": 7})[2])["z"]
-    assert np.allclose(z, torch.randn(1, 4, generator=torch.Generator().manual_seed(7))[0])
+    assert z == numbered_latents(7, [0], 4)[0].tolist()
+    status, _, drawn = ask(server, "decode", {"z": z})
+    ((_, image),) = numbered_images(vae, 7, [0])
+    assert status == 200 and np.abs(pixels_of(drawn).astype(int) - image).max() <= 1
 
 
 def test_a_picture_is_the_mixture_and_the_attributes(server, vae, sliders):

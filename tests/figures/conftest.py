@@ -12,7 +12,7 @@ from tests.conftest import blobs
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory) -> PackedImages:
-    """60 images of 32x32, 40 to train on, 20 held out; attributes: Smiling by halves, Bright, Rare once, Always."""
+    """60 images of 32x32, 40 to train on, 20 held out; attributes: Smiling by halves, Bright, Rare never, Always."""
     path = tmp_path_factory.mktemp("faces") / "faces.fvae"
     with PackedWriter(path, image_size=32, attribute_names=["Always", "Bright", "Smiling", "Rare"]) as writer:
         images, i = blobs(60, 32), np.arange(60)

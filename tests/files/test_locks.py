@@ -1,5 +1,6 @@
 """Locks end with their process, however that ends."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from fastvae.files import locks
+from fastvae.files.atomic_write import remove_abandoned
 
 HOLDER = """
 import os, sys
@@ -43,6 +45,23 @@ def can_lock(folder, shared: bool) -> bool:
         return locks.try_lock(descriptor, shared=shared)
     finally:
         os.close(descriptor)
+
+
+def test_without_locks_a_file_that_may_be_in_use_stays(tmp_path, monkeypatch):
+    """As on a network file system that has none."""
+
+    def missing(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", missing)
+    assert can_lock(tmp_path, shared=False)
+    part = tmp_path / ".fastvae-0123456789abcdef.part"
+    part.touch()
+    remove_abandoned(tmp_path)
+    assert part.exists()
+    monkeypatch.undo()
+    remove_abandoned(tmp_path)
+    assert not part.exists()
 
 
 def test_an_exclusive_lock_ends_with_a_killed_process(tmp_path, held):

@@ -9,6 +9,7 @@ import torch
 import fastvae
 from fastvae.cli import main
 from fastvae.errors import FastvaeError
+from fastvae.runs.sampler import load_samplers, load_views
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 from huggingface_hub import HfApi, errors  # noqa: E402
@@ -102,6 +103,12 @@ def test_load_and_from_pretrained_fetch(run, on_the_hub, monkeypatch, tmp_path):
         assert all(torch.equal(v, expected[k]) for k, v in vae.state_dict().items())
     assert [repo for repo, _ in on_the_hub] == ["you/faces"] * 3
     assert on_the_hub[2][1]["revision"] == "v1" and on_the_hub[2][1]["local_files_only"] is True
+
+
+def test_tables_and_figures_fetch_too(run, on_the_hub, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert list(load_views("you/faces")) == list(load_samplers("you/faces")) == ["faces"]
+    assert [repo for repo, _ in on_the_hub] == ["you/faces"] * 2
 
 
 def test_a_local_path_wins(run, on_the_hub, monkeypatch, tmp_path):

@@ -138,6 +138,19 @@ def test_the_picture_is_the_checkpoint_s_own(run):
         later.unlink()
 
 
+def test_a_model_that_replaces_another_does_not_keep_its_picture(run, tmp_path):
+    fastvae.load(run).save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "reconstructions.png").is_file()
+    fastvae.load(tmp_path / "saved").save_pretrained(tmp_path / "saved")  # its own stays
+    assert (tmp_path / "saved" / "reconstructions.png").is_file()
+    fastvae.VAE(32, width=2, latent=4).save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "reconstructions.png").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "reconstructions.png").touch()
+    fastvae.VAE(32, width=2, latent=4).save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "reconstructions.png").exists()
+
+
 def test_names(run):
     assert hub_folder.PICTURE == "reconstructions.png"
     assert fastvae.load(run).run.config["recipe"] == "celeba64-plain"

@@ -188,6 +188,34 @@ def test_samples_are_the_plain_module_s(small):
     assert (draws[0] - draws[1]).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_program_s_defaults_change_nothing(dtype):
+    """Memory that compiled code writes into is of its own type and place, whatever a tensor is by default."""
+    vae, pixels = trained(*VAES["32 wide"]), blobs(2, 32)
+    z, seed = torch.zeros(2, vae.latent), torch.Generator().manual_seed
+    expected = vae.accelerate()
+    expected = [expected.reconstruct(pixels), expected.decode(z), *expected.encode(pixels)]
+    sample = vae.accelerate().sample(2, generator=seed(5))
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device("meta"):
+            fast = vae.accelerate()
+            found = [fast.reconstruct(pixels), fast.decode(z), *fast.encode(pixels)]
+            drawn = fast.sample(2, generator=seed(5))
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(f, e) for f, e in zip([*found, drawn], [*expected, sample], strict=True))
+
+
+@pytest.mark.gpu
+def test_a_module_on_a_gpu_is_accelerated_on_the_cpu():
+    vae = trained(*VAES["32 wide"])
+    expected = vae.accelerate().sample(2, generator=torch.Generator().manual_seed(5))
+    fast = vae.to("cuda").accelerate(device="cpu")
+    assert torch.equal(fast.sample(2, generator=torch.Generator().manual_seed(5)), expected)
+
+
 def test_it_is_a_copy(small):
     vae = copy.deepcopy(small)
     fast, pixels = vae.accelerate(), of(vae, 2)

@@ -152,6 +152,14 @@ def test_the_last_program_is_found_in_any_order(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_a_second_derivative_is_an_error():
+    """Through the statistics it would be a wrong number."""
+    x, weight, bias, running, _, _ = operands((4, 3, 5, 2), torch.float32, residual=False)
+    (grad,) = torch.autograd.grad(batch_norm(x, weight, bias, *running).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.square().sum().backward()
+
+
 @pytest.mark.parametrize("slope", [None, 0.2])
 def test_opcheck(slope):
     x, weight, bias, running, residual, direction = (

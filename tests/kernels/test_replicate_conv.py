@@ -209,7 +209,7 @@ def test_whoever_looks_on_sees_the_operation_without_gradients_too():
     assert torch.ops.fastvae.replicate_conv2d in seen
 
 
-def test_autocast_keeps_the_weights_gradient_in_float32():
+def test_under_autocast_gradients_have_their_operands_dtypes():
     x, weight, bias = operands((2, 4, 6, 6), 8, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         y = replicate_conv2d(x, weight, bias, upsample=2)

@@ -77,8 +77,10 @@ def test_stopped_it_keeps_what_it_has(model, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(starting, "measure_starts", stopped)
     out = tmp_path / "latency.json"
+    out.write_text("an earlier call's")
     assert main(["latency", str(model), "--batch-sizes", "1", *QUICK, "--out", str(out)]) == 130
-    values = json.loads(out.read_text())
+    assert out.read_text() == "an earlier call's"
+    values = json.loads((tmp_path / "latency-incomplete.json").read_text())
     assert not values["complete"] and len(values["cells"]) == 3 and values["starts"][0]["peak_mib"] == 321.0
     assert "incomplete, as it was stopped" in capsys.readouterr().out
 
@@ -93,7 +95,8 @@ def test_stopped_among_the_cells(model, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "measure", stopped)
     out = tmp_path / "latency.json"
     assert main(["latency", str(model), "--batch-sizes", "1", *QUICK, "--out", str(out)]) == 130
-    assert len(json.loads(out.read_text())["cells"]) == 1 and out.with_suffix(".png").exists()
+    assert len(json.loads((tmp_path / "latency-incomplete.json").read_text())["cells"]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"latency-incomplete.json", "latency-incomplete.png"}
 
 
 def test_a_start_that_fails_keeps_the_cells(model, tmp_path, monkeypatch, capsys):
@@ -104,15 +107,31 @@ def test_a_start_that_fails_keeps_the_cells(model, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(starting, "measure_starts", failed)
     out = tmp_path / "latency.json"
     assert main(["latency", str(model), "--batch-sizes", "1", *QUICK, "--out", str(out)]) == 1
-    assert len(json.loads(out.read_text())["cells"]) == 3 and "the process failed" in capsys.readouterr().err
+    values = json.loads((tmp_path / "latency-incomplete.json").read_text())
+    assert len(values["cells"]) == 3 and "the process failed" in capsys.readouterr().err
+
+
+def test_each_row_is_of_a_model_made_for_it(model, tmp_path, monkeypatch):
+    """On a CPU the number of images decides how convolutions are computed, and so must not come from another row."""
+    made, accelerate = [], fastvae.VAE.accelerate
+
+    def noted(self, *arguments, **options):
+        made.append(options["batch_sizes"])
+        return accelerate(self, *arguments, **options)
+
+    monkeypatch.setattr(fastvae.VAE, "accelerate", noted)
+    flags = ["--batch-sizes", "4", "1", "--verbs", "decode", *QUICK, "--no-start", "--out", str(tmp_path / "n.json")]
+    assert main(["latency", str(model), *flags]) == 0
+    assert made == [(1,), (4,)]
 
 
 def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     out = tmp_path / "latency.json"
+    out.with_suffix(".png").touch()
     flags = ["--batch-sizes", "1", "--verbs", "decode", *QUICK, "--no-start", "--out", str(out)]
     assert main(["latency", str(model), *flags]) == 0
-    assert out.exists() and not out.with_suffix(".png").exists()
+    assert out.exists() and not out.with_suffix(".png").exists(), "nor an earlier call's"
     assert "matplotlib is not installed; pip install 'fastvae[eval]'" in capsys.readouterr().err
 
 

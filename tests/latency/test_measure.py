@@ -21,7 +21,7 @@ def test_every_verb_at_every_batch_size(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     vae = fastvae.VAE(16, width=2, latent=4).eval()
-    cells = list(measuring.measure(vae, vae.accelerate(), ("decode", "encode"), (1, 3), 0.001))
+    cells = list(measuring.measure(vae, dict.fromkeys((1, 3), vae.accelerate()), ("decode", "encode"), 0.001))
     assert [(cell.verb, cell.batch) for cell in cells] == [(v, b) for v in ("decode", "encode") for b in (1, 3)]
     for cell in cells:
         assert cell.error <= 1e-5 and cell.accelerated.calls == cell.plain.calls >= 10
@@ -39,7 +39,7 @@ def test_the_two_take_turns_and_first_calls_of_a_turn_are_not_counted():
 def test_wrong_results_are_not_timed():
     vae, other = (fastvae.VAE(16, width=2, latent=4).eval() for _ in range(2))
     with pytest.raises(FastvaeError, match="decode of 1: results must be within"):
-        list(measuring.measure(vae, other.accelerate(), ("decode",), (1,), 0.001))
+        list(measuring.measure(vae, {1: other.accelerate()}, ("decode",), 0.001))
 
 
 @pytest.mark.parametrize("verb", ["decode", "encode"])
@@ -48,7 +48,7 @@ def test_results_of_nan_are_not_timed(verb):
     fast = vae.accelerate()
     vae.decoder.to_image.bias.data[:] = vae.encoder.log_variance.bias.data[:] = float("nan")
     with pytest.raises(FastvaeError, match=f"{verb} of 1: results must be within .* they are nan off"):
-        list(measuring.measure(vae, fast, (verb,), (1,), 0.001))
+        list(measuring.measure(vae, {1: fast}, (verb,), 0.001))
 
 
 def test_a_batch_that_does_not_fit_is_said(monkeypatch):
@@ -58,7 +58,7 @@ def test_a_batch_that_does_not_fit_is_said(monkeypatch):
     vae = fastvae.VAE(16, width=2, latent=4).eval()
     monkeypatch.setattr(vae, "encode", none)
     with pytest.raises(FastvaeError, match="encode of 2 does not fit into memory: measure smaller batches"):
-        list(measuring.measure(vae, vae.accelerate(), ("encode",), (2,), 0.001))
+        list(measuring.measure(vae, {2: vae.accelerate()}, ("encode",), 0.001))
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 from fastvae.cli import main
+from fastvae.objectives.vae_wgan import VaeWgan
 from fastvae.train.checkpoint_files import OPTIMIZER, latest, read_metadata
 from fastvae.train.trainer import Trainer
 from tests.train.conftest import SMALL
@@ -110,9 +111,16 @@ def test_a_run_that_never_measures_is_refused(train, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_a_version_without_it_is_resumed(trained):
+def test_a_run_of_a_version_without_it_is_resumed(train, tmp_path):
+    """Without the share, and without the limit, which came later."""
+    assert train(*HELD, "--steps", "4") == 0
+    trained = tmp_path / "run"
     values = json.loads((trained / "config.json").read_text())
     del values["objective"]["critic_share"]
+    optimizers = latest(trained) / OPTIMIZER
+    kept = load_file(optimizers)
+    del kept["gan_limit"]
+    save_file(kept, optimizers)
     (trained / "config.json").write_text(json.dumps(values))
     file = latest(trained) / "model.safetensors"
     metadata = read_metadata(file)
@@ -143,13 +151,25 @@ def test_two_ranks_keep_one_scale(packed, tmp_path):
     assert len({line["label_scale"] for line in measured}) == 4
 
 
+def test_a_measurement_that_does_not_fit_into_memory_says_what_to_do(train, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(VaeWgan, "balance", full)
+    assert train(*HELD, "--steps", "3") == 1
+    said = capsys.readouterr().err
+    assert "measuring the critic's share of the gradient: it does not fit" in said and "--batch-size" in said
+    assert "The first 1 steps are saved" in said
+
+
 @pytest.mark.gpu
-def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path):
+def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     flags = (*HELD, "--device", "cuda", "--precision", "fp32", "--compile", "off", "--steps", "6")
     for mode in ("on", "off"):
         assert train(*flags, "--cuda-graph", mode, "--out", str(tmp_path / mode)) == 0
     captured, eager = ([line for line in lines(tmp_path / mode) if "label_scale" in line] for mode in ("on", "off"))
-    assert len({line["label_scale"] for line in captured}) == 6
+    assert len({line["label_scale"] for line in captured}) > 3  # from its bound on it stays
     for ours, expected in zip(captured, eager, strict=True):
         for name in ("kl", "rec", "gan_to_rec", *NUMBERS):
             assert ours[name] == pytest.approx(expected[name], rel=2e-2)
@@ -160,5 +180,5 @@ def test_on_a_gpu_it_runs_as_a_gpu_runs_by_default(train, tmp_path):
     """In bfloat16, compiled and captured."""
     assert train(*HELD, "--device", "cuda", "--precision", "bf16", "--compile", "on", "--steps", "6") == 0
     measured = [line for line in lines(tmp_path / "run") if "gan_to_rec" in line]
-    assert len({line["label_scale"] for line in measured}) == 6
+    assert len({line["label_scale"] for line in measured}) > 3
     assert all(0 < line[name] < float("inf") for line in measured for name in ("gan_to_rec", *NUMBERS))

@@ -70,6 +70,14 @@ def test_environment_json_says_which_form_each_conv_relu_got(tmp_path, monkeypat
         run.close()
 
 
+def test_environment_json_has_every_command_of_a_run(train, trained):
+    assert train("--resume", str(trained), "--steps", "6") == 0
+    assert train("--resume", str(trained), "--steps", "8") == 0
+    kept = json.loads((trained / "environment.json").read_text())
+    assert kept["command"] == sys.argv
+    assert kept["resumed"] == [{"step": 4, "command": sys.argv}, {"step": 6, "command": sys.argv}]
+
+
 def test_a_person_s_copy_is_neither_pruned_nor_resumed_from(train, trained):
     run = trained
     for name in ("step-00000004-best", "step-best", "later-step-00000009"):
@@ -78,6 +86,14 @@ def test_a_person_s_copy_is_neither_pruned_nor_resumed_from(train, trained):
     assert names(run / "checkpoints") == {
         "step-00000004-best", "step-best", "later-step-00000009", "step-00000006", "step-00000008",
     }  # fmt: skip
+
+
+def test_a_renamed_checkpoint_that_a_run_goes_on_from_is_its_newest(train, trained):
+    """Whatever ends the run before its next one: what `--resume RUN` goes on from is where it was."""
+    shutil.move(trained / "checkpoints" / "step-00000004", trained / "checkpoints" / "kept")
+    assert train("--resume", str(trained / "checkpoints" / "kept"), "--steps", "4") == 0  # which are done
+    assert names(trained / "checkpoints") == {"kept", "step-00000002", "step-00000004"}
+    assert checkpoint_files.latest(trained).name == "step-00000004"
 
 
 def test_a_run_that_is_being_trained_has_no_second_writer(train, tmp_path, capsys):

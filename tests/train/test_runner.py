@@ -88,6 +88,17 @@ def test_warming_up_leaves_no_trace(packed, feed, order):
     assert plain.run(range(3, 7)) == warmed.run(range(3, 7)) and same(plain.tensors(), warmed.tensors())
 
 
+def test_every_kind_of_step_is_made_ready_before_the_first_one(packed):
+    """A kind that comes later would be compiled and captured within the time that is logged."""
+    train = TrainConfig(device="cpu", precision="fp32", compile="off", batch_size=BATCH)
+    config = Config("test", WganOptions(), model=ModelConfig(image_size=32, width=2, latent=4), train=train)
+    plain, warmed = (Training(packed, "cpu", config=config) for _ in range(2))
+    warmed.runner.warm_up(0, 2000)
+    assert len(warmed.runner._warm) == 2 and len({len(passes) for passes in warmed.runner._warm}) == 2
+    assert plain.run(range(3)) == warmed.run(range(3))
+    assert same(*([p.detach() for n in t.objective.networks.values() for p in n.parameters()] for t in (plain, warmed)))
+
+
 def test_warming_up_leaves_the_average_of_the_weights(packed):
     train = TrainConfig(device="cpu", precision="fp32", compile="off", batch_size=BATCH, ema=0.5)
     config = Config("test", PlainVaeOptions(), model=ModelConfig(image_size=32, width=2, latent=4), train=train)

@@ -132,5 +132,5 @@ def test_sizes_that_are_refused_say_what_would_fit(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
     small = ModelConfig(image_size=8, width=1, latent=2)
     train = TrainConfig(device="cpu", precision="fp32", compile="off")
-    with pytest.raises(UsageError, match="needs images of 16x16 or more for relu5_1; image-size is 8"):
+    with pytest.raises(UsageError, match="needs images of 16x16 or more for relu5_1; these have 8x8"):
         build(Config("test", VaeWganOptions(vgg="random"), model=small, train=train))

@@ -5,6 +5,7 @@ from pathlib import Path
 from fastvae.data.containers.container import Container
 from fastvae.data.containers.tar_file import TarPictures, list_members, pictures_among
 from fastvae.data.containers.zip_file import ZipPictures
+from fastvae.data.packed_header import MAGIC
 from fastvae.data.sources.listing import SUFFIXES, Listing, describe
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
@@ -51,6 +52,8 @@ def _start(path: Path) -> bytes:
 
 
 def _kind(path: Path, start: bytes) -> str | None:
+    if start.startswith(MAGIC):
+        return None  # a file of `fastvae prepare`, whatever it is called
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):

@@ -93,6 +93,10 @@ def read_columns(path: Path, columns: Sequence[Sequence[str]], *, rows: int = _R
         FastvaeError: see `open_parquet`.
     """
     with open_parquet(path) as file:
+        from pyarrow import types
+
+        kinds = ("is_string", "is_large_string", "is_string_view", "is_dictionary")  # the third one is newer
+        is_text = [getattr(types, kind) for kind in kinds if hasattr(types, kind)]
         wanted = [".".join(column) for column in columns]
         for batch in file.iter_batches(rows, columns=wanted, use_threads=False):
             arrays = []
@@ -101,6 +105,8 @@ def read_columns(path: Path, columns: Sequence[Sequence[str]], *, rows: int = _R
                 for field in inner:
                     # `flatten` knows of rows in which the struct itself is null.
                     array = array.flatten()[array.type.get_field_index(field)]
+                if any(is_kind(array.type) for is_kind in is_text):
+                    array.validate(full=True)  # reading it does not ask whether it is UTF-8
                 arrays.append(array)
             yield arrays
 

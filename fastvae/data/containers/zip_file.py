@@ -7,6 +7,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python built without it, whose zipfile says that it cannot read such members
+    LZMAError = zipfile.BadZipFile
+
 from fastvae.data.containers.container import REPEATED, Container, clean_name, open_bounded
 from fastvae.data.decoders.encoded import LARGEST_FILE, BrokenImage
 from fastvae.data.sources.listing import Listing, why_no_picture
@@ -17,7 +22,7 @@ _ENCRYPTED = 0x1
 _FIRST_BYTES = 18
 _MADE_BY_DOS = 0
 # What zipfile and the libraries below it raise for members that are damaged or have an unknown method.
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+BROKEN = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
 class ZipPictures(Container):
@@ -91,7 +96,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | BrokenImag
         # Never more than the size that was just checked, whatever the compressed bytes would give.
         with archive.open(info) as member:
             return member.read()
-    except _BROKEN as error:
+    except BROKEN as error:
         # An OSError's number and "Invalid argument", of a place that is not in the file, say nothing to a person.
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return BrokenImage(f"damaged in the zip file ({shown(reason)})")
@@ -101,5 +106,5 @@ def _first_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(info) as member:
             return member.read(_FIRST_BYTES)
-    except _BROKEN:
+    except BROKEN:
         return b""

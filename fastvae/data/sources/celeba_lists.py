@@ -4,7 +4,6 @@ import contextlib
 import csv
 import itertools
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Generic, TypeVar
 import numpy as np
 
 from fastvae.data.containers.container import open_bounded
+from fastvae.data.containers.zip_file import BROKEN
 from fastvae.data.packed import SPLITS
 from fastvae.errors import FastvaeError
 from fastvae.files.places import shown
@@ -155,7 +155,7 @@ def _rows(file: ListFile) -> Iterator[tuple[int, list[str]]]:
                     yield number, fields
     except OSError as error:
         raise FastvaeError(f"{file.shown} cannot be read ({error.strerror or shown(str(error))})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+    except (*BROKEN, KeyError) as error:
         raise FastvaeError(f"{file.shown} cannot be read ({shown(str(error))}); download it again") from error
     except csv.Error as error:
         raise FastvaeError(f"{file.shown}, line {number}: {shown(str(error))}; download it again") from error

@@ -15,6 +15,8 @@ from fastvae.files.places import shown
 VALIDATION_EVERY = 20
 # More folders than this are albums or identities, not classes; an attribute for each would waste memory.
 _MAX_CLASSES = 256
+# Folders of splits that a data set's description names.
+_NAMED = 20
 _SPLIT_FOLDERS = {
     "train": re.compile(r"train(ing)?"),
     "validation": re.compile(r"val(id(ation)?)?|dev|eval(uation)?|hold[-_ ]?out"),
@@ -82,7 +84,8 @@ def arranged(
                 f"are outside them (first: {shown(outside[0])}); move or remove these"
             )
         splits = np.array([_split_at(part, level) for part in parts], np.uint8)
-        split_rule = f"folders {', '.join(map(shown, folders))}"
+        more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
+        split_rule = f"folders {', '.join(map(shown, folders[:_NAMED]))}{more}"
         parts = [part[:level] + part[level + 1 :] for part in parts]
     attributes, attribute_names = _classes(_without_common(parts))
     notes = () if attribute_names else _why_no_classes(names, _without_common(parts))

@@ -158,10 +158,11 @@ def _of_subset(dataset: _Dataset, files: list[str]) -> list[str]:
     unnamed = next((subset for subset in _UNNAMED if subset in subsets), None)
     if len(subsets) == 1 or unnamed is not None:
         return subsets[unnamed] if unnamed is not None else files
-    names = [subset or "." for subset in subsets]
+    names = [subset for subset in subsets if subset]
+    beside = "; the files beside these folders can be had by downloading them" if "" in subsets else ""
     raise UsageError(
         f"hub:{dataset.repository} has the subsets {shown(', '.join(names))[:300]}: name one, as in "
-        f"hub:{dataset.repository}/{names[-1]}"
+        f"hub:{dataset.repository}/{names[-1]}{beside}"
     )
 
 

@@ -42,7 +42,8 @@ def codes_of(values: np.ndarray, missing: np.ndarray) -> np.ndarray | None:
     known = values[~missing]
     if known.size and not -1 <= known.min() <= known.max() < MAX_CLASSES:
         return None
-    return np.where(missing, _MISSING, values).astype(np.int16)
+    # Converted first: what stands for a missing value does not fit into unsigned integers.
+    return np.where(missing, np.int16(_MISSING), values.astype(np.int16))
 
 
 def text_column(name: str, texts: Sequence[str | None]) -> Column | None:

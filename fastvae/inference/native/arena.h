@@ -21,8 +21,8 @@ class Arena {
     Number* zeros(size_t count) {
         const size_t bytes = (count * sizeof(Number) + 63) / 64 * 64;
         if (bytes > left_) {
-            const size_t size = (std::max(bytes, CHUNK) + HUGE - 1) / HUGE * HUGE;
-            void* chunk = std::aligned_alloc(HUGE, size);
+            const size_t size = (std::max(bytes, CHUNK) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+            void* chunk = std::aligned_alloc(HUGE_PAGE, size);
             if (!chunk) throw std::bad_alloc();
 #if defined(__linux__)
             madvise(chunk, size, MADV_HUGEPAGE);  // only a hint
@@ -38,7 +38,7 @@ class Arena {
 
   private:
     // Untouched memory takes no physical pages, except for the rest of the last huge page.
-    static constexpr size_t HUGE = size_t(2) << 20, CHUNK = size_t(32) << 20;
+    static constexpr size_t HUGE_PAGE = size_t(2) << 20, CHUNK = size_t(32) << 20;
     std::vector<std::unique_ptr<char, decltype(&std::free)>> chunks_;
     char* next_ = nullptr;
     size_t left_ = 0;

@@ -164,7 +164,7 @@ class Engine:
                 nearest x2 upsampling, where `source` replicates its border; DOWNSAMPLING is 4x4 of stride 2.
         """
         g = _transform(form)
-        transformed = torch.einsum("ypa,xqb,oabc->yxopqc", g, g, weight.double())
+        transformed = torch.einsum("ypa,xqb,oabc->yxopqc", g, g, weight.to("cpu", torch.float64))
         w, b = _floats(transformed), _floats(bias)
         maps = (source.index, to.index, _index(residual))
         shape = (w.data_ptr(), b.data_ptr(), activation, slope)
@@ -239,9 +239,9 @@ def _transform(form: Form) -> Tensor:
     """G along one axis, float64 [places, phases, taps]."""
     match form:
         case Form.UPSAMPLING:
-            return torch.tensor(_UPSAMPLING, dtype=torch.float64)
+            return torch.tensor(_UPSAMPLING, dtype=torch.float64, device="cpu")
         case Form.DOWNSAMPLING:
-            return torch.tensor(_DOWNSAMPLING, dtype=torch.float64)
+            return torch.tensor(_DOWNSAMPLING, dtype=torch.float64, device="cpu")
         case _:
             return filter_transform(TILE[form])[:, None]
 

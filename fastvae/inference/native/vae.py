@@ -79,13 +79,14 @@ class NativeVAE:
 
     def layer_seconds(self, images: Tensor) -> list[tuple[Layer | None, float]]:
         """Seconds that `reconstruct` takes for each layer; the first entry, None, is reading the images."""
-        seconds = torch.zeros(1 + len(self._reconstruction), dtype=torch.float64)
+        seconds = torch.zeros(1 + len(self._reconstruction), dtype=torch.float64, device="cpu")
         made = self._empty(len(images))
         self._engine.run(self._reconstruction, self._pixels, images, images=made, seconds=seconds)
         return list(zip((None, *self._reconstruction), seconds.tolist(), strict=True))
 
     def _empty(self, batch: int) -> Tensor:
-        return torch.empty(batch, 3, self.image_size, self.image_size)
+        # The engine writes float32 into memory of the CPU, whatever the program's defaults are.
+        return torch.empty(batch, 3, self.image_size, self.image_size, dtype=torch.float32, device="cpu")
 
     def _stage(self, x: Map, stage: nn.Sequential, *, upsample: bool) -> tuple[Map, list[Layer]]:
         """Adds a convolution and a residual block; returns the output map and the layers."""

@@ -25,6 +25,14 @@ def test_every_op_has_tests_in_the_gate():
     assert list(names) == [f"replicate_conv {part}/4" for part in (1, 2, 3, 4)]
 
 
+def test_on_a_cpu_the_gate_tests_what_runs_there():
+    """The C++ of the loss network, and not only what stands in for it."""
+    (command,) = gate.commands(["conv_relu"], on_gpu=False).values()
+    listed = subprocess.run([*command, "--collect-only", "-qq"], cwd=ROOT, capture_output=True, text=True).stdout
+    for test in ("test_values", "test_gradient", "test_what_does_not_fit_runs_in_aten"):
+        assert f"test_conv_relu_native.py::{test}[" in listed
+
+
 # Tests with the mark `gpu` that the gate leaves out, and why.
 NOT_IN_THE_GATE = {
     **dict.fromkeys(

@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.results import measure, page, pictures
+from bench.results import commands, measure, page, pictures
 from bench.results.curves import curves
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
@@ -38,22 +39,32 @@ def test_what_is_not_finite_is_refused(value):
         curves([{"step": 3, "kl": value}])
 
 
-@pytest.fixture
-def record(run, tmp_path, monkeypatch):
-    """Of the session's tiny run."""
-    monkeypatch.setattr(inception, "FEATURES", standins.FEATURES)
-    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "cache"))
-    data = tmp_path / "set.fvae"
+@pytest.fixture(scope="module")
+def recorded(run, tmp_path_factory):
+    """A folder with the record of the session's tiny run, for tests to copy."""
+    folder = tmp_path_factory.mktemp("recorded")
+    data = folder / "set.fvae"
     with PackedWriter(data, image_size=32) as writer:
         writer.append(blobs(32, 32), splits=np.repeat([0, 1], [20, 12]).astype(np.uint8))
-    network = tmp_path / "inception.pt"
+    network = folder / "inception.pt"
     standins.save(standins.FeaturesAlone(), network)
     flags = ["--data", str(data), "--count", "12", "--vgg", "random", "--inception", str(network), "--device", "cpu"]
-    assert measure.main([str(run), *flags, "--name", "trial", "--pictures", "--out", str(tmp_path / "records")]) == 0
+    flags += ["--name", "trial", "--pictures", "--out", str(folder / "records")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "FEATURES", standins.FEATURES)
+        patch.setenv("FASTVAE_CACHE", str(folder / "cache"))
+        assert measure.main([str(run), *flags]) == 0
+    return folder
+
+
+@pytest.fixture
+def record(recorded, tmp_path):
+    """A copy of it."""
+    shutil.copytree(recorded / "records", tmp_path / "records")
     return tmp_path / "records" / "trial.json"
 
 
-def test_a_record_holds_scores_curves_and_no_path_of_this_machine(record, run, tmp_path):
+def test_a_record_holds_scores_curves_and_no_path_of_this_machine(record, recorded, run):
     values = json.loads(record.read_text())
     assert (values["name"], values["steps"], values["images"]) == ("trial", 3, 24)
     numbers = values["numbers"]
@@ -63,7 +74,7 @@ def test_a_record_holds_scores_curves_and_no_path_of_this_machine(record, run, t
     assert values["curves"]["kl"]["curve_value"][-1] == pytest.approx(lines[-2]["kl"], rel=1e-4)
     assert values["seconds"] == max(line.get("seconds", 0) for line in lines)
     assert values["config"]["data"] == "blobs.fvae"
-    assert str(tmp_path) not in record.read_text() and str(Path(run).parent) not in record.read_text()
+    assert str(recorded) not in record.read_text() and str(Path(run).parent) not in record.read_text()
 
 
 def test_pictures_are_kept_as_pixels(record, run):
@@ -137,6 +148,9 @@ def test_the_page_says_what_was_scored_and_by_which_network(record):
     said = page.tables({"celeba64": [values]}).replace("\n", " ")
     assert "12 generated images against 12 held-out images; floor: 12 training images; L_rec by the stand-in" in said
     gan = {**values, "name": "gan", "evaluation": {**values["evaluation"], "loss_network": None}}
+    by_vgg = {**values, "evaluation": {**values["evaluation"], "loss_network": "vgg19.safetensors"}}
+    said = page.tables({"celeba64": [values, by_vgg]}).replace("\n", " ")
+    assert "L_rec of trial by the stand-in" in said
     gan["evaluation"]["protocol"] = "12 generated images against 12 held-out images"  # by --no-floor
     assert "Scores: 12 generated images against 12 held-out images; floor: 12 training images. KL" in (
         page.tables({"celeba64": [gan, {**gan, "evaluation": {**values["evaluation"], "loss_network": None}}]})
@@ -168,4 +182,61 @@ def test_a_run_that_ended_early_is_refused(tmp_path, train, last):
     assert measure.of_log(tmp_path, config)["steps"] == ended["step"]
     minutes = {"train": {**config["train"], "minutes": 8.0}}
     (tmp_path / "stats.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(FastvaeError, match=r"it was to take .* or 8 minutes"):
+        measure.of_log(tmp_path, minutes)
+    (tmp_path / "stats.jsonl").write_text(json.dumps({**line, "seconds": 479.9}) + "\n")
     assert measure.of_log(tmp_path, minutes)["steps"] == last["step"]
+
+
+def test_images_are_of_as_many_processes_as_each_part_of_a_run_had(tmp_path):
+    parts = [{"step": 10}, {"step": 30, "ranks": 2}, {"step": 40, "ranks": 4}]
+    lines = [{"epoch": 1.0, "seconds": 9.0, "images_per_s": 9.0, "kl": 1.0, **part} for part in parts]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    train = {"minutes": None, "steps": 40, "epochs": 5.0, "log_every": 10, "batch_size": 8}
+    assert measure.of_log(tmp_path, {"train": train})["images"] == 8 * (10 + 2 * 20 + 4 * 10)
+
+
+def test_the_commands_of_a_run_are_all_that_it_takes_to_make_it_again(tmp_path):
+    lines = [{"step": 10, "images_per_s": 9.0}, {"step": 20, "images_per_s": 9.0, "ranks": 2}]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "mine.py").touch()
+    begun = ["/a/bin/fastvae", "train", "demo", "--data", "faces", "--out", str(tmp_path)]
+    again = ["/a/fastvae/__main__.py", "train", "--resume", str(tmp_path)]
+    resumed = [{"step": 5, "command": again}, {"step": 10, "command": [*again, "--minutes", "30"]}]
+    made = commands.of_run(tmp_path, {"command": begun, "resumed": resumed})
+    first, second = made.split(" && ")
+    assert first == f"fastvae train demo --data faces --out {tmp_path.name}"
+    assert second == f"torchrun --nproc-per-node 2 -m fastvae train --resume {tmp_path.name} --minutes 30"
+    assert commands.of_run(tmp_path, {"command": [str(tmp_path / "mine.py"), "1"]}) == "python mine.py 1"
+    with pytest.raises(FastvaeError, match="does not say by which command"):
+        commands.of_run(tmp_path, {})
+
+
+def test_the_record_of_another_run_is_not_replaced(record, tmp_path, capsys):
+    before = json.loads(record.read_text())
+    measure._check_same_run(record, before["command"])
+    with pytest.raises(FastvaeError, match="is the record of another run"):
+        measure._check_same_run(record, before["command"] + " --minutes 30")
+    measure._check_same_run(tmp_path / "new.json", "any")
+
+
+def test_pictures_of_a_record_go_with_it(record):
+    pictures.forget("other", record.parent)
+    assert len(list(record.parent.glob("trial-*.png"))) == 2
+    pictures.forget("trial", record.parent)
+    assert list(record.parent.glob("*.png")) == []
+
+
+def test_a_sheet_says_the_same_z_only_of_models_of_one_latent_size(record):
+    values = json.loads(record.read_text())
+    larger = {**values, "config": {**values["config"], "model": {**values["config"]["model"], "latent": 99}}}
+    path = record.parent / "trial-samples.png"
+    assert "among models of one latent size" in pictures._caption([(values, path), (larger, path)])
+    assert pictures._caption([(values, path), (values, path)]).endswith("in every panel.")
+
+
+def test_distances_by_different_networks_are_not_shown_together(record):
+    values = json.loads(record.read_text())
+    fewer = {**values, "name": "few", "numbers": {**values["numbers"], "samples": 11}}
+    with pytest.raises(FastvaeError, match="trial, few: their FIDs"):
+        page.tables({"celeba64": [values, fewer]})

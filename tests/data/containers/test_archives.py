@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastvae.data.containers.archives import container_kind, open_archive
+from fastvae.data.dataset import open_images
 from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.prepare import prepare
 from fastvae.data.sources.detect import read_source
@@ -129,6 +130,20 @@ def test_a_broken_member_is_skipped_and_named(tmp_path, caplog):
     assert "skipped 007.jpg: damaged in the zip file (Bad CRC-32 for file '007.jpg')" in caplog.text
 
 
+def test_a_broken_member_of_any_compression_is_a_broken_picture(tmp_path):
+    pytest.importorskip("lzma")
+    photo = _photo_bytes(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        for number in range(200):
+            archive.writestr(f"{number:03}.jpg", photo)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.index(b"007.jpg") + len(b"007.jpg") + 9  # behind LZMA's properties
+    data[at : at + 40] = b"\xff" * 40
+    (tmp_path / "a.zip").write_bytes(data)
+    packed = prepare(tmp_path / "a.zip", tmp_path / "a.fvae", image_size=16, progress=False)
+    assert len(packed) == 199 and "007.jpg" not in packed.names
+
+
 def test_too_many_broken_members_are_an_error(tmp_path):
     write_members(tmp_path / "a.tar", [(f"{number}.jpg", b"no picture") for number in range(30)])
     with pytest.raises(FastvaeError, match=r"30 of 30 images are broken.*nothing was written"):
@@ -209,6 +224,12 @@ def test_the_kind_of_a_file_is_its_first_bytes_or_suffix(tmp_path, photos):
         assert container_kind(renamed) == renamed.suffix[1:]
     (tmp_path / "set.fvae").write_bytes(b"x" * 1000)
     assert container_kind(tmp_path / "set.fvae") is None
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.zip", "set.parquet"])
+def test_a_packed_file_is_one_whatever_it_is_called(tmp_path, photos, name):
+    prepare(photos, tmp_path / name, image_size=16, progress=False)
+    assert len(open_images(str(tmp_path / name), 16)) == len(NAMES)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

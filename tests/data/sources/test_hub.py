@@ -151,6 +151,9 @@ def test_revisions_subsets_and_converted_data(remote, photos):
         "test-00000-of-00001.parquet",
         "train-00000-of-00001.parquet",
     ]
+    add_shards(converted, photos, top="")
+    with pytest.raises(UsageError, match=r"/small; the files beside these folders can be had by downloading them"):
+        hub.download("hub:you/faces")
     add_shards(remote.add("v2"), photos, top="")
     assert len(list(hub.download("hub:you/faces@v2").iterdir())) == 2
     assert remote.asked[-1][0] == "commit-v2"

@@ -55,6 +55,12 @@ def test_what_is_neither():
     assert codes_of(np.array([0, 256]), np.zeros(2, bool)) is None
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64, bool])
+def test_a_missing_value_is_missing_in_every_type(dtype):
+    codes = codes_of(np.array([0, 1, 0], dtype), np.array([False, False, True]))
+    assert codes.dtype == np.int16 and codes.tolist() == [0, 1, -2]
+
+
 def test_texts():
     made = text_column("label", ["dog", None, "cat"])
     assert made.classes == ("cat", "dog") and made.codes.tolist() == [1, -2, 0]
