@@ -22,18 +22,18 @@ def draw(machine: str, headlines: Sequence[Headline], path: Path) -> None:
         path: of the picture.
     """
     figure, axes = plt.subplots(figsize=(9, 1.75 + 0.6 * len(headlines)), dpi=120)
-    figure.subplots_adjust(left=0.29, right=0.97, top=0.83, bottom=0.17)
     places = range(len(headlines))
     ratios = [headline.ratio for headline in headlines]
     widest = max(1.0, *(headline.high for headline in headlines))
     axes.barh(places, ratios, height=0.56, color=[_FASTER if ratio >= 1 else _SLOWER for ratio in ratios], zorder=2)
     axes.axvline(1, ymax=0.955, color=_INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
+    beside = []
     for place, headline in zip(places, headlines, strict=True):
         spread = [[headline.ratio - headline.low], [headline.high - headline.ratio]]
         axes.errorbar(headline.ratio, place, xerr=spread, color=_INK, linewidth=1.3, capsize=3, zorder=4)
         _label(axes, f"{headline.ratio:.2f} ×", max(headline.high, 1.0), place, (9, 0), 11, _INK, "bold")
-        _label(axes, headline.title.replace("`", ""), 0, place, (-10, 7), 10.5, _INK)
-        _label(axes, f"against {headline.peer}", 0, place, (-10, -8), 8.5, _MUTED)
+        beside.append(_label(axes, headline.title.replace("`", ""), 0, place, (-10, 7), 10.5, _INK))
+        beside.append(_label(axes, f"against {headline.peer}", 0, place, (-10, -8), 8.5, _MUTED))
     axes.annotate("best peer", (1, -0.8), ha="center", va="center", fontsize=9, color=_INK)
     axes.set_yticks([])
     axes.set(xlim=(0, widest * 1.15), ylim=(len(headlines) - 0.5, -0.95))
@@ -50,12 +50,14 @@ def draw(machine: str, headlines: Sequence[Headline], path: Path) -> None:
         "Black lines: quartiles; where a bar stands for several cases (inference, single ops), the worst and the best."
     )
     figure.text(0.02, 0.025, note, fontsize=8, color=_MUTED)
+    left = max(label.get_window_extent().width for label in beside) / figure.bbox.width
+    figure.subplots_adjust(left=0.04 + left, right=0.97, top=0.83, bottom=0.17)
     save_chart(figure, path, metadata=text_entry(_content(machine, headlines)))
 
 
 def _label(axes, text: str, x: float, y: float, offset: tuple[int, int], size: float, colour: str, weight="normal"):
     """Text beside a point: to its left or to its right, as the offset in points goes."""
-    axes.annotate(
+    return axes.annotate(
         text,
         (x, y),
         xytext=offset,

@@ -5,7 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench import speed_chart, speed_table
 from bench.__main__ import main as bench_main
@@ -16,7 +18,7 @@ from bench.reporting.marked_text import replaced
 from bench.reporting.newest_records import UNFINISHED, newest
 from bench.reporting.record import RECORDS
 from bench.suites import SUITES, Suite
-from bench.tables import ACCELERATES_BF16, ACCELERATES_PEERS
+from bench.tables import ACCELERATES_BF16, ACCELERATES_PEERS, Headline
 
 CPU = {"gpu": None, "cpu": "AVX512", "threads": 2, "torch": "2.13.0+cpu"}
 GPU = {"gpu": "NVIDIA H200", "cpu": "AVX512", "threads": 16, "torch": "2.13.0+cu130"}
@@ -311,6 +313,15 @@ def test_every_page_follows_the_records(name, checkout, capsys):
     assert speed_table.main(["--check"]) == 1 and name in capsys.readouterr().out
     assert {path: path.read_bytes() for path in pages} == pages  # --check writes nothing
     assert speed_table.main([]) == 0 and (checkout / name).read_bytes() != pages[checkout / name]
+
+
+def test_a_label_of_any_length_is_in_the_chart(tmp_path):
+    first = Headline("Training step, 64x64, width 32, without torch.compile", "1 ms", 2.0, 1.5, 2.5, "a peer")
+    second = first._replace(title="short", peer="a peer of a name that is longer " * 2)
+    speed_chart.draw("a machine", [first, second], tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as drawn:
+        ink = np.asarray(drawn.convert("L")) < 160
+    assert ink.any() and not any(edge.any() for edge in (ink[:3], ink[-3:], ink[:, :3], ink[:, -3:]))
 
 
 def test_the_committed_tables_and_the_chart_say_what_the_newest_records_say():
