@@ -172,7 +172,8 @@ def loader_headline(record: SuiteRecord) -> Headline | None:
     low, high = (quartile / peer["images_per_s"] for quartile in ours["quartiles_images_per_s"])
     value = f"{ours['images_per_s']:,.0f} images/s"
     ratio = ours["images_per_s"] / peer["images_per_s"]
-    return Headline("Loading JPEGs", value, ratio, low, high, peer["contender"])
+    title = "Loading JPEGs" + (" with DALI" if "DALI" in ours["contender"] else "")
+    return Headline(title, value, ratio, low, high, peer["contender"])
 
 
 def paper(record: SuiteRecord) -> str:

@@ -17,7 +17,7 @@ def pyplot() -> ModuleType:
     try:
         import matplotlib
     except ImportError as error:
-        raise FastvaeError("no chart: matplotlib is not installed; pip install 'fastvae[eval]'") from error
+        raise FastvaeError("no chart: matplotlib is not installed; pip install -e '.[eval]'") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot
 

@@ -42,9 +42,10 @@ class TrainConfig:
 
     epochs: int = 5  # passes over the training images, > 0
     steps: int | None = None  # train for this many steps instead of epochs, > 0
-    minutes: float | None = None  # stop after this many minutes of training if that comes first, > 0
+    # stop after this many minutes of training if that comes first, > 0; those before a --resume count
+    minutes: float | None = None
     batch_size: int = 64  # images per step, with torchrun of each process; >= 2 because of batch normalisation
-    lr: float = 5e-4  # Adam's initial learning rate, > 0
+    lr: float = 5e-4  # initial learning rate, > 0
     lr_decay: float = 0.5  # factor on every learning rate after each epoch, in (0, 1]
     # decay of an exponential moving average of the weights, from 0 to below 1, e.g. 0.999; 0: none. Evaluations,
     # pictures and whatever loads the run use the average, which is saved beside the weights

@@ -95,7 +95,7 @@ class VAE(models.VAE):
         saved_folder.write(self, folder, run=self.run, license=license)
 
     def push_to_hub(self, repo_id: str, *, license: str | None = None, **options) -> str:
-        """Uploads what `save_pretrained` writes to the Hugging Face Hub; needs `pip install 'fastvae[hub]'`.
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub; needs `pip install -e '.[hub]'`.
 
         Args:
             repo_id: "user/name"; the repository is created if needed.

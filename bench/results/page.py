@@ -1,16 +1,17 @@
-"""Writes the tables and the chart of docs/results.md from the records of complete runs.
+"""Writes the tables and the charts of docs/results.md from the records of complete runs and of attributes.
 
 python -m bench.results.page            # writes docs/results.md's tables, docs/results-SET.png and its sheets
 python -m bench.results.page --check    # only compares; exit status 1 if one of them is out of date
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench.reporting.marked_text import replaced
-from bench.results import chart, pictures
+from bench.results import attributes, chart, pictures
 from bench.results.measure import FOLDER
 from bench.tables import prose
 from fastvae.errors import FastvaeError
@@ -30,6 +31,7 @@ _COLUMNS = (
     ("sharpness", "held_out_sharpness", 2),
     ("critic's share", "gan_to_rec", 3),
 )
+_VGG_FILE = re.compile(r" --vgg \S+\.(?:safetensors|pth|pt|h5|npz)\b")
 Record = dict[str, Any]
 
 
@@ -49,7 +51,9 @@ def main(arguments: list[str]) -> int:
 
 def _brought_up_to_date(check: bool) -> int:
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
-    text = replaced(page.read_text(), "results", tables(sets))
+    text = replaced(
+        page.read_text(), "results", "\n\n".join([tables(sets), *attributes.sections(FOLDER / "attributes")])
+    )
     charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
     sheets = {
         ROOT / "docs" / f"results-{n}-{kind}.png": (kind, kept)
@@ -95,17 +99,18 @@ def tables(sets: dict[str, list[Record]]) -> str:
 
 def _section(name: str, records: list[Record]) -> str:
     columns = [c for c in _COLUMNS if any(c[1] in record["numbers"] for record in records)]
-    lines = [["", "images", "minutes", *(title for title, _, _ in columns)]]
-    lines.append(["---", *["---:"] * (2 + len(columns))])
+    lines = [["", "images", "minutes", "on", *(title for title, _, _ in columns)]]
+    lines.append(["---", "---:", "---:", "---", *["---:"] * len(columns)])
     for record in records:
         link = f"[{record['name']}](../bench/records/results/{record['name']}.json)"
         cells = [_cell(record["numbers"].get(key), digits) for _, key, digits in columns]
-        lines.append([link, f"{record['images']:,}", f"{record['seconds'] / 60:,.0f}", *cells])
+        lines.append([link, f"{record['images']:,}", f"{record['seconds'] / 60:,.0f}", _trained_on(record), *cells])
     real = next((record["real_images"] for record in records if record["real_images"]), None)
     if real:
-        lines.append(["real images", "", "", *(_cell(real.get(key), digits) for _, key, digits in columns)])
+        lines.append(["real images", "", "", "", *(_cell(real.get(key), digits) for _, key, digits in columns)])
     kept = pictures.sheets(records, FOLDER)
-    commands = "\n".join(f"    {record['command']}" for record in records)
+    # The original weights are what is downloaded where --vgg is left out.
+    commands = "\n".join(f"    {_VGG_FILE.sub('', record['command'])}" for record in records)
     return "\n\n".join(
         [
             f"## {name}",
@@ -131,6 +136,11 @@ def _measured_on(records: list[Record]) -> str:
     of = f" of {', '.join(by_stand_in)}" if len(by_stand_in) < sum("rec" in r["numbers"] for r in records) else ""
     network = f"; L_rec{of} by the stand-in loss network, not VGG-19" if by_stand_in else ""
     return f"Scores: {'; '.join(sorted(compared | held_out))}{network}."
+
+
+def _trained_on(record: Record) -> str:
+    machine = record["machine"]
+    return f"{machine['gpu'] or machine['cpu']}, {record['config']['train']['precision']}"
 
 
 def _cell(value: float | None, digits: int) -> str:

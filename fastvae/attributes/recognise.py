@@ -98,7 +98,7 @@ def recognise(
         from joblib import Parallel, delayed
         from sklearn.exceptions import ConvergenceWarning
     except ImportError as error:
-        raise FastvaeError("attributes need scikit-learn, which is missing; pip install 'fastvae[eval]'") from error
+        raise FastvaeError("attributes need scikit-learn, which is missing; pip install -e '.[eval]'") from error
 
     recognition = Recognition()
     truth = {name: np.asarray(attributes[:, column]) == 1 for column, name in enumerate(names)}

@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
         check_writable(command.out / name)
         check_not_read(command.out / name, places(command.data))
     if importlib.util.find_spec("sklearn") is None:
-        raise FastvaeError("attributes need scikit-learn, which is not installed; pip install 'fastvae[eval]'")
+        raise FastvaeError("attributes need scikit-learn, which is not installed; pip install -e '.[eval]'")
 
     from fastvae.attributes import Recognition, choose_splits, recognise
     from fastvae.attributes.features import collect, common_size, latent_sources

@@ -35,7 +35,7 @@ class _Command:
     # checked. A features-only file gives FID and no Inception Score. Such a file is a program, which is executed: give
     # only one that you trust. none: skip both metrics
     inception: str | None = None
-    # loss network of the feature distance: caffe, torchvision (575 MB, downloaded once), random, a file, or none
+    # loss network of the feature distance: caffe or torchvision (downloaded once, 575 MB), random, a file, or none
     vgg: str = "caffe"
     # its layers; weighted as in eq. 6
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")

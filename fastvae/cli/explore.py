@@ -67,7 +67,7 @@ def run(argv: list[str]) -> int:
                 "list_attr_celeba.txt, or `faces`, the embedded ones."
             )
             print(f"no sliders: {why}", file=sys.stderr)
-        fast.warm_up("decode")  # on a GPU the first move of a slider would compile
+        fast.warm_up("decode")  # for the first move of a slider
         server.explorer = Explorer(fast, sliders, name_of(command.run), why)
         if not server.local:
             print(

@@ -29,7 +29,7 @@ class _Samples:
     across: int = 4  # panels side by side, > 0
     seed: int = 0  # of the draws, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
-    out: Path = Path("samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    out: Path = Path("figure-samples.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
         require(self, rows=at_least(1), columns=at_least(1), across=at_least(1), seed=_SEEDS)
@@ -55,7 +55,7 @@ class _Reconstructions:
     labels: tuple[str, ...] = ()  # what to call the runs; if not given the system, the recipe or the folder
     seed: int = 0  # of the choice of images, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
-    out: Path = Path("reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    out: Path = Path("figure-reconstructions.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
         require(self, count=at_least(1), seed=_SEEDS)
@@ -81,7 +81,7 @@ class _Interpolation:
     pairs: int = 6  # rows of held-out images, > 0
     seed: int = 0  # of the choice of images, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
-    out: Path = Path("interpolation.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    out: Path = Path("figure-interpolation.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
         require(self, pairs=at_least(1), seed=_SEEDS)
@@ -111,7 +111,7 @@ class _Attributes:
     limit: int = 2000  # training images with the attribute, and without it, that make its vector, > 0
     seed: int = 0  # of the choices of images, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
-    out: Path = Path("attributes.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    out: Path = Path("figure-attributes.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
         require(self, strength=up_to(_STRONGEST), limit=at_least(1), seed=_SEEDS)
@@ -139,7 +139,7 @@ class _Map:
     side: int = 25  # images a side, 2 to 64
     seed: int = 0  # of the choice of images and of t-SNE, 0 to 2^63 - 1
     weights: Weights = "auto"  # of a run with --ema: the average, or those of the last step; auto: the average
-    out: Path = Path("map.png")  # picture to write: .png, .jpg, .jpeg or .webp
+    out: Path = Path("figure-map.png")  # picture to write: .png, .jpg, .jpeg or .webp
 
     def __post_init__(self) -> None:
         require(self, seed=_SEEDS)

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tyro
 
-_WITHOUT_DALI = "Pillow decodes instead; pip install 'fastvae[dali]'"
+_WITHOUT_DALI = "Pillow decodes instead; pip install -e '.[dali]'"
 
 
 def run(argv: list[str]) -> int:
@@ -36,7 +36,7 @@ def _info() -> None:
         "compile": f"{compiled.value}: {compiled.reason}",
         "CUDA graph": f"{graph.value}: {graph.reason}",
         "Triton": _triton(device),
-        "compiler": machine.host_compiler() or "no C++ compiler found (g++ or clang++): torch.compile cannot run",
+        "compiler": machine.host_compiler() or "none found (g++ or clang++): PyTorch's own operations run, slower",
         "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",
         "torchrun": _torchrun(device),
         "TensorBoard": _tensorboard(),
@@ -85,4 +85,4 @@ def _tensorboard() -> str:
     try:
         return version("tensorboard")
     except PackageNotFoundError:
-        return "not installed: stats.jsonl holds the same; pip install 'fastvae[eval]'"
+        return "not installed: stats.jsonl holds the same; pip install -e '.[eval]'"

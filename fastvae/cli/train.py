@@ -69,7 +69,7 @@ class _Command(Generic[Options]):
     # every tensor of the same name and shape; the moving average, if there is one
     init: RunName | None = None
     allow_other_data: bool = False  # with --resume: continue even if --data holds other images than before
-    dry_run: bool = False  # print the resolved config and exit
+    dry_run: bool = False  # prepare the data, if they are not yet, print the resolved config and the steps, and exit
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
     command = _parse(default, argv[1:] if named else argv)
     config = replace(Config(**_fields(command.config)), initial_weights=default.initial_weights)
     from fastvae.train.build import resolve
+    from fastvae.train.run_folder import RunFolder
 
     if folder:
         if command.out:
@@ -143,6 +144,7 @@ def _plan(argv: list[str], own: Place) -> _Plan | int:
         if command.allow_other_data:
             raise UsageError("--allow-other-data needs --resume")
         folder = command.out or resolved(f"runs/{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
+        RunFolder(folder).check_unused()  # before data and weights are fetched
     init = None if command.init is None else _initial_weights(command.init, config)
     config, reasons = resolve(config)
     if init is not None:

@@ -214,7 +214,7 @@ def _choose_decoder(decoder: str) -> ModuleType:
     if decode_dali.is_available():
         return decode_dali
     if decoder == "dali":
-        raise FastvaeError("DALI cannot be imported; run `pip install 'fastvae[dali]'`, or use --decoder pillow")
+        raise FastvaeError("DALI cannot be imported; run `pip install -e '.[dali]'`, or use --decoder pillow")
     return decode_pillow
 
 

@@ -137,7 +137,7 @@ def _source_for_dali(path: Path, device: torch.device) -> tuple[Source | None, b
     if device.type != "cuda":
         return None, False, "decoded once, since there is no GPU to decode on"
     if not decode_dali.is_available():
-        return None, False, "decoded once, since DALI is not installed (pip install 'fastvae[dali]')"
+        return None, False, "decoded once, since DALI is not installed (pip install -e '.[dali]')"
     source = read_source(path)
     if not source.has_files:
         return source, False, "decoded once, since the images are not files of their own"

@@ -45,7 +45,7 @@ def structural_similarity() -> Callable[[np.ndarray, np.ndarray], float]:
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
-        raise FastvaeError("SSIM needs scikit-image: pip install 'fastvae[eval]'") from error
+        raise FastvaeError("SSIM needs scikit-image: pip install -e '.[eval]'") from error
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return lambda a, b: float(structural_similarity(a, b, data_range=255.0, channel_axis=-1, **settings))
 

@@ -26,7 +26,7 @@ def check_installed() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise FastvaeError(f"exporting to ONNX needs {error.name}: pip install 'fastvae[export]'") from error
+        raise FastvaeError(f"exporting to ONNX needs {error.name}: pip install -e '.[export]'") from error
 
 
 def write(part: Part, path: Path) -> float:

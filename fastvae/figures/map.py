@@ -24,7 +24,7 @@ def check_installed() -> None:
         import scipy.optimize  # noqa: F401
         import sklearn.manifold  # noqa: F401
     except ImportError as error:
-        raise FastvaeError(f"the map needs {error.name}: pip install 'fastvae[eval]'") from error
+        raise FastvaeError(f"the map needs {error.name}: pip install -e '.[eval]'") from error
 
 
 def embed(means: np.ndarray, seed: int) -> np.ndarray:

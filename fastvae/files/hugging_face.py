@@ -18,7 +18,7 @@ def hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise FastvaeError("the Hugging Face Hub needs huggingface_hub: pip install 'fastvae[hub]'") from error
+        raise FastvaeError("the Hugging Face Hub needs huggingface_hub: pip install -e '.[hub]'") from error
     return huggingface_hub
 
 

@@ -44,7 +44,7 @@ def tap_indices(taps: Sequence[str]) -> dict[str, int]:
     wanted = (taps,) if isinstance(taps, str) else tuple(taps)
     if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(TAPS):
         raise UsageError(
-            f"the loss network's taps must be one or more of {', '.join(TAPS)}, each at most once; "
+            f"the loss network's layers must be one or more of {', '.join(TAPS)}, each at most once; "
             f"got {', '.join(map(str, wanted)) or 'none'}"
         )
     return {tap: relus[tap] for tap in TAPS if tap in wanted}

@@ -29,7 +29,8 @@ class DfcVaeOptions:
     layer_weights: LayerWeights = "unit"
     # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
     kl_warmup: float = 0.0
-    vgg: str = "caffe"  # weights of the loss network: caffe, torchvision, random (a stand-in), or a file
+    # weights of the loss network: caffe or torchvision (downloaded once, 575 MB), random (a stand-in), or a file
+    vgg: str = "caffe"
 
     def __post_init__(self) -> None:
         require(self, alpha=at_least(0), beta=at_least(0), kl_warmup=between(0, 1))

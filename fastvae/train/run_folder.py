@@ -53,12 +53,12 @@ class RunFolder:
             UsageError: the folder exists and is not empty.
             FastvaeError: it cannot be written, or another process holds its lock.
         """
-        self._check_unused()
+        self.check_unused()
         with self.writing(_ADVICE_FOR_NEW):
             self.path.mkdir(parents=True, exist_ok=True)
         self.hold(_ADVICE_FOR_NEW)
         try:
-            self._check_unused()  # again: another process may have created it meanwhile
+            self.check_unused()  # again: another process may have created it meanwhile
             self._write_json("config.json", config, _ADVICE_FOR_NEW)
             self._write_json("environment.json", {**environment(), "command": sys.argv}, _ADVICE_FOR_NEW)
         except BaseException:
@@ -190,7 +190,7 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
-    def _check_unused(self) -> None:
+    def check_unused(self) -> None:
         """Raises UsageError unless the folder is missing or empty."""
         try:
             used = not self.path.is_dir() or any(entry.name != _LOCK for entry in self.path.iterdir())

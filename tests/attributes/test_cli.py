@@ -119,7 +119,7 @@ def test_without_matplotlib_there_is_everything_else(run, images, tmp_path, monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["attributes", str(run), "--data", str(images), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "attributes.csv").exists() and not (tmp_path / "attributes.png").exists()
-    assert "pip install 'fastvae[eval]'" in capsys.readouterr().err
+    assert "pip install -e '.[eval]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

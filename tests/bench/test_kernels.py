@@ -11,7 +11,7 @@ from bench.kernels import bench_kernels, feature_loss
 from bench.kernels.cases import FeatureCase, conv_cases, feature_cases, update_cases
 from bench.kernels.comparison import OURS_COMPILED, OURS_IN_ATEN, fastest_of_ours, fastest_peer, rows
 from bench.measuring.ceilings import Ceilings
-from bench.measuring.clock import interleaved, quartiles
+from bench.measuring.clock import quartiles
 from bench.measuring.ours import OURS
 from bench.measuring.row import Row
 from bench.reporting.suite import Report
@@ -87,12 +87,7 @@ def test_the_form_in_aten_is_neither_ours_nor_a_peer():
     assert fastest_of_ours(results[-1:]) is None and fastest_peer(results[:3]) is None
 
 
-def test_takes_turns():
-    calls = []
-    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
-    samples = interleaved(contenders, rounds=3, device="cpu")
-    assert "".join(calls).endswith("ababab")
-    assert {name: len(s) for name, s in samples.items()} == {"a": 3, "b": 3}
+def test_quartiles():
     assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
 
 

@@ -156,7 +156,7 @@ def test_dali_writes_the_same_file_but_for_the_name_of_the_decoder(tmp_path):
 def test_without_dali(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(decode_dali, "is_available", lambda: False)
     assert run(folder, tmp_path / "out", decoder="auto").header["decoder"].startswith("pillow ")
-    with pytest.raises(FastvaeError, match=r"DALI cannot be imported; run `pip install 'fastvae\[dali\]'`"):
+    with pytest.raises(FastvaeError, match=r"DALI cannot be imported; run `pip install -e '\.\[dali\]'`"):
         run(folder, tmp_path / "other", decoder="dali")
 
 

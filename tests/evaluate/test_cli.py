@@ -242,7 +242,7 @@ def test_no_such_run(data, tmp_path, capsys):
 def test_without_scikit_image_it_says_what_to_install(data, models, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "skimage.metrics", None)
     assert evaluate(models[0], "--data", data, "--count", 12, "--vgg", "none", "--inception", "none") == 1
-    assert "pip install 'fastvae[eval]'" in capsys.readouterr().err
+    assert "pip install -e '.[eval]'" in capsys.readouterr().err
 
 
 def test_help_does_not_wait_for_torch():

@@ -177,7 +177,7 @@ def test_a_package_runs_without_fastvae(tmp_path, capfd, monkeypatch):
 def test_what_is_missing_is_said_before_the_work(model, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(model), "--out", str(tmp_path)]) == 1
-    assert "needs onnxruntime: pip install 'fastvae[export]'" in capsys.readouterr().err
+    assert "needs onnxruntime: pip install -e '.[export]'" in capsys.readouterr().err
     monkeypatch.setattr(aoti_package, "compile_obstacle", lambda device: "there is no C++ compiler")
     with pytest.raises(FastvaeError, match="cannot be made here: there is no C\\+\\+ compiler; --format onnx"):
         aoti_package.check_possible(torch.device("cpu"))

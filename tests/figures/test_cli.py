@@ -195,7 +195,7 @@ def test_without_scikit_learn(models, faces, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(latent_map, "encode_images", None)  # nothing is encoded first
     out = tmp_path / "m.png"
     assert main(["figures", "map", str(models[0]), "--data", str(faces.path), "--side", "2", "--out", str(out)]) == 1
-    assert "pip install 'fastvae[eval]'" in capsys.readouterr().err
+    assert "pip install -e '.[eval]'" in capsys.readouterr().err
 
 
 def test_help_lists_the_verbs(capsys):

@@ -132,7 +132,7 @@ def test_without_matplotlib_there_is_everything_else(model, tmp_path, monkeypatc
     flags = ["--batch-sizes", "1", "--verbs", "decode", *QUICK, "--no-start", "--out", str(out)]
     assert main(["latency", str(model), *flags]) == 0
     assert out.exists() and not out.with_suffix(".png").exists(), "nor an earlier call's"
-    assert "matplotlib is not installed; pip install 'fastvae[eval]'" in capsys.readouterr().err
+    assert "matplotlib is not installed; pip install -e '.[eval]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_unknown_weights(fails, packed, tmp_path):
         ("--beta", "-0.5", "0 or more"),
         ("--clip", "0", "more than 0"),
         ("--label-scale", "-10", "0 or more"),
-        ("--layers", "relu9_9", "taps"),
+        ("--layers", "relu9_9", "layers must be"),
     ],
 )
 def test_flags_out_of_range(fails, flag, value, words):

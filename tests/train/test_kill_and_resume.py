@@ -1,5 +1,6 @@
 """The short form of `kill_and_resume`."""
 
+import re
 import subprocess
 import sys
 
@@ -10,3 +11,5 @@ def test_kills_at_random_moments_cost_nothing(request):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1].startswith(f"{kills} kills")
+    if kills == "8":  # at least one of the six of training came when there was something to lose
+        assert re.search("killed (training|writing|removing)", done.stdout), done.stdout

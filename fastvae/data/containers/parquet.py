@@ -60,7 +60,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise FastvaeError(
             f"{shown(path)} is a Parquet file, and pyarrow, which reads it, is not installed; run "
-            "`pip install 'fastvae[parquet]'`"
+            "`pip install -e '.[parquet]'`"
         ) from error
     try:
         with (

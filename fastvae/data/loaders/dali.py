@@ -95,7 +95,7 @@ class DaliLoader:
 
         if not decode_dali.is_available():
             raise FastvaeError(
-                "--loader dali needs DALI, which cannot be imported; run `pip install 'fastvae[dali]'` "
+                "--loader dali needs DALI, which cannot be imported; run `pip install -e '.[dali]'` "
                 "(nvidia-dali-cuda120 for CUDA 12), or use --loader packed or pillow"
             )
         self.image_size = pictures.image_size

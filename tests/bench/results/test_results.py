@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.results import commands, measure, page, pictures
+from bench.results import attributes, commands, measure, page, pictures
 from bench.results.curves import curves
+from fastvae.attributes.table1 import table1
 from fastvae.data.packed import PackedWriter
 from fastvae.errors import FastvaeError
 from fastvae.evaluate import inception
@@ -158,6 +159,33 @@ def test_the_page_says_what_was_scored_and_by_which_network(record):
     del values["numbers"]["fid"]
     values["evaluation"]["loss_network"] = "vgg19.safetensors"
     assert "\n\nScores: 12 held-out images. KL," in page.tables({"celeba64": [values]})
+
+
+def recognised(name: str, accuracy: float) -> dict:
+    fit = {"c": 0.01, "choosing_accuracy": 0.8, "converged": True, "seconds": 1.0}
+    shares = {"train_share": 0.4, "test_share": 0.4, "majority_accuracy": 0.6, "balanced_accuracy": 0.7}
+    return {"name": name, "accuracy": accuracy, **shares, **fit}
+
+
+def test_table_1_is_beside_the_paper_s(tmp_path):
+    found = [recognised("Male", 0.9), recognised("Wearing_Hat", 0.95)]
+    record = {
+        **{"complete": True, "celeba": True, "runs": ["runs a", "b"], "data": "set.fvae", "excluded": {}},
+        **{"images": {"train": 2000, "choose": 30, "test": 40}, "features": {"count": 8}, "attributes": found},
+    }
+    (tmp_path / "celeba64.json").write_text(json.dumps(record))
+    (section,) = attributes.sections(tmp_path)
+    assert section.startswith(
+        "## celeba64: attributes (Table 1)\n\n|  | accuracy | balanced | majority | paper: VAE-WGAN"
+    )
+    paper = table1()["Male"]
+    columns = [paper[system] for system in ("VAE-WGAN", "VAE-123", "VAE-345", "VGG-FC")]
+    assert f"| Male | 90.0 | 70.0 | 60.0 | {' | '.join(map(str, columns))} |" in section
+    assert "| average | 92.5 | 70.0 | 60.0 |" in section and "2,000 training images" in section.replace("\n", " ")
+    assert section.endswith("    fastvae attributes 'runs a' b --data set.fvae")
+    (tmp_path / "celeba64.json").write_text(json.dumps(record | {"complete": False}))
+    with pytest.raises(FastvaeError, match="attributes/celeba64 is of a recognition that was stopped"):
+        attributes.sections(tmp_path)
 
 
 def test_the_committed_page_says_what_the_records_say(capsys):

@@ -191,7 +191,7 @@ def test_no_pipeline_can_be_built(many, monkeypatch):
 
 def test_dali_that_is_not_installed(many, monkeypatch):
     monkeypatch.setattr(decode_dali, "is_available", lambda: False)
-    with pytest.raises(FastvaeError, match=r"pip install 'fastvae\[dali\]'"):
+    with pytest.raises(FastvaeError, match=r"pip install -e '\.\[dali\]'"):
         loader_of(many)
 
 

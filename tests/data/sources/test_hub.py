@@ -212,7 +212,7 @@ def test_names_of_another_form(name, tmp_path):
 
 def test_without_huggingface_hub(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(FastvaeError, match=r"pip install 'fastvae\[hub\]'"):
+    with pytest.raises(FastvaeError, match=r"pip install -e '\.\[hub\]'"):
         prepare("hub:you/faces", tmp_path / "a.fvae")
 
 

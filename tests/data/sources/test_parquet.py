@@ -171,7 +171,7 @@ def test_metadata_that_mean_nothing_are_ignored(tmp_path, photos):
 def test_without_pyarrow(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(FastvaeError, match=r"pip install 'fastvae\[parquet\]'"):
+    with pytest.raises(FastvaeError, match=r"pip install -e '\.\[parquet\]'"):
         read_source(tmp_path / "a.parquet")
 
 
