@@ -15,8 +15,8 @@ _PANELS = {
     "kl": "KL divergence, nats",
     "gan_to_rec": "the critic's share of the gradient",
 }
-# Shares of a thousandth and of a half in one picture.
-_LOGARITHMIC = {"gan_to_rec"}
+# Shares of a thousandth and of a half in one picture; a divergence that begins forty times as large as it ends.
+_LOGARITHMIC = {"gan_to_rec", "kl"}
 
 
 def has_curves(records: Sequence[dict[str, Any]]) -> bool:

@@ -131,7 +131,8 @@ def _measured_on(records: list[Record]) -> str:
         raise FastvaeError(f"{names}: their FIDs are by different networks, or of different numbers of images")
     compared = {r["evaluation"]["protocol"] for r in records if "fid" in r["numbers"]}
     compared = {p for p in compared if not any(q.startswith(f"{p}; ") for q in compared)}  # the same without a floor
-    held_out = {f"{r['numbers']['images']:,} held-out images" for r in records if "fid" not in r["numbers"]}
+    alone = "without FID " if compared else ""
+    held_out = {f"{alone}{r['numbers']['images']:,} held-out images" for r in records if "fid" not in r["numbers"]}
     by_stand_in = [r["name"] for r in records if "STAND-IN" in (r["evaluation"]["loss_network"] or "")]
     of = f" of {', '.join(by_stand_in)}" if len(by_stand_in) < sum("rec" in r["numbers"] for r in records) else ""
     network = f"; L_rec{of} by the stand-in loss network, not VGG-19" if by_stand_in else ""
