@@ -83,17 +83,19 @@ def load_sampler(path: str | Path, *, device: str = "cpu", weights: Weights = "a
     Raises:
         FastvaeError: as `fastvae.load`.
     """
-    return read_model(path, lambda file, view: _sampler_of(file, view, device, weights))
+
+    def read(file: Path, view: str | None) -> Sampler:
+        generator = _generator_of(file, view, device, weights)
+        return load_file(file, device=device, view=view, weights=weights) if generator is None else generator
+
+    return read_model(path, read)
 
 
-def _is_gan(file: Path) -> bool:
-    return any(name.startswith(GENERATOR) for name in checkpoint_files.tensor_shapes(file))
-
-
-def _sampler_of(file: Path, view: str | None, device: str, weights: Weights) -> Sampler:
-    if not _is_gan(file):
-        return load_file(file, device=device, view=view, weights=weights)
+def _generator_of(file: Path, view: str | None, device: str, weights: Weights) -> _Generator | None:
+    """A GAN's generator; None if the file is of VAEs."""
     names = checkpoint_files.tensor_shapes(file)
+    if not any(name.startswith(GENERATOR) for name in names):
+        return None
     if view is not None:
         raise FastvaeError(which_view(file, view, ()))
     metadata = checkpoint_files.read_metadata(file)
@@ -112,8 +114,8 @@ def load_samplers(path: str | Path, *, device: str = "cpu", weights: Weights = "
     """
 
     def read(file: Path, view: str | None) -> dict[str, Sampler]:
-        if _is_gan(file):
-            return {name_of(path): _sampler_of(file, view, device, weights)}
+        if (generator := _generator_of(file, view, device, weights)) is not None:
+            return {name_of(path): generator}
         return dict(_vaes_of(resolved(path), file, view, device=device, weights=weights))
 
     return read_model(path, read)

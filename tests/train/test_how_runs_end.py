@@ -90,7 +90,8 @@ def test_closed_and_full_standard_error(packed, tmp_path, redirection):
     flags = ["--data", str(packed.path), "--out", str(tmp_path / "run"), *SMALL, "--steps", "2"]
     command = f'"$@" {redirection}'
     arguments = ["bash", "-c", command, "-", sys.executable, "-m", "fastvae", "train", "celeba64", *flags]
-    assert subprocess.run(arguments, capture_output=True).returncode == 0
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     assert newest_step(tmp_path / "run") == 2
 
 
