@@ -25,8 +25,9 @@ Every suite of `python -m bench` leaves a record here, DATE-MACHINE-SUITE.json: 
 of every contender, and notes on what was left out; most have a picture beside them. A run of all leaves a folder,
 DATE-MACHINE-all, whose all.json holds them all. Old records stay. The tables below hold what each suite's newest record
 says, of CPUs (whichever processor it was) and of every kind of GPU, unless a test of an op that it needs failed then.
-Records with other names are of trials, to which METHOD.md refers; the folder results has those of complete runs, which
-are shown in docs/results.md. `python -m bench.speed_table` writes this page; do not edit it by hand."""
+Records with other names are of trials and single measurements, to most of which [METHOD.md](../../fastvae/METHOD.md)
+refers; the folder results has those of complete runs, which [docs/results.md](../../docs/results.md) shows. `python -m
+bench.speed_table` writes this page; do not edit it by hand."""
 
 
 def main(arguments: list[str]) -> int:

@@ -109,11 +109,15 @@ def _kept_or_compiled(sources: Sources, command: list[str]) -> ctypes.CDLL:
         path = _kept(folder, f"{name}-{key}")
         is_new = path is None
         if path is None:
+            if (obstacle := _obstacle_to_keeping(folder)) is not None:
+                obstacles.append(obstacle)
+                continue
             code = code or _compiled(sources, command)
             path = folder / f"{name}-{key}-{_digest_of(code)}.so"
         try:
             if is_new:
                 write_atomically(path, code)
+                path.chmod(0o755)
             opened = _opened(sources, path)
         except (OSError, FastvaeError) as error:
             obstacles.append(str(error))
@@ -125,11 +129,20 @@ def _kept_or_compiled(sources: Sources, command: list[str]) -> ctypes.CDLL:
     raise FastvaeError(f"the compiled {name} cannot be loaded ({'; '.join(obstacles)})")
 
 
+def _obstacle_to_keeping(folder: Path) -> str | None:
+    """Why nothing should be kept in a folder, which is made; else each process would compile into it again."""
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return None if _is_own(folder) else f"{folder} can be written by others"
+    except OSError as error:
+        return str(error)
+
+
 def _kept(folder: Path, prefix: str) -> Path | None:
     """The path of a cached library that is intact; damaged ones are removed."""
     for path in sorted(folder.glob(f"{prefix}-*.so")):
         with contextlib.suppress(OSError):
-            if not _may_be_run(path):
+            if not (_is_own(path) and _is_own(folder)):
                 continue
             if path.stem.rpartition("-")[2] == _digest_of(path.read_bytes()):
                 return path
@@ -137,12 +150,12 @@ def _kept(folder: Path, prefix: str) -> Path | None:
     return None
 
 
-def _may_be_run(path: Path) -> bool:
+def _is_own(path: Path) -> bool:
     """Whether only this user or the administrator can have written it."""
     if not hasattr(os, "geteuid"):
         return True
-    states = (path.stat(), path.parent.stat())
-    return all(state.st_uid in (0, os.geteuid()) and not state.st_mode & 0o002 for state in states)
+    state = path.stat()
+    return state.st_uid in (0, os.geteuid()) and not state.st_mode & 0o002
 
 
 def _opened(sources: Sources, path: Path) -> ctypes.CDLL:

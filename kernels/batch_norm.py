@@ -18,6 +18,8 @@ Layout: [B, C, H, W] in channels_last. Sums are in float32 (float64 for float64 
 there are an activation and a residual: without a residual the sign of u follows from x.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -248,6 +250,10 @@ def batch_norm(
         raise ValueError(f"batch_norm expects a residual of x's shape {list(x.shape)}; got {list(residual.shape)}")
     if negative_slope is not None and not negative_slope >= 0:
         raise ValueError(f"batch_norm expects negative_slope >= 0 or None; got {negative_slope!r}")
+    if not (isinstance(momentum, int | float) and 0 <= momentum <= 1):
+        raise ValueError(f"batch_norm expects momentum in [0, 1]; got {momentum!r}")
+    if not (isinstance(eps, int | float) and 0 <= eps < math.inf):
+        raise ValueError(f"batch_norm expects eps >= 0; got {eps!r}")
     if is_taken_apart():
         options = {"batches": batches, "momentum": momentum, "eps": eps}
         options |= {"residual": residual, "negative_slope": negative_slope}

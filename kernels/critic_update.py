@@ -227,7 +227,7 @@ def adam_clip_(
         grads: of the same shapes, dtype and device; copied first if their memory layout differs.
         exp_avgs, exp_avg_sqs: m and v, with the shapes, dtypes and strides of their parameters.
         steps: 0-D float32 tensors on the parameters' device, the number of updates so far; each is incremented.
-        lr: learning rate, > 0; a number, or a 0-D tensor on the parameters' device.
+        lr: learning rate, >= 0; a number, or a 0-D tensor on the parameters' device.
         betas: decay rates in [0, 1).
         eps: added to the denominator, > 0.
         clip: largest absolute value of a parameter after the step, > 0; None for no clipping.

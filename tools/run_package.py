@@ -18,7 +18,8 @@ def main() -> int:
     package, picture, out = sys.argv[1:]
     try:
         model = torch._inductor.aoti_load_package(package)
-        size = int(model.get_metadata()["shape"].split()[-1])  # "3 64 64"
+        metadata = model.get_metadata()
+        size, device = int(metadata["shape"].split()[-1]), metadata.get("AOTI_DEVICE_KEY", "cpu")  # "3 64 64"
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         print(f"{package} cannot be loaded as a package of fastvae export: {error}", file=sys.stderr)
         return 1
@@ -35,7 +36,7 @@ def main() -> int:
     # A package takes its input for contiguous and does not ask: after permute alone it would read other pixels.
     images = (pixels / 127.5 - 1).contiguous()
     with torch.no_grad():
-        reconstruction = model(images)[0]
+        reconstruction = model(images.to(device))[0].cpu()
     values = ((reconstruction + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     try:
         Image.fromarray(values.permute(1, 2, 0).numpy()).save(out)

@@ -16,6 +16,7 @@ from bench.results.measure import FOLDER
 from bench.tables import prose
 from fastvae.errors import FastvaeError
 from fastvae.files.reading import read_json
+from fastvae.lossnet.network import TAPS
 from fastvae.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +80,16 @@ def _brought_up_to_date(check: bool) -> int:
 
 
 def by_set(folder: Path) -> dict[str, list[Record]]:
-    """The records in a folder, in the recipes' order; under their recipe up to its first dash: celeba64, cifar10."""
+    """The records in a folder, in the recipes' order; under their recipe up to its first dash, such as celeba64.
+
+    Those of one layer alone (celeba64-relu1_1) are under celeba64-layers, since they compare with each other.
+    """
     places = {name: place for place, name in enumerate(RECIPES)}
     records = [read_json(path) for path in folder.glob("*.json")]
     sets: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: (places.get(r["config"]["recipe"], len(places)), r["name"])):
-        sets.setdefault(record["config"]["recipe"].partition("-")[0], []).append(record)
+        base, _, variant = record["config"]["recipe"].partition("-")
+        sets.setdefault(f"{base}-layers" if variant in TAPS else base, []).append(record)
     return dict(sorted(sets.items()))
 
 
@@ -113,7 +118,7 @@ def _section(name: str, records: list[Record]) -> str:
     commands = "\n".join(f"    {_VGG_FILE.sub('', record['command'])}" for record in records)
     return "\n\n".join(
         [
-            f"## {name}",
+            f"## {name.replace('-layers', ': one layer alone (Fig. 7)')}",
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             prose(f"{_measured_on(records)} KL, sharpness and the critic's share are of the run's last tenth."),
             *([f"![Learning curves of the runs above](results-{name}.png)"] if chart.has_curves(records) else []),
@@ -140,8 +145,9 @@ def _measured_on(records: list[Record]) -> str:
 
 
 def _trained_on(record: Record) -> str:
-    machine = record["machine"]
-    return f"{machine['gpu'] or machine['cpu']}, {record['config']['train']['precision']}"
+    machine, precision = record["machine"], record["config"]["train"]["precision"]
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    return f"{machine['gpu']}, {precision}" if machine["gpu"] else f"{machine['cpu']}, {threads}, {precision}"
 
 
 def _cell(value: float | None, digits: int) -> str:

@@ -2,7 +2,8 @@
 
 import importlib.util
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +87,12 @@ def run(argv: list[str]) -> int:
     from fastvae.progress_bar import progress_bar
 
     device = choose_device(command.device)
-    sources = [source for run in command.runs for source in latent_sources(run, device, command.weights)]
+    names = _distinct(command.runs)
+    sources = [
+        source if name == name_of(run) else replace(source, name=f"{name}: {source.name}")
+        for run, name in zip(command.runs, names, strict=True)
+        for source in latent_sources(run, device, command.weights)
+    ]
     if command.vgg_fc is not None:
         sources.append(vgg_fc_source(command.vgg_fc, device))
     packed = open_images(command.data, common_size(sources) or _own_size(command.data) or command.image_size)
@@ -97,8 +103,8 @@ def run(argv: list[str]) -> int:
     memory = Memory.of(len(indices), len(splits.train), sum(source.count for source in sources))
     jobs = memory.jobs(min(decoding_threads(command.jobs), len(packed.attribute_names)), free_memory())
     metadata = {
-        "runs": [name_of(run) for run in command.runs],
-        "models": {source.name: source.model for source in sources if source.model},
+        "runs": names,
+        "models": [{"name": source.name, **source.model} for source in sources if source.model],
         "vgg_fc": command.vgg_fc and command.vgg_fc.name,
         "data": packed.path.name,
         # From Parquet files or a hub its kind is theirs.
@@ -145,14 +151,23 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _distinct(runs: Sequence[str]) -> list[str]:
+    """Names of some runs: the last part of each path, or the path if others end alike, as checkpoints do."""
+    from fastvae.hub.locate import name_of
+
+    alike = {run for run in runs if any(name_of(run) == name_of(other) and run != other for other in runs)}
+    return [run if run in alike else name_of(run) for run in runs]
+
+
 def _own_size(data: str) -> int | None:
     """Pixels per side of a packed file's images; None if `data` is not a packed file."""
     from fastvae.data.dataset import is_packed
     from fastvae.data.packed import PackedImages
     from fastvae.data.sources.hub import place_of
+    from fastvae.files.places import is_file
 
     path = place_of(data)
-    return PackedImages.open(path).images.shape[1] if path.is_file() and is_packed(path) else None
+    return PackedImages.open(path).images.shape[1] if is_file(path) and is_packed(path) else None
 
 
 def _finish(out: Path, recognition: Any, metadata: dict[str, Any]) -> None:

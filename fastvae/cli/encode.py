@@ -102,9 +102,9 @@ def _is_done(command: _Command, request: "Request") -> bool:
     from fastvae.cli.targets import check_not_read, places
     from fastvae.encode.request import metadata_of
 
+    if (difference := request.difference(metadata_of(command.out) or {})) is None:
+        return True
     if not command.overwrite:
-        if (difference := request.difference(metadata_of(command.out) or {})) is None:
-            return True
         raise UsageError(f"{command.out} holds {difference}: choose another --out, or give --overwrite to replace it")
     given = resolved(command.run)
     check_not_read(command.out, [*places(command.data), *([given] if is_file(given) else [])])

@@ -73,7 +73,10 @@ def run(argv: list[str]) -> int:
     device = choose_device(command.device)
     runs = open_for_table(command.runs, device.type, command.weights)
     packed = _images(command.data, runs[0].name, runs[0].model.image_size)
-    plan = protocol.plan(packed, command.protocol, command.count, command.seed, floor=command.floor)
+    generates = command.inception != "none"
+    plan = protocol.plan(
+        packed, command.protocol, command.count, command.seed, floor=command.floor, generates=generates
+    )
     if any(run.vae for run in runs):
         reconstruction.structural_similarity()  # raises now if scikit-image is not installed
     elif command.inception == "none":
@@ -82,10 +85,9 @@ def run(argv: list[str]) -> int:
     loss_network = _loss_network(command, device) if any(run.vae for run in runs) else None
     if loss_network is not None:
         loss_network.check_takes(runs[0].model.image_size)
-    summary = plan.summary if inception is not None else f"{len(plan.held_out):,} held-out images, reconstructed"
     metadata = {
         "data": packed.path.name,
-        "protocol": summary,
+        "protocol": plan.summary,
         "seed": command.seed,
         "weights": {run.name: run.weights for run in runs},
         "inception": None if inception is None else {"file": inception.name, "sha256": inception.digest},
@@ -93,7 +95,7 @@ def run(argv: list[str]) -> int:
         "layers": None if loss_network is None else loss_network.taps,
         "machine": environment(),
     }
-    print(f"{packed.path.name}, protocol {command.protocol}: {summary}\n")
+    print(f"{packed.path.name}, protocol {command.protocol}: {plan.summary}\n")
     rows: list[Row] = []
     complete = False
     try:
@@ -107,6 +109,8 @@ def run(argv: list[str]) -> int:
             reconstruction_fid=command.reconstruction_fid,
         ):
             rows.append(row)
+            notes = report.remarks(rows, plan, inception)
+            report.write(unfinished(command.out), rows, **metadata, complete=False, remarks=notes)
         complete = True
     finally:  # on Ctrl-C, finished results are kept
         if rows:

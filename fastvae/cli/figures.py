@@ -181,12 +181,19 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError(f"no figure {verb!r}{suggest(verb, VERBS)}")
     command = parse(VERBS[verb], prog=f"fastvae figures {verb}", args=flags)
     from fastvae.cli.targets import check_not_read, places
+    from fastvae.files.places import exists
     from fastvae.pictures import check_picture, save_picture
 
     check_picture(command.out)
     check_not_read(command.out, [*getattr(command, "images", ()), *places(getattr(command, "data", None))])
     sheet = command.figure()
-    save_picture(sheet, command.out)
+    try:
+        save_picture(sheet, command.out)
+    except UsageError as error:
+        if exists(instead := command.out.with_suffix(".png")):
+            raise
+        save_picture(sheet, instead)
+        raise UsageError(f"{error}. As a PNG it is in {instead}") from error
     print(f"{command.out} written, {sheet.shape[1]}x{sheet.shape[0]} pixels")
     return 0
 

@@ -37,8 +37,8 @@ def run(argv: list[str]) -> int:
 
     from fastvae import load, pictures
     from fastvae.cli.targets import check_not_read
+    from fastvae.models.at_once import at_once
     from fastvae.pictures import to_images
-    from fastvae.runs.sampler import at_once
 
     pictures.check_picture(command.out)
     check_not_read(command.out, command.images)

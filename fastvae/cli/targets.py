@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastvae.errors import UsageError
 from fastvae.files.atomic_write import check_writable
+from fastvae.files.places import is_folder
 
 # What training writes into a run's folder, and `save_pretrained` into one of its own.
 _OF_A_RUN = re.compile(
@@ -15,6 +16,8 @@ _OF_A_RUN = re.compile(
 _OF_A_SAVED_FOLDER = re.compile(
     r"model\.safetensors|optimizer\.safetensors|state\.json|config\.json|README\.md|reconstructions\.png"
 )
+# What commands write and data sets hold.
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 # From the folder of a checkpoint's file up to its run.
 _DEPTH = 3
 
@@ -40,14 +43,19 @@ def check_not_read(path: Path, inputs: Sequence[Path], flag: str = "--out") -> N
         flag: that named the path.
 
     Raises:
-        UsageError: the path leads, however it is spelled, to one of the inputs or into one, or to a file that training
-            or `save_pretrained` wrote.
+        UsageError: the path leads, however it is spelled, to one of the inputs, or is a picture in a folder of them, or
+            leads to a file that training or `save_pretrained` wrote.
     """
+    for given in inputs:
+        if is_folder(given) and _leads_to(path.parent, given):
+            if path.suffix.lower() in _PICTURES:
+                raise UsageError(
+                    f"{flag} {path} would be one of the pictures in {given}, which is read: choose another folder"
+                )
+        elif path.exists() and _leads_to(path, given):
+            raise UsageError(f"{flag} {path} would be written over {given}, which is read: choose another name")
     if not path.exists():
         return
-    for given in inputs:
-        if _leads_to(path, given):
-            raise UsageError(f"{flag} {path} would be written over {given}, which is read: choose another name")
     if (owner := _owner(path)) is not None:
         raise UsageError(f"{flag} {path} is a file of {owner}, which would lose it: choose another name")
 

@@ -222,10 +222,16 @@ def _check_not_an_input(source: Source, out_path: Path) -> None:
     if not out_path.exists():
         return
     replaced = out_path.stat()
-    for path in source.files:
+    for path in source.files or _files_of_arrays(source.root):
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), replaced):
                 raise FastvaeError(f"{shown(out_path)} is one of the input files; choose another name")
+
+
+def _files_of_arrays(root: Path) -> Iterator[Path]:
+    """CIFAR's archive, or the files in its folder that are not packed ones, such as an earlier result."""
+    yield root
+    yield from (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.suffix != ".fvae")
 
 
 def _check_space(path: Path, needed: int) -> None:

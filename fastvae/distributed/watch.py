@@ -3,7 +3,7 @@
 No collective operation has a useful time limit: rank 0 evaluates while the others wait in the next all-reduce, some
 ranks compile longer than others, and a hung NCCL kernel inside a CUDA graph cannot be interrupted at all. So operations
 wait as long as it takes, and who is alive is asked apart from them: every rank writes a growing number into torchrun's
-store each second.
+store twice a second.
 """
 
 import os

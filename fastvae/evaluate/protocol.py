@@ -32,7 +32,9 @@ class Protocol:
     summary: str
 
 
-def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor: bool = True) -> Protocol:
+def plan(
+    packed: PackedImages, name: str, count: int | None, seed: int, *, floor: bool = True, generates: bool = True
+) -> Protocol:
     """The protocol for a data set.
 
     "paper": as many held-out images as generated ones (2,000, as in the paper), and as many training images for the
@@ -45,14 +47,19 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
         count: of generated images; None for the protocol's default, reduced for "paper" to the number of real images.
         seed: of the random choice of real images.
         floor: whether to compare real images with real ones, too.
+        generates: whether images are generated and compared; if not, only held-out images are needed, one or more.
 
     Raises:
         UsageError: the count is too small or too large for the data.
         FastvaeError: no images are held out.
     """
     train, held_out = packed.indices("train"), packed.held_out()
+    limit = min(len(train), len(held_out)) if floor and generates else len(held_out)
+    if not generates and not (name == "paper" and count is not None and count > limit):
+        kept = _subset(held_out, min(count or COUNTS[name], len(held_out)), seed)
+        return Protocol(name, 0, train[:0], None, kept, f"{len(kept):,} held-out images, reconstructed")
     if count is None:
-        count, limit = COUNTS[name], min(len(train), len(held_out))
+        count = COUNTS[name]
         if name == "paper" and SPLITS <= limit < count:
             count = limit  # stated in the summary: FIDs are comparable at equal counts only
     if count < SPLITS:
@@ -67,9 +74,10 @@ def plan(packed: PackedImages, name: str, count: int | None, seed: int, *, floor
         summary = f"{count:,} generated images against all {len(train):,} training images"
         named = f"; floor: {len(kept):,} held-out images" if floor else ""
         return Protocol(name, count, train, kept if floor else None, kept, summary + named)
-    if count > (limit := min(len(train), len(held_out))):
-        small = "training" if len(train) < len(held_out) else "held-out"
-        advice = f"give --count {limit}" if limit >= SPLITS else f"at least {SPLITS} are needed"
+    if count > limit:
+        small = "training" if limit < len(held_out) else "held-out"
+        few = f"at least {SPLITS} are needed" if generates else "leave it out"
+        advice = f"give --count {limit}" if limit >= SPLITS else few
         raise UsageError(
             f"--count {count:,} is too large for {packed.path.name}: it has {limit:,} {small} images; {advice}"
         )

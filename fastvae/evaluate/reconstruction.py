@@ -12,9 +12,9 @@ from fastvae.kernels import feature_loss
 from fastvae.kernels.feature_loss import paper_weights
 from fastvae.lossnet import LossNetwork
 from fastvae.models import VAE
+from fastvae.models.at_once import at_once
 from fastvae.pictures import psnr_db, to_images
 from fastvae.progress_bar import progress_bar
-from fastvae.runs.sampler import at_once
 
 # Of SSIM's Gaussian window.
 SSIM_SIDE = 11

@@ -21,7 +21,7 @@ from fastvae.progress_bar import progress_bar
 
 BATCH = 32
 # Of the cached files: to be raised when the network's input or the statistics are computed differently.
-_VERSION = 2
+_VERSION = 3
 _logger = logging.getLogger("fastvae")
 
 
@@ -38,7 +38,9 @@ class Statistics:
     score: tuple[float, float] | None
 
 
-def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, label: str) -> Statistics:
+def statistics(
+    network: Inception, batches: Iterable[np.ndarray], count: int, label: str, *, order: np.ndarray | None = None
+) -> Statistics:
     """Passes images through the network.
 
     Args:
@@ -46,6 +48,7 @@ def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, la
         batches: uint8 [B, H, W, 3] each.
         count: images in all.
         label: of the progress bar on standard error.
+        order: int64 [count], in which the Inception Score, whose parts are consecutive, takes them; None: as given.
     """
     moments, probabilities = Moments(), []
     with progress_bar(what=label, total=count, unit=" images", leave=False) as bar:
@@ -55,7 +58,10 @@ def statistics(network: Inception, batches: Iterable[np.ndarray], count: int, la
             if classes is not None:
                 probabilities.append(classes)
             bar.update(len(batch))
-    return Statistics(moments.gaussian(), inception_score(np.concatenate(probabilities)) if probabilities else None)
+    if not probabilities:
+        return Statistics(moments.gaussian(), None)
+    of_all = np.concatenate(probabilities)
+    return Statistics(moments.gaussian(), inception_score(of_all if order is None else of_all[order]))
 
 
 def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarray, label: str) -> Statistics:
@@ -67,7 +73,9 @@ def real_statistics(network: Inception, packed: PackedImages, indices: np.ndarra
         except Exception:  # readers of damaged files may raise anything
             _logger.warning("%s is damaged and will be computed again", kept)
     batches = (packed.images[indices[start : start + BATCH]] for start in range(0, len(indices), BATCH))
-    result = statistics(network, batches, len(indices), label)
+    # Data sets lie class by class, and each part of the score should have all classes, as generated images have.
+    order = np.random.default_rng(0).permutation(len(indices))
+    result = statistics(network, batches, len(indices), label, order=order)
     try:
         with atomic_file(cache_folder() / name) as temporary, temporary.open("wb") as file:
             of = result.features

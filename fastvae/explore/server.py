@@ -1,5 +1,6 @@
 """The HTTP server: a page of three files and four endpoints, for a browser on this machine."""
 
+import errno
 import ipaddress
 import json
 import logging
@@ -64,6 +65,10 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__(address[:2], _Handler)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(
+                    f"--host {host} is not an address of this machine; the default is 127.0.0.1, 0.0.0.0 is all it has"
+                ) from error
             raise FastvaeError(
                 f"port {port} of {host} is not available ({error.strerror}): stop the program that uses it, or choose "
                 "another one, such as --port 0 for any free port"

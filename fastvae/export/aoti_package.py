@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fastvae.errors import FastvaeError
+from fastvae.exact_float32 import exact_float32
 from fastvae.export.parts import BOUND, CHECKED_BATCHES, Part, worst_error
 from fastvae.files.atomic_write import atomic_file
 from fastvae.machine import compile_obstacle
@@ -21,6 +22,8 @@ import sys
 sys.modules["fastvae"] = None
 import torch
 package, folder = sys.argv[1:]
+for settings in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+    settings.fp32_precision = "ieee"  # TF32 would round more than the bound allows
 model = torch._inductor.aoti_load_package(package)
 for i, x in enumerate(torch.load(f"{folder}/inputs.pt")):
     with torch.no_grad():
@@ -68,7 +71,8 @@ def write(part: Part, path: Path, device: torch.device) -> float:
             except RuntimeError as error:
                 lines = str(error).strip().splitlines()
                 raise FastvaeError(f"{part.name} does not compile: {lines[0] if lines else error!r}") from error
-        error = worst_error(part, _run_in_process(package, part, device), device)
+        with exact_float32():
+            error = worst_error(part, _run_in_process(package, part, device), device)
         if not error <= BOUND:
             raise FastvaeError(
                 f"{path} was not written: expected results within {BOUND:g} of the largest value; they are {error:.2g} "

@@ -7,9 +7,9 @@ import torch
 
 from fastvae.figures.sheet import Label, Panel, draw
 from fastvae.models import VAE
+from fastvae.models.at_once import at_once
 from fastvae.pictures import finite_pixels, psnr_db, to_images
 from fastvae.runs.open import Run
-from fastvae.runs.sampler import at_once
 
 
 def reconstruct(vae: VAE, originals: np.ndarray) -> np.ndarray:

@@ -108,7 +108,8 @@ def read_model(path: str | Path, read: Callable[[Path, str | None], Result]) -> 
     """
     given, path = os.fspath(path), resolved(path)
     if not exists(path):
-        if checkpoint_files.checkpoints(path.parent / "checkpoints"):
+        of_a_run = checkpoint_files.checkpoints(path.parent / "checkpoints")
+        if of_a_run or exists(path.parent / checkpoint_files.MODEL) or _is_model(path.parent):
             return _read_model(path.parent, path.name, read)
         if _REPOSITORY.fullmatch(given):
             from fastvae.hub.download import fetch
@@ -121,11 +122,15 @@ def _read_model(path: Path, view: str | None, read: Callable[[Path, str | None],
     run, checkpoint = checkpoint_files.named_run(path)
     if checkpoint is not None:
         return _read_kept(checkpoint / checkpoint_files.MODEL, view, read)
-    if path.suffix == ".safetensors" and not is_folder(path):
+    if _is_model(path):
         return _read_kept(path, view, read)
     if exists(path / checkpoint_files.MODEL):
         return _read_kept(path / checkpoint_files.MODEL, view, read)
     return checkpoint_files.read_newest(run, lambda newest: read(newest / checkpoint_files.MODEL, view))
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" and not is_folder(path)
 
 
 def _read_kept(file: Path, view: str | None, read: Callable[[Path, str | None], Result]) -> Result:
@@ -143,9 +148,12 @@ def name_of(run: str | Path) -> str:
 
 def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
     """The error message for a view that does not exist, or is not given."""
-    if not views:
-        return f"{file.parent.parent.parent} has no view {view!r}: it is a run of one model; load the run's folder"
     run = file.parent.parent.parent
+    # Of a run its newest checkpoint is meant, and any other one by its own name.
+    newest = checkpoint_files.checkpoints(run / "checkpoints")[-1:] == [file.parent]
+    place = run if newest else file.parent
+    if not views:
+        return f"{place} has no view {view!r}: it is of one model; leave it out"
     if view is None:
-        return f"{run} holds the views {', '.join(map(shown, views))}: name one, as in {run / shown(views[0])}"
-    return f"{run} has no view {view!r}{suggest(view, views)}"
+        return f"{place} holds the views {', '.join(map(shown, views))}: name one, as in {place / shown(views[0])}"
+    return f"{place} has no view {view!r}{suggest(view, views)}"

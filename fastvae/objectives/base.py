@@ -129,7 +129,7 @@ class Objective(ABC):
     def balance(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Optional diagnostics, logged every `balance_every` steps; they cost passes of their own. Default: none.
 
-        If there are `steered` numbers, it is called after the first step, too.
+        While `steered` numbers are still unmeasured, it is called after the next step in any case.
         """
         return {}
 

@@ -31,6 +31,12 @@ _SMALLEST, _LARGEST = 1 / 1000, 10.0  # of s_0
 _NO_LIMIT = 1e30
 
 
+def is_unlimited(named: tuple[str, Tensor]) -> bool:
+    """Whether an item of `Objective.steered` is a limit that no measurement has set yet; waits for the device."""
+    name, number = named
+    return name.endswith("gan_limit") and number.item() >= _NO_LIMIT
+
+
 class HeldShare:
     """The two numbers and what they do to a gradient. They change in place, so that a captured step reads new ones.
 

@@ -13,6 +13,7 @@ from fastvae.files.places import resolved
 from fastvae.hub.locate import GENERATOR, Weights, chosen_weights, filled, name_of, read_model, views_of, which_view
 from fastvae.machine import usable_device
 from fastvae.models import VAE
+from fastvae.models.at_once import at_once
 from fastvae.models.dcgan import DcganGenerator
 from fastvae.pictures import finite_pixels
 from fastvae.train import checkpoint_files
@@ -36,15 +37,6 @@ class _Generator(DcganGenerator):
     """The generator of a GAN, with a summary of its training run."""
 
     run: RunSummary | None = None
-
-
-# Pixels of the images that pass through a model at once; at width 32 each feature map of their size takes 134 MB.
-_PIXELS = 64 * 128**2
-
-
-def at_once(image_size: int) -> int:
-    """Images that pass through a model at once: 64, fewer if they are larger than 128x128."""
-    return max(1, min(64, _PIXELS // image_size**2))
 
 
 def draw_samples(model: Sampler, count: int, seed: int) -> Iterator[np.ndarray]:

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvae.models.at_once import at_once
 from fastvae.objectives import Objective
 from fastvae.pictures import psnr_db
 from fastvae.train.step import Step
 
 
 @torch.no_grad()
-def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: int = 64) -> dict[str, float]:
+def evaluate(objective: Objective, step: Step, pixels: np.ndarray) -> dict[str, float]:
     """Reconstruction quality in evaluation mode with z = mean.
 
     PSNR of an image is 10 log10(255^2 / mean squared error of its pixels) in dB, averaged over the images. Sharpness
@@ -25,12 +26,12 @@ def evaluate(objective: Objective, step: Step, pixels: np.ndarray, batch_size: i
         objective: on its device; in training mode afterwards.
         step: gives device and precision.
         pixels: uint8 [N, H, W, 3], N > 0.
-        batch_size: images per forward pass.
 
     Returns:
         {"psnr_db": ..., "sharpness": ..., "rec": ...}, empty if the system has no encoder.
     """
     psnr, rec, edges, fake_edges = 0.0, 0.0, 0.0, 0.0
+    batch_size = at_once(pixels.shape[1])
     objective.train(False)
     try:
         for start in range(0, len(pixels), batch_size):

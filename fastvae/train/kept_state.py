@@ -40,6 +40,8 @@ class KeptState:
     def keep(self, state: State, tensors: Mapping[tuple[str, str], Tensor]) -> None:
         """Copies a state, without waiting for the device."""
         self._kept = self._kept[-1:]  # the other's place is overwritten
+        for _, snapshot in self._kept:
+            _ = snapshot.has_arrived  # noted while the device answers, which it does not after a failure
         self._places.reverse()
         self._kept = [*self._kept, (state, self._places[0].take(tensors))]
         self._at = time.monotonic()

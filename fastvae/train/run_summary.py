@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fastvae.data.dataset import EMBEDDED
 from fastvae.errors import FastvaeError
 from fastvae.files.places import is_file
 from fastvae.files.reading import Malformed, conform, read_json, read_json_lines
@@ -106,12 +107,16 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     if "vgg" in objective:
         objective["vgg"] = _name(objective["vgg"])
     objective["name"] = _text(objective.get("name")) or _UNKNOWN
+    given = _text(config.get("data"))
+    data = _name(given) or _UNKNOWN
+    if data == EMBEDDED != given:
+        data += "/"  # somebody's own folder of this name, not the embedded data set
     initial = _values(config.get("initial_weights"))
     if "source" in initial:
         initial["source"] = _name(initial["source"])
     return {
         "recipe": _text(config.get("recipe")) or _UNKNOWN,
-        "data": _name(_text(config.get("data"))) or _UNKNOWN,
+        "data": data,
         "objective": objective,
         "model": _values(config.get("model")),
         "train": _values(config.get("train")),

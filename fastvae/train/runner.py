@@ -108,9 +108,10 @@ class Runner:
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            resident = ", or --resident off" if self.step.device.type == "cuda" else ""
+            resident = "--resident off or " if self.step.device.type == "cuda" else ""
             raise FastvaeError(
-                f"{what}: it does not fit into memory ({_summary(error)}); give a smaller --batch-size{resident}"
+                f"{what}: it does not fit into memory ({_summary(error)}); give {resident}a smaller --batch-size "
+                "(a resumed run keeps its own; --init starts a new one from its weights)"
             ) from error
 
     @contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fastvae import pictures
+from fastvae.models.at_once import at_once
 from fastvae.objectives import Objective
 from fastvae.train.step import Step
 
@@ -31,15 +32,16 @@ def save_sheets(objective: Objective, step: Step, held_out: np.ndarray, folder: 
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(_IMAGES * 2, system.noise_size, generator=generator).to(step.device)
         system.train(False)
+        shown, batch = torch.from_numpy(held_out[:_IMAGES]), at_once(held_out.shape[1])
         with step.precision():
-            samples = system.sample(noise)
-            fakes = system.reconstruct(step.images(torch.from_numpy(held_out[:_IMAGES])))
+            samples = np.concatenate([pictures.to_pixels(system.sample(z)) for z in noise.split(batch)])
+            fakes = [system.reconstruct(step.images(part)) for part in shown.split(batch)]
         system.train(True)
         ending = f"{name}-{done:08d}.png" if name else f"{done:08d}.png"
         picture = folder / f"samples-{ending}"
-        pictures.save_picture(pictures.grid(pictures.to_pixels(samples), 8), picture)
-        if fakes is not None:
-            sheet = pictures.beside(held_out[:_IMAGES], pictures.to_pixels(fakes))
+        pictures.save_picture(pictures.grid(samples, 8), picture)
+        if fakes[0] is not None:
+            sheet = pictures.beside(held_out[:_IMAGES], np.concatenate([pictures.to_pixels(part) for part in fakes]))
             picture = folder / f"reconstructions-{ending}"
             pictures.save_picture(sheet, picture)
     return picture

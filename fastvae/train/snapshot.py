@@ -21,15 +21,21 @@ class Snapshot(Generic[Key]):
 
     def __init__(self, tensors: dict[Key, Tensor], arrived: torch.cuda.Event | None):
         self._tensors, self._arrived = tensors, arrived
+        self._is_here = arrived is None
 
     @property
     def has_arrived(self) -> bool:
-        """Whether `read` would not wait."""
-        return self._arrived is None or self._arrived.query()
+        """Whether `read` would not wait. Once it has been true it stays so, even if the device fails."""
+        if not self._is_here:
+            try:
+                self._is_here = self._arrived.query()
+            except RuntimeError:  # the device has failed since
+                return False
+        return self._is_here
 
     def read(self) -> dict[Key, Tensor]:
         """The tensors, contiguous; any thread may wait for them here."""
-        if self._arrived is not None:
+        if not self._is_here:
             self._arrived.synchronize()
         return {key: tensor.contiguous() for key, tensor in self._tensors.items()}
 

@@ -15,6 +15,7 @@ from fastvae.config import Config
 from fastvae.distributed.failure import LostRank
 from fastvae.distributed.ranks import ALONE, Ranks
 from fastvae.errors import FastvaeError
+from fastvae.objectives.held_share import is_unlimited
 from fastvae.train import checkpoint, checkpoint_files
 from fastvae.train.build import build, open_data
 from fastvae.train.config_json import to_json
@@ -155,8 +156,9 @@ class Trainer:
 
     def _kl_warmup_of(self, steps: int | None) -> KlWarmup:
         share = getattr(self.config.objective, "kl_warmup", 0.0)
+        own = math.ceil(share * self.total)
         # A resumed run that is longer now keeps its steps, so that a weight that has risen does not fall.
-        return KlWarmup(self.objective, math.ceil(share * self.total) if steps is None else steps)
+        return KlWarmup(self.objective, own if steps is None else min(steps, own))
 
     def fit(self) -> int | None:
         """Trains to the end, or until a signal or the time limit; saves a checkpoint in each case.
@@ -211,9 +213,13 @@ class Trainer:
         """Saves the steps done so far, unless the error interrupted a step; the error, whose message then says so."""
         if not self.ranks.alone:
             # The others are in the middle of a step.
-            own = self.ranks.first and isinstance(error, FastvaeError)
-            own &= not isinstance(error, LostRank | checkpoint.NotSaved)
-            return FastvaeError(f"{error}{self.saver.save_kept()}") if own else error
+            if not self.ranks.first or isinstance(error, LostRank | checkpoint.NotSaved):
+                return error
+            kept = self.saver.save_kept()
+            if isinstance(error, FastvaeError):
+                return FastvaeError(f"{error}{kept}")
+            error.add_note(kept.removeprefix(". "))
+            return error
         try:
             self.late.flush()
             if isinstance(failed := self.saver.settle(), checkpoint.NotFinite):
@@ -242,9 +248,10 @@ class Trainer:
 
     def _loop(self, stop: StopSignal) -> None:
         train, begun_at = self.train, self.done
+        unlimited = any(map(is_unlimited, self.objective.steered().items()))
         self.meter.start()
         while self.done < self.total and not self._ends(stop):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), self.seconds
             self.rates.set_epoch(self.order.place(self.done)[0])
             self.kl_warmup.set_step(self.done)
             self._read_images()
@@ -256,8 +263,10 @@ class Trainer:
                 self.log.after_first_step(time.perf_counter() - start)
             self.saver.check()
             balance = self._balance() if self._is_due(train.balance_every) else {}
-            if self.done == 1 and not balance and self.objective.steered():
+            if unlimited and not balance:
                 self._balance()  # until it is measured, nothing limits a held critic; logged from the next time on
+            unlimited = False
+            self.seconds = before + (time.perf_counter() - start)
             if balance or self._is_due(train.log_every):
                 self._close_window(balance)
             due, saves = self._due()
@@ -265,7 +274,7 @@ class Trainer:
                 self._close_window()
             if due:
                 self.late.flush()
-            self.seconds += time.perf_counter() - start
+            self.seconds = before + (time.perf_counter() - start)
             for task in due:
                 task()
             if saves:
@@ -322,10 +331,12 @@ class Trainer:
         # The running statistics that its forward passes change are restored.
         images = self.step.images(*self.runner.batch)
         buffers = [(b, b.clone()) for n in self.objective.networks.values() for b in n.buffers()]
-        with self.runner.fits("measuring the critic's share of the gradient"), self.step.precision():
-            ratios = self.objective.balance(images, self.runner.noise)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        try:
+            with self.runner.fits("measuring the critic's share of the gradient"), self.step.precision():
+                ratios = self.objective.balance(images, self.runner.noise)
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
         if ratios and not self.ranks.alone:
             together = torch.stack(list(ratios.values()))
             self.ranks.average_(together)

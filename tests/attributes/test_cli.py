@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -68,6 +69,16 @@ def test_two_runs_from_end_to_end(run, images, tmp_path, capsys):
         ink = np.asarray(drawn.convert("L")) < 128
     edges = (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:])
     assert ink.any() and not any(edge.any() for edge in edges)
+
+
+def test_runs_that_end_alike_are_told_apart(run, images, tmp_path):
+    copies = [tmp_path / name / "run" for name in "ab"]
+    for copy in copies:
+        shutil.copytree(run, copy)
+    assert main(["attributes", *map(str, copies), "--data", str(images), "--out", str(tmp_path / "out")]) == 0
+    values = json.loads((tmp_path / "out" / "attributes.json").read_text())
+    assert values["runs"] == [str(copy) for copy in copies]
+    assert [m["name"] for m in values["models"]] == values["features"]["from"] == [f"{c}: run" for c in copies]
 
 
 def test_images_that_are_not_celebas(run, tmp_path, capsys):

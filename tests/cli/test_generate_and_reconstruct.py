@@ -118,6 +118,7 @@ def test_what_is_read_is_not_written_over(model, fails, photo, tmp_path):
         fails("which is read", "reconstruct", model, given, "--out", out)
         fails("which is read", "figures", "reconstructions", model, "--images", given, "--out", out)
     fails("which is read", "figures", "reconstructions", model, "--data", tmp_path, "--out", photo)
+    fails("which is read", "figures", "reconstructions", model, "--data", tmp_path, "--out", tmp_path / "new.png")
     assert photo.read_bytes() == before
     assert main(["reconstruct", model, str(photo), "--out", str(tmp_path / "Photo.png")]) == 0
 

@@ -285,6 +285,17 @@ def test_a_picture_is_never_replaced_by_the_file(folder, tmp_path):
     assert (folder / "07.png").read_bytes() == before
 
 
+def test_cifars_own_files_are_never_replaced(tmp_path):
+    write_cifar_binary(tmp_path / "cifar")
+    kept = {path: path.read_bytes() for path in (tmp_path / "cifar").rglob("*") if path.is_file()}
+    for path in kept:
+        with pytest.raises(FastvaeError, match="is one of the input files"):
+            run(tmp_path / "cifar", path, overwrite=True)
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    out = tmp_path / "cifar" / "set.fvae"
+    assert len(run(tmp_path / "cifar", out)) == len(run(tmp_path / "cifar", out, overwrite=True)) == 18
+
+
 def test_into_the_folder_itself(folder):
     assert len(run(folder, folder / "set.fvae")) == len(run(folder, folder / "set.fvae", overwrite=True)) == 40
 

@@ -281,6 +281,8 @@ def test_what_was_made_otherwise_is_kept(model, other_model, folder, tmp_path, e
     out.write_text("words")
     assert run(model, folder, "--out", out) == 2 and "something other than latents" in capsys.readouterr().err
     assert run(model, folder, "--out", out, "--overwrite") == 0 and out.read_bytes() == before
+    encoded.clear()
+    assert run(model, folder, "--out", out, "--overwrite") == 0 and not encoded, "it is complete"
     # The beginning of something else is not gone on with.
     out.unlink()
     encoded.clear()

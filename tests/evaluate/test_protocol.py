@@ -52,6 +52,23 @@ def test_counts_that_cannot_be(images, name, count, words):
         plan(images, name, count, seed=0)
 
 
+def test_without_generated_images_any_number_will_do(images):
+    found = plan(images, "paper", None, seed=0, generates=False)
+    assert len(found.held_out) == 15 and found.summary == "15 held-out images, reconstructed"
+    images.splits = np.repeat([0, 1], [57, 3]).astype(np.uint8)
+    assert len(plan(images, "paper", None, seed=0, generates=False).held_out) == 3
+    with pytest.raises(UsageError, match="it has 3 held-out images; leave it out"):
+        plan(images, "paper", 12, seed=0, generates=False)
+
+
+def test_without_a_floor_few_training_images_are_no_limit(images):
+    images.splits = np.repeat([0, 1], [11, 49]).astype(np.uint8)
+    assert plan(images, "paper", 30, seed=0, floor=False).count == 30
+    assert plan(images, "paper", None, seed=0, floor=False).count == 49
+    with pytest.raises(UsageError, match="it has 11 training images; give --count 11"):
+        plan(images, "paper", 30, seed=0)
+
+
 def test_nothing_held_out(tmp_path):
     with PackedWriter(tmp_path / "train.fvae", image_size=16) as writer:
         writer.append(blobs(30, 16), splits=np.zeros(30, np.uint8))

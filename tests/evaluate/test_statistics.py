@@ -19,7 +19,7 @@ FOUND = Statistics(Gaussian(4, np.arange(3.0), np.eye(3)), (2.0, 0.5))
 def passed(monkeypatch):
     """How often images were passed through the network."""
     calls = []
-    monkeypatch.setattr(statistics_module, "statistics", lambda *_: calls.append(1) or FOUND)
+    monkeypatch.setattr(statistics_module, "statistics", lambda *_, **__: calls.append(1) or FOUND)
     return calls
 
 
@@ -41,6 +41,24 @@ def test_all_that_it_depends_on(passed, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "9.9")
     real()
     assert len(passed) == 6
+
+
+def test_classes_that_lie_one_after_the_other_do_not_change_the_score(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path))
+    probabilities = np.repeat(np.eye(10, dtype=np.float32), 40, axis=0)  # each image surely of one of ten classes
+
+    class Network:
+        digest, device = "n", torch.device("cpu")
+
+        def __call__(self, batch):
+            return np.zeros((len(batch), 2), np.float32), probabilities[batch[:, 0, 0, :2].astype(int) @ [256, 1]]
+
+    numbers = np.arange(400)
+    images = np.zeros((400, 1, 1, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers // 256, numbers % 256
+    packed = SimpleNamespace(header={"blocks": {"images": {"sha256": "ordered"}}}, images=images)
+    mean, deviation = real_statistics(Network(), packed, numbers, "reference").score
+    assert mean > 8 and deviation < 1
 
 
 def write(path, **changes):

@@ -167,6 +167,8 @@ def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(server):
         Server("127.0.0.1", server.server_port)
     with pytest.raises(UsageError, match="is not an address of this machine"):
         Server("no such host", 0)
+    with pytest.raises(UsageError, match=r"--host 192\.0\.2\.1 is not an address of this machine"):
+        Server("192.0.2.1", 0)  # of nobody's machine: RFC 5737
 
 
 def test_sliders_that_cannot_be(vae, packed, faces):

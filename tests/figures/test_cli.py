@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import fastvae
+from fastvae import pictures as pictures_module
 from fastvae.cli import main
 from fastvae.figures import map as latent_map
 from fastvae.figures import sheet
@@ -188,6 +189,18 @@ def test_what_cannot_be_drawn(models, faces, packed, flags, words, code, capsys,
     said = capsys.readouterr().err
     assert words in said and len(said.splitlines()) == 1
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_picture_too_large_for_its_format_is_kept_as_png(models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(pictures_module._FORMATS, ".webp", pictures_module._Format("WEBP", 50))
+    flags = ["figures", "samples", str(models[0]), "--out", str(tmp_path / "a.webp")]
+    assert main(flags) == 2
+    said = capsys.readouterr().err
+    assert "WEBP is limited to 50 a side" in said and f"As a PNG it is in {tmp_path / 'a.png'}" in said
+    assert Image.open(tmp_path / "a.png").width > 50
+    (tmp_path / "a.png").write_text("another's")
+    assert main(flags) == 2 and "As a PNG" not in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_text() == "another's"
 
 
 def test_without_scikit_learn(models, faces, tmp_path, monkeypatch, capsys):

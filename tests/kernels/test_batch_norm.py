@@ -192,6 +192,8 @@ def test_compiled_it_is_the_same(residual):
         ({"residual": torch.zeros(1)}, "residual of x's shape"),
         ({"negative_slope": -1.0}, "negative_slope >= 0"),
         ({"negative_slope": float("nan")}, "negative_slope >= 0"),
+        *(({"momentum": m}, r"momentum in \[0, 1\]") for m in (-0.1, 1.5, float("nan"), None)),
+        *(({"eps": e}, "eps >= 0") for e in (-1.0, float("nan"), float("inf"))),
     ],
     ids=str,
 )

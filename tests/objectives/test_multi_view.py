@@ -1,6 +1,7 @@
 """All views in one run are what separate runs with the same seed are."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import fastvae
 from fastvae.cli import main
 from fastvae.errors import FastvaeError
 from fastvae.runs.sampler import load_views
+from fastvae.train.checkpoint_files import latest
 
 LAYERS = ("relu1_1", "relu2_1")
 FLAGS = ["--image-size", "32", "--width", "2", "--latent", "4", "--batch-size", "8", "--steps", "3", "--vgg", "random"]
@@ -87,8 +89,22 @@ def test_a_view_must_be_named_and_exist(runs):
         fastvae.load(runs / "all")
     with pytest.raises(FastvaeError, match="has no view 'relu1_2', did you mean 'relu1_1'"):
         fastvae.load(runs / "all" / "relu1_2")
-    with pytest.raises(FastvaeError, match="has no view 'relu1_1': it is a run of one model"):
+    with pytest.raises(FastvaeError, match="has no view 'relu1_1': it is of one model; leave it out"):
         fastvae.load(runs / "relu1_1" / "relu1_1")
+
+
+def test_a_view_of_one_checkpoint(runs, tmp_path):
+    newest = latest(runs / "all")
+    assert fastvae.load(newest / "relu2_1").run.step == 3
+    assert fastvae.load(newest / "model.safetensors" / "relu2_1").run.step == 3
+    older = tmp_path / "copy" / "checkpoints" / "step-00000001"
+    shutil.copytree(newest, older)
+    shutil.copytree(newest, older.with_name("step-00000002"))
+    for given in (older, older / "model.safetensors"):
+        with pytest.raises(FastvaeError, match=r"name one, as in (.*)") as refused:
+            fastvae.load(given)
+        advised = str(refused.value).rpartition("as in ")[2]
+        assert advised == str(older / "relu1_1") and fastvae.load(advised).latent == 4
 
 
 # A KL that rises does so over a share of all steps, which are fewer in a run that is broken off by --steps.

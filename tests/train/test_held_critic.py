@@ -162,6 +162,27 @@ def test_a_measurement_that_does_not_fit_into_memory_says_what_to_do(train, tmp_
     assert "The first 1 steps are saved" in said
 
 
+def test_a_first_measurement_that_failed_leaves_no_trace_and_is_made_up(train, tmp_path, monkeypatch):
+    seldom = (*HELD, "--balance-every", "100")
+    assert train(*seldom, "--steps", "1", "--out", str(tmp_path / "whole")) == 0
+    balance = VaeWgan.balance
+
+    def full_at_its_end(*given):
+        balance(*given)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaeWgan, "balance", full_at_its_end)
+        assert train(*seldom, "--steps", "3") == 1
+    networks = {n: v for n, v in saved(tmp_path / "run").items() if n.startswith("model.safetensors")}
+    expected = saved(tmp_path / "whole")
+    assert networks and all(torch.equal(value, expected[name]) for name, value in networks.items())
+    limit = "optimizer.safetensors gan_limit"
+    assert saved(tmp_path / "run")[limit].item() >= 1e30 > expected[limit].item()
+    assert train("--resume", str(tmp_path / "run"), "--steps", "2") == 0
+    assert saved(tmp_path / "run")[limit].item() < 1e30
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_a_captured_step_reads_the_scale(train, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

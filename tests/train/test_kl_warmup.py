@@ -111,6 +111,15 @@ def test_a_weight_that_has_risen_stays_in_a_longer_run(risen, tmp_path):
     assert weights(run) == {1: 0.0, 2: 0.5} | dict.fromkeys(range(3, 13))
 
 
+def test_in_a_shorter_run_it_rises_for_the_share_of_that(packed, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--data", str(packed.path), *TINY, "--compile", "off", "--kl-warmup", "0.5", "--steps", "20"]
+    # Ends after its first step.
+    assert main(["train", "celeba64-plain", "--out", str(run), *flags, "--minutes", "0.000001"]) == 0
+    assert main(["train", "--resume", str(run), "--steps", "6", "--minutes", "9"]) == 0
+    assert weights(run) == {1: 0.0, 2: pytest.approx(1 / 3), 3: pytest.approx(2 / 3), 4: None, 5: None, 6: None}
+
+
 def test_a_resumed_run_keeps_its_share(risen, tmp_path, capsys):
     assert main(["train", "--resume", str(risen), "--kl-warmup", "0.9", "--steps", "5"]) == 2
     assert "a resumed run keeps its model, objective" in capsys.readouterr().err

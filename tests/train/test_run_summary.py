@@ -34,6 +34,16 @@ def summary(checkpoint, config=CONFIG, view=None, **metadata):
     return of_checkpoint({"format": 1, "step": 4, "config": config, **metadata}, checkpoint, view)
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("faces", "faces"), ("/home/me/faces", "faces/"), ("faces/", "faces/"), ("hub:me/faces", "faces/"), ("/x/y", "y")],
+)
+def test_a_folder_called_faces_is_not_the_embedded_data_set(checkpoint, given, kept):
+    found = summary(checkpoint, CONFIG | {"data": given})
+    assert found.config["data"] == kept
+    assert ("draws itself" in card(found)) == (kept == "faces")
+
+
 def card(run) -> str:
     vae = fastvae.VAE(32, width=2, latent=4)
     vae.run = run

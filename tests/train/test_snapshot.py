@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastvae.train.snapshot import Snapshots, gather, gathered_bytes, views
+from fastvae.train.snapshot import Snapshot, Snapshots, gather, gathered_bytes, views
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -51,6 +51,24 @@ def test_a_snapshot_does_not_change_with_the_tensors(device):
         assert all(t.is_contiguous() and t.device.type == "cpu" for t in found.values())
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         expected = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def test_what_has_arrived_is_there_even_if_the_device_fails_then():
+    class Event:
+        fails = False
+
+        def query(self):
+            if self.fails:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return True
+
+        synchronize = query
+
+    noted, not_noted = (Snapshot({"a": torch.ones(2)}, Event()) for _ in range(2))
+    assert noted.has_arrived
+    Event.fails = True
+    assert noted.has_arrived and torch.equal(noted.read()["a"], torch.ones(2))
+    assert not not_noted.has_arrived
 
 
 def test_views_of_one_buffer_can_be_saved():

@@ -174,6 +174,17 @@ def test_what_ends_one_rank_ends_all(launch, tmp_path, how, rank, machines):
     assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 5
 
 
+def test_an_unexpected_error_of_rank_0_loses_no_step(launch, tmp_path):
+    def bug(epoch: int) -> None:
+        raise ZeroDivisionError("a bug")
+
+    launched = launch("--steps", "8", before=only(0, 5, lambda trainer: setattr(trainer.rates, "set_epoch", bug)))
+    assert launched.wait() == [FAILED]
+    said = launched.said.read_text()
+    assert "ZeroDivisionError: a bug" in said and "The first 5 steps are saved; continue with" in said
+    assert checkpoint_files.step_of(checkpoint_files.latest(tmp_path / "run")) == 5
+
+
 def test_a_stopped_rank_0_keeps_the_folder_locked(launch, tmp_path):
     """The others cannot save, since it may go on."""
     launched = launch("--steps", "8", "--checkpoint-every", "3", before=only(0, 5, kill(signal.SIGSTOP), lost_s=4.0))

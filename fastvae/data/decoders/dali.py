@@ -156,7 +156,7 @@ def _read(picture: Encoded, crop: Crop) -> tuple[Encoded, Box | None]:
         return picture, None
     size = plain_jpeg_size(data)
     if size is None or size[0] * size[1] > _MAX_PIXELS:
-        return data, None
+        return picture, None  # of a file its path: three batches of whole camera pictures would take gigabytes
     try:
         return data, crop_box(*size, crop)
     except FastvaeError as error:

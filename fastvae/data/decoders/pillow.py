@@ -134,9 +134,9 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     if opaque is not None:
         alpha = Image.fromarray(opaque)
         alpha.info = picture.info  # contains the orientation
-        alpha = ImageOps.exif_transpose(alpha)
+        alpha = _upright(alpha)
     picture.load()
-    picture = ImageOps.exif_transpose(picture)
+    picture = _upright(picture)
     if picture.mode == "RGB" and alpha is None:
         return picture
     if picture.mode.startswith("I"):
@@ -151,6 +151,15 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
         white.paste(picture, mask=alpha)
         return white
     return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Rotated by its EXIF orientation; as it is, if the EXIF data are damaged."""
+    try:
+        picture.getexif()
+    except Exception:  # of damaged data Pillow raises anything
+        return picture
+    return ImageOps.exif_transpose(picture)
 
 
 def crop_and_resize(picture: Image.Image, *, crop: Crop, size: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastvae.data.containers.archives import check_not_empty
 from fastvae.data.containers.container import Container
 from fastvae.data.sources.celeba_form import form_of
 from fastvae.data.sources.celeba_lists import (
@@ -59,6 +60,8 @@ def read_places(places: Places) -> Source:
                 f"neither {name}.txt nor {name}.csv is in {where}; put CelebA's {_LISTS} there, "
                 "give their folder (--annotations), or prepare it as a plain folder (--kind folder)"
             )
+    if container is not None:
+        check_not_empty(container)
     listing = list_pictures(place) if container is None else Listing(container.names, container.left_out)
     names, stems = _one_of_each(listing)
     attribute_names, attributes = read_attributes(lists[ATTRIBUTES_LIST], set(stems))

@@ -100,6 +100,11 @@ def download(name: str | os.PathLike[str]) -> Path:
                 cache_dir=cache_folder() / "hub",
             )
         )
+        # Older versions of the library give the folder of an interrupted download if the Hub does not answer.
+        if missing := [file for file in files if not (snapshot / file).is_file()]:
+            raise FastvaeError(
+                f"{name}: {len(missing)} of {len(files)} files are not downloaded yet; run the same command again"
+            )
     except FastvaeError:
         raise
     except Exception as error:

@@ -96,6 +96,11 @@ def _read(
         if column not in chunks:
             continue
         parts, name = chunks.pop(column), column[-1]
+        if len({isinstance(part, list) for part in parts}) > 1:
+            raise FastvaeError(
+                f"{shown(path)}: {shown('.'.join(column))} is text in some shards and a number in others; give one of "
+                "them, or a folder of those that belong together"
+            )
         if isinstance(parts[0], list):
             made = text_column(name, [text for part in parts for text in part])
         else:

@@ -161,6 +161,24 @@ def test_the_page_says_what_was_scored_and_by_which_network(record):
     assert "\n\nScores: 12 held-out images. KL," in page.tables({"celeba64": [values]})
 
 
+def test_runs_of_one_layer_are_a_section_of_their_own_and_threads_are_said(record):
+    values = json.loads(record.read_text())
+    values["machine"] |= {"cpu": "AVX2", "gpu": None, "threads": 1}
+    alone = {**values, "name": "alone", "config": {**values["config"], "recipe": "celeba64-relu2_1"}}
+    ablation = {**values, "name": "ablation", "config": {**values["config"], "recipe": "celeba64-no-rec"}}
+    for each in (alone, ablation):
+        (record.parent / f"{each['name']}.json").write_text(json.dumps(each))
+    sets = page.by_set(record.parent)
+    assert {name: [r["name"] for r in records] for name, records in sets.items()} == {
+        "celeba64": ["trial", "ablation"],
+        "celeba64-layers": ["alone"],
+    }
+    text = page.tables(sets)
+    assert "## celeba64: one layer alone (Fig. 7)\n" in text and "| AVX2, 1 thread, fp32 |" in text
+    values["machine"] |= {"gpu": "NVIDIA H200"}
+    assert "| NVIDIA H200, fp32 |" in page.tables({"celeba64": [values]})
+
+
 def recognised(name: str, accuracy: float) -> dict:
     fit = {"c": 0.01, "choosing_accuracy": 0.8, "converged": True, "seconds": 1.0}
     shares = {"train_share": 0.4, "test_share": 0.4, "majority_accuracy": 0.6, "balanced_accuracy": 0.7}

@@ -85,6 +85,15 @@ def test_exif_orientation():
     assert np.array_equal(decoded(lying, crop="center", exif=exif), decoded(upright, crop="center"))
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_data_are_no_damaged_picture(form):
+    options = {"exif": b"Exif\0\0no TIFF header", "dpi": (72, 72)}
+    assert np.array_equal(decoded(photo(), form, **options), decoded(photo(), form))
+    see_through = Image.new("RGBA", (32, 32), (0, 0, 0, 128))
+    if form != "JPEG":
+        assert np.array_equal(decoded(see_through, form, **options), decoded(see_through, form))
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_formats(form):
     assert np.abs(decoded(photo(), form).astype(int) - rgb(photo())).mean() < 5

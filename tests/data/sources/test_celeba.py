@@ -182,6 +182,14 @@ def check_zip(source, archive, folder):
     assert not source.left_out and not source.warnings
 
 
+def test_a_zip_file_of_lists_alone(tmp_path):
+    with zipfile.ZipFile(tmp_path / "CelebA.zip", "w") as opened:
+        opened.writestr("Anno/list_attr_celeba.txt", CELEBA_ATTRIBUTES)
+        opened.writestr("Eval/list_eval_partition.txt", CELEBA_SPLITS)
+    with pytest.raises(FastvaeError, match="contains no pictures"):
+        read_source(tmp_path / "CelebA.zip", kind="celeba")
+
+
 @pytest.mark.parametrize("given", [".", "Img", "Img/img_align_celeba.zip"])
 def test_the_official_zip_file_unopened(tmp_path, given):
     archive = tmp_path / "Img/img_align_celeba.zip"

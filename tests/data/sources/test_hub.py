@@ -35,10 +35,12 @@ class Hub:
         revisions: folder by revision; "main" is what None means.
         asked: the options of each download.
         error: raised by every call if it is not None.
+        interrupted_after: how many files a download brings; None for all.
     """
 
     def __init__(self, folder):
         self.folder, self.revisions, self.asked, self.error = folder, {}, [], None
+        self.interrupted_after: int | None = None
 
     def add(self, revision="main"):
         folder = self.revisions[revision] = self.folder / "remote" / revision.replace("/", "-")
@@ -58,6 +60,7 @@ class Hub:
     def snapshot_download(self, repo_id, *, repo_type, revision, allow_patterns, cache_dir):
         assert (repo_id, repo_type) == ("you/faces", "dataset")
         self.asked.append((revision, allow_patterns))
+        allow_patterns = allow_patterns[: self.interrupted_after]
         remote = self.folder / "remote" / revision.removeprefix("commit-")
         snapshot = cache_dir / "datasets--you--faces" / "snapshots" / revision
         for path in remote.rglob("*"):
@@ -94,6 +97,15 @@ def add_shards(folder, photos, top="data"):
     images, options = named_bytes(photos), {"features": {"label": CLASS_LABEL}}
     write_parquet(folder / top / "train-00000-of-00001.parquet", images[:6], {"label": [0, 1] * 3}, **options)
     write_parquet(folder / top / "test-00000-of-00001.parquet", images[6:], {"label": [0, 1] * 2}, **options)
+
+
+def test_a_part_of_the_files_is_not_taken_for_all_of_them(remote, photos):
+    add_shards(remote.add(), photos)
+    remote.interrupted_after = 1
+    with pytest.raises(FastvaeError, match="hub:you/faces: 1 of 2 files are not downloaded yet"):
+        hub.download("hub:you/faces")
+    remote.interrupted_after = None
+    assert len(list(hub.download("hub:you/faces").rglob("*.parquet"))) == 2
 
 
 def test_prepare_downloads_and_prepares(remote, photos, tmp_path, capsys):

@@ -159,6 +159,15 @@ def test_shards_that_do_not_belong_together(tmp_path, photos):
         read_source(tmp_path / "set")
 
 
+@pytest.mark.parametrize("first", ["train", "test"])
+def test_a_label_that_is_text_in_one_shard_and_a_number_in_another(tmp_path, photos, first):
+    images, second = named_bytes(photos), {"train": "test", "test": "train"}[first]
+    write_parquet(tmp_path / f"set/{first}.parquet", images, {"label": [0, 1] * 12})
+    write_parquet(tmp_path / f"set/{second}.parquet", images, {"label": ["cat", "dog"] * 12})
+    with pytest.raises(FastvaeError, match="label is text in some shards and a number in others"):
+        read_source(tmp_path / "set")
+
+
 def test_metadata_that_mean_nothing_are_ignored(tmp_path, photos):
     images = named_bytes(photos)
     write_parquet(tmp_path / "a.parquet", images, {"label": [0, 1] * 12})

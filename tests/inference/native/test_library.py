@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import logging
+import os
 import re
 import shutil
 import stat
@@ -133,6 +134,26 @@ def test_what_others_can_have_put_there_is_not_run(kept, compilations, what):
     place = kept if what == "file" else kept.parent
     place.chmod(0o777)
     assert load_engine(FLAGS).fastvae_lanes() == 4
+    assert len(compilations) == 1
+
+
+def test_a_folder_that_others_can_write_is_left_to_them(kept, compilations):
+    kept.unlink()
+    kept.parent.chmod(0o777)
+    for _ in range(2):  # the second process finds what the first has compiled
+        library._loaded.cache_clear()
+        assert load_engine(FLAGS).fastvae_lanes() == 4
+    assert len(compilations) == 1 and len(private_engines()) == 1 and not list(kept.parent.iterdir())
+
+
+def test_whatever_the_umask_is_it_is_compiled_once(cache, compilations):
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            library._loaded.cache_clear()
+            assert load_engine(FLAGS).fastvae_lanes() == 4
+    finally:
+        os.umask(before)
     assert len(compilations) == 1
 
 
