@@ -2,10 +2,24 @@
 
 import dataclasses
 
-from fastvae.data.sources.celeba_form import looks_like_celeba
+from fastvae.data.sources.celeba_form import looks_like_celeba, picture_sizes
 from fastvae.data.sources.celeba_lists import ATTRIBUTES_LIST, SPLITS_LIST
 from fastvae.data.sources.celeba_places import Places, has_its_name
+from fastvae.data.sources.listing import list_pictures
 from fastvae.data.sources.source import Source
+
+
+def are_of_others(places: Places) -> bool:
+    """Whether lists that lie further up are those of other pictures, which have numbers for names, too.
+
+    CelebA's own are of one size, except in the wild, in `img_celeba`.
+    """
+    if places.container is not None or places.pictures.name.startswith("img_"):
+        return False
+    if any(file.path.parent in (places.pictures, places.pictures.parent) for file in places.lists.values()):
+        return False
+    names = list_pictures(places.pictures).names
+    return len(set(picture_sizes([places.pictures / name for name in names]))) > 1
 
 
 def with_hint(source: Source, places: Places) -> Source:
@@ -22,6 +36,12 @@ def with_hint(source: Source, places: Places) -> Source:
         unused = f" ({found} is not used without the other)" if len(missing) == 1 else ""
         warning = f"this may be CelebA, but {reason}{unused}: read without its attributes and splits"
         return dataclasses.replace(source, warnings=(*source.warnings, warning))
+    if places.are_complete and are_of_others(places):
+        note = (
+            f"CelebA's lists are not used, since they lie further up and these pictures have different sizes: {found}; "
+            "--kind celeba uses them"
+        )
+        return dataclasses.replace(source, notes=(*source.notes, note))
     if not missing and not any(map(has_its_name, source.names)):
         note = f"CelebA's lists are not used, since the pictures are not named as in them: {found}"
         return dataclasses.replace(source, notes=(*source.notes, note))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastvae.data.containers.archives import container_kind
 from fastvae.data.sources import archive, celeba, cifar10, cifar100, folder, hub, parquet, webdataset
-from fastvae.data.sources.celeba_hints import with_hint
+from fastvae.data.sources.celeba_hints import are_of_others, with_hint
 from fastvae.data.sources.celeba_names import are_celebas
 from fastvae.data.sources.celeba_places import Places, find_places
 from fastvae.data.sources.report import log_report
@@ -40,7 +40,7 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
             (`hub.download`).
         kind: "celeba", "cifar10", "cifar100", "folder" (any pictures, also in a zip file), "parquet" and "webdataset"
             (one file, or a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside
-            or above the folder, CIFAR if its batches are in it, else what the file is, or the shards in the folder,
+            or above the folder (above those of other pictures, which have different sizes, they mean nothing), CIFAR if its batches are in it, else what the file is, or the shards in the folder,
             else "folder".
         annotations: folder with CelebA's lists, if they are elsewhere.
 
@@ -59,7 +59,7 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
     if kind in ("auto", "celeba"):
         places = find_places(path, annotations)
     if kind == "auto":
-        is_celeba = annotations is not None or places.are_complete
+        is_celeba = annotations is not None or (places.are_complete and not are_of_others(places))
         kind = "celeba" if is_celeba else _detected(path, container)
     source = _read(path, kind, container, places)
     if not source.has_files and source.attribute_names == cifar10.CLASSES:

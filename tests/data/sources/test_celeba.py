@@ -66,6 +66,18 @@ def test_where_files_may_lie(tmp_path, pictures, lists, given):
     check(read_celeba(tmp_path / given), tmp_path / pictures)
 
 
+@pytest.mark.parametrize(("below", "kind"), [("VOC2007/JPEGImages", "folder"), ("JPEGImages", "celeba")])
+def test_numbered_pictures_of_another_set_below_its_lists(tmp_path, below, kind):
+    write_celeba_lists(tmp_path)
+    (tmp_path / below).mkdir(parents=True)
+    for number, size in enumerate([(50, 40), (40, 50), (30, 30)], start=1):
+        photo(*size).save(tmp_path / below / f"{number:06}.jpg")
+    source = read_source(tmp_path / below)
+    assert source.kind == kind
+    assert any("--kind celeba uses them" in note for note in source.notes) == (kind == "folder")
+    assert read_source(tmp_path / below, kind="celeba").kind == "celeba"
+
+
 @pytest.mark.parametrize("given", [".", "Img", "Img/img_align_celeba"])
 def test_the_official_folder(tmp_path, given):
     pictures = tmp_path / "Img/img_align_celeba"
