@@ -199,9 +199,13 @@ def paper(record: SuiteRecord) -> str:
         return f"{_caption('The two claims of the paper, and its 11 GB', record)}\n\n{_verdicts(record)}"
     verdicts = record.content.get("verdicts", ())
     lines = "\n".join(f"- {_unsettled(v) if v['where'].startswith('projected') else v['line']}" for v in verdicts)
+    batch = record.content.get("batch")
+    hours = (
+        f"The hours measured here are of batches of {batch}, not the paper's 64, with which a CPU is faster "
+        "(docs/results.md has complete runs). "
+    )
     caution = prose(
-        f"The hours measured here are of batches of {record.content['batch']}, not the paper's 64, with which a CPU is "
-        "faster (docs/results.md has complete runs). A projection from a CPU leaves out what launching kernels takes, "
+        f"{hours if batch else ''}A projection from a CPU leaves out what launching kernels takes, "
         "which for a single image is most of it: only one from a GPU can settle the claims."
     )
     return f"{_caption('The two claims of the paper', record)}\n\n{lines}\n\n{caution}"

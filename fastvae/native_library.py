@@ -61,8 +61,8 @@ def library(sources: Sources, extra_flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The compiled library, from the cache or compiled now and cached.
 
     A cached library has a digest of its bytes in its name and is only loaded if that matches; otherwise it is removed
-    and compiled again. If the cache cannot be written, or nothing in it may be executed, a private folder in the
-    system's temporary folder is used.
+    and compiled again. If the cache cannot be written, or others can write it, or nothing in it may be executed, a
+    private folder in the system's temporary folder is used.
 
     Args:
         sources: of the library.
@@ -117,7 +117,8 @@ def _kept_or_compiled(sources: Sources, command: list[str]) -> ctypes.CDLL:
         try:
             if is_new:
                 write_atomically(path, code)
-                path.chmod(0o755)
+                if not _is_own(path):  # by the umask of this process
+                    path.chmod(0o755)
             opened = _opened(sources, path)
         except (OSError, FastvaeError) as error:
             obstacles.append(str(error))

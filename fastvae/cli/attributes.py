@@ -89,7 +89,7 @@ def run(argv: list[str]) -> int:
     device = choose_device(command.device)
     names = _distinct(command.runs)
     sources = [
-        source if name == name_of(run) else replace(source, name=f"{name}: {source.name}")
+        replace(source, name=source.name.replace(name_of(run), name, 1))
         for run, name in zip(command.runs, names, strict=True)
         for source in latent_sources(run, device, command.weights)
     ]
@@ -152,11 +152,15 @@ def run(argv: list[str]) -> int:
 
 
 def _distinct(runs: Sequence[str]) -> list[str]:
-    """Names of some runs: the last part of each path, or the path if others end alike, as checkpoints do."""
-    from fastvae.hub.locate import name_of
+    """Names of some runs: as many of the last parts of their paths as tell them apart, as checkpoints need more."""
+    from fastvae.files.places import resolved
 
-    alike = {run for run in runs if any(name_of(run) == name_of(other) and run != other for other in runs)}
-    return [run if run in alike else name_of(run) for run in runs]
+    parts = [resolved(run).parts for run in runs]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(of_run[-depth:]) or "run" for of_run in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return []
 
 
 def _own_size(data: str) -> int | None:

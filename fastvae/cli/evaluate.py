@@ -1,5 +1,6 @@
 """`fastvae evaluate RUN... --data DATA`: metrics of samples and reconstructions."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -110,7 +111,8 @@ def run(argv: list[str]) -> int:
         ):
             rows.append(row)
             notes = report.remarks(rows, plan, inception)
-            report.write(unfinished(command.out), rows, **metadata, complete=False, remarks=notes)
+            with suppress(FastvaeError):  # said at the end, if it still cannot be written
+                report.write(unfinished(command.out), rows, **metadata, complete=False, remarks=notes)
         complete = True
     finally:  # on Ctrl-C, finished results are kept
         if rows:

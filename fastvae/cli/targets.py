@@ -43,16 +43,14 @@ def check_not_read(path: Path, inputs: Sequence[Path], flag: str = "--out") -> N
         flag: that named the path.
 
     Raises:
-        UsageError: the path leads, however it is spelled, to one of the inputs, or is a picture in a folder of them, or
-            leads to a file that training or `save_pretrained` wrote.
+        UsageError: the path leads, however it is spelled, to one of the inputs, or to a file in a folder of them that
+            exists or would be read as a picture, or to a file that training or `save_pretrained` wrote.
     """
     for given in inputs:
-        if is_folder(given) and _leads_to(path.parent, given):
-            if path.suffix.lower() in _PICTURES:
-                raise UsageError(
-                    f"{flag} {path} would be one of the pictures in {given}, which is read: choose another folder"
-                )
-        elif path.exists() and _leads_to(path, given):
+        if is_folder(given):
+            if _leads_to(path, given) and (path.exists() or path.suffix.lower() in _PICTURES):
+                raise UsageError(f"{flag} {path} lies in {given}, which is read: choose another folder")
+        elif _leads_to(path, given):
             raise UsageError(f"{flag} {path} would be written over {given}, which is read: choose another name")
     if not path.exists():
         return
@@ -74,8 +72,13 @@ def places(data: str | None) -> list[Path]:
 
 
 def _leads_to(path: Path, given: Path) -> bool:
+    """Whether a path is that file, or in that folder; it need not exist."""
+    return any(_are_same(above, given) for above in (path, *Path(os.path.realpath(path)).parents))
+
+
+def _are_same(path: Path, given: Path) -> bool:
     try:
-        return any(above.samefile(given) for above in (path, *Path(os.path.realpath(path)).parents))
+        return path.samefile(given)
     except OSError:
         return False
 

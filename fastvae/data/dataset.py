@@ -77,9 +77,6 @@ def is_packed(place: Path) -> bool:
 def _embedded(image_size: int) -> PackedImages:
     from fastvae.data.faces import faces
 
-    here = Path(EMBEDDED)
-    if is_folder(here) and not os.path.lexists(here / "model.safetensors"):  # a saved model is called so in README.md
-        _logger.warning("--data %s is the embedded data set; the folder here is ./%s", EMBEDDED, EMBEDDED)
     # The name contains a hash of the drawing code, so that a file drawn by older code is not used.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
 

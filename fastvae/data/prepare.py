@@ -18,11 +18,13 @@ from fastvae.data.decoders.crop import Crop, check_crop
 from fastvae.data.decoders.encoded import BrokenImage
 from fastvae.data.loaders.broken import NAMED, BrokenPictures
 from fastvae.data.packed import PackedImages, PackedWriter, check_destination
+from fastvae.data.packed_header import MAGIC
 from fastvae.data.sources.detect import check_kind, read_source
 from fastvae.data.sources.hub import place_of
 from fastvae.data.sources.source import Source
 from fastvae.errors import FastvaeError, UsageError, suggest
 from fastvae.files.places import resolved, shown
+from fastvae.files.reading import open_regular
 from fastvae.progress_bar import progress_bar
 
 DECODERS = ("auto", "pillow", "dali")
@@ -231,7 +233,16 @@ def _check_not_an_input(source: Source, out_path: Path) -> None:
 def _files_of_arrays(root: Path) -> Iterator[Path]:
     """CIFAR's archive, or the files in its folder that are not packed ones, such as an earlier result."""
     yield root
-    yield from (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.suffix != ".fvae")
+    for pattern in ("*", "*/*"):
+        yield from (path for path in root.glob(pattern) if not _starts_packed(path))
+
+
+def _starts_packed(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def _check_space(path: Path, needed: int) -> None:

@@ -44,7 +44,7 @@ class Server(ThreadingHTTPServer):
         port: 0 for any free port.
 
     Raises:
-        UsageError: the host is unknown.
+        UsageError: the host is unknown, or not this machine's.
         FastvaeError: the port is not available.
     """
 
@@ -67,7 +67,7 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UsageError(
-                    f"--host {host} is not an address of this machine; the default is 127.0.0.1, 0.0.0.0 is all it has"
+                    f"--host {host} is not an address of this machine; the default is 127.0.0.1, 0.0.0.0 means all"
                 ) from error
             raise FastvaeError(
                 f"port {port} of {host} is not available ({error.strerror}): stop the program that uses it, or choose "

@@ -151,7 +151,7 @@ def which_view(file: Path, view: str | None, views: tuple[str, ...]) -> str:
     run = file.parent.parent.parent
     # Of a run its newest checkpoint is meant, and any other one by its own name.
     newest = checkpoint_files.checkpoints(run / "checkpoints")[-1:] == [file.parent]
-    place = run if newest else file.parent
+    place = run if newest else file.parent if file.name == checkpoint_files.MODEL else file
     if not views:
         return f"{place} has no view {view!r}: it is of one model; leave it out"
     if view is None:

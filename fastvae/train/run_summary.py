@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastvae.data.dataset import EMBEDDED
 from fastvae.errors import FastvaeError
 from fastvae.files.places import is_file
 from fastvae.files.reading import Malformed, conform, read_json, read_json_lines
 
+# What `--data` calls the embedded data set; `fastvae.data`, which has the name, takes long to import.
+_EMBEDDED = "faces"
 _UNKNOWN = "unknown"
 # Limits for a list in a config, such as the layers of a loss, and for a string.
 _MAX_LIST, _MAX_TEXT = 64, 1000
@@ -109,7 +110,7 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     objective["name"] = _text(objective.get("name")) or _UNKNOWN
     given = _text(config.get("data"))
     data = _name(given) or _UNKNOWN
-    if data == EMBEDDED != given:
+    if data == _EMBEDDED != given:
         data += "/"  # somebody's own folder of this name, not the embedded data set
     initial = _values(config.get("initial_weights"))
     if "source" in initial:

@@ -1,5 +1,6 @@
 """When a run's state is copied to the host, and who writes it: checkpoints, and copies for the case of a lost rank."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -55,7 +56,7 @@ class Saver:
         self._ranks, self._late, self._current = ranks, late, current
         self._snapshots, self._writer = Snapshots(device), CheckpointWriter()
         self._snapshot_waits = False
-        self._kept = KeptState(device)
+        self._kept, self._saving_kept = KeptState(device), threading.Lock()
 
     def save(self) -> None:
         """Copies the state to the host; a thread writes it, once the losses of all steps until then are logged."""
@@ -99,9 +100,10 @@ class Saver:
         self._kept.keep(*self._current())
 
     def save_kept(self) -> str:
-        """Saves the newest such copy; see `KeptState.save`."""
-        self._writer.settle(_WRITES_S)
-        return self._kept.save(self._run, self._config, keep=self._count)
+        """Saves the newest such copy; see `KeptState.save`. Two threads may ask: the training's and the watch."""
+        with self._saving_kept:
+            self._writer.settle(_WRITES_S)
+            return self._kept.save(self._run, self._config, keep=self._count)
 
     def _write(self, state: checkpoint.State, snapshot: Snapshot) -> None:
         checkpoint.save(self._run.checkpoints, state, snapshot.read(), config=self._config, keep=self._count)

@@ -251,7 +251,7 @@ class Trainer:
         unlimited = any(map(is_unlimited, self.objective.steered().items()))
         self.meter.start()
         while self.done < self.total and not self._ends(stop):
-            start, before = time.perf_counter(), self.seconds
+            start = time.perf_counter()
             self.rates.set_epoch(self.order.place(self.done)[0])
             self.kl_warmup.set_step(self.done)
             self._read_images()
@@ -266,15 +266,14 @@ class Trainer:
             if unlimited and not balance:
                 self._balance()  # until it is measured, nothing limits a held critic; logged from the next time on
             unlimited = False
-            self.seconds = before + (time.perf_counter() - start)
             if balance or self._is_due(train.log_every):
-                self._close_window(balance)
+                self._close_window(balance, start)
             due, saves = self._due()
             if due or saves:
-                self._close_window()
+                self._close_window(since=start)
             if due:
                 self.late.flush()
-            self.seconds = before + (time.perf_counter() - start)
+            self.seconds += time.perf_counter() - start
             for task in due:
                 task()
             if saves:
@@ -345,10 +344,16 @@ class Trainer:
             self.objective.steer(ratios)
         return ratios
 
-    def _close_window(self, extra: dict[str, Tensor] | None = None) -> None:
-        """Logs the means over the steps since the last call, on a GPU later; all terms must be finite."""
+    def _close_window(self, extra: dict[str, Tensor] | None = None, since: float | None = None) -> None:
+        """Logs the means over the steps since the last call, on a GPU later; all terms must be finite.
+
+        Args:
+            extra: other numbers of the line.
+            since: when the last step began, if its time is not counted yet.
+        """
         if self.meter.steps:
-            line = Line(self.done, self.seconds, self.rates.first, self.kl_warmup.weight, self.meter.close(extra))
+            seconds = self.seconds + (0.0 if since is None else time.perf_counter() - since)
+            line = Line(self.done, seconds, self.rates.first, self.kl_warmup.weight, self.meter.close(extra))
             self.late.add_window(lambda: self._write(line))
 
     def _write(self, line: Line) -> None:

@@ -77,8 +77,8 @@ def test_runs_that_end_alike_are_told_apart(run, images, tmp_path):
         shutil.copytree(run, copy)
     assert main(["attributes", *map(str, copies), "--data", str(images), "--out", str(tmp_path / "out")]) == 0
     values = json.loads((tmp_path / "out" / "attributes.json").read_text())
-    assert values["runs"] == [str(copy) for copy in copies]
-    assert [m["name"] for m in values["models"]] == values["features"]["from"] == [f"{c}: run" for c in copies]
+    assert values["runs"] == ["a/run", "b/run"] and str(tmp_path) not in json.dumps(values)
+    assert [m["name"] for m in values["models"]] == values["features"]["from"] == ["a/run", "b/run"]
 
 
 def test_images_that_are_not_celebas(run, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import speed_chart, speed_table
+from bench import speed_chart, speed_table, tables
 from bench.__main__ import main as bench_main
 from bench.all import plan
 from bench.inference.accelerate_contenders import BF16, CONTENDERS, PEERS
@@ -251,6 +251,23 @@ def test_what_it_says_without_a_gpu(folder):
     assert "CPU (AVX512, 2 threads)" in text
     assert "| `replicate_conv2d` with upsampling, forward | 1.25 (0.50 to 2.00) | 2 |" in text
     assert "| `replicate_conv2d`, forward | 1.25 | 1 |" in text
+
+
+def test_a_slower_tail_is_said():
+    rows = [
+        {"contender": "fastvae accelerate", "batch": 1, "median_ms": 1.0, "p99_ms": 5.0},
+        {"contender": "plain eager", "batch": 1, "median_ms": 2.0, "p99_ms": 4.0},
+        {"contender": "plain eager bf16", "batch": 1, "median_ms": 2.0, "p99_ms": 3.0},  # another precision
+        {"contender": "folded eager", "batch": 1, "median_ms": 2.0, "p99_ms": 3.0},  # no peer
+        {"contender": "fastvae accelerate", "batch": 64, "median_ms": 1.0, "p99_ms": None},
+    ]
+    said = tables._slower_tails(rows)
+    assert (
+        said
+        == " By the 99th percentile `fastvae accelerate` is behind with batches of 1: 5 ms beside 4 of plain eager."
+    )
+    rows[1]["p99_ms"] = 6.0
+    assert tables._slower_tails(rows) == ""
 
 
 def test_a_projection_from_a_cpu_settles_nothing(folder):

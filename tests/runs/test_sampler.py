@@ -44,7 +44,7 @@ def test_a_gan_is_no_vae(gan):
 
 
 def test_nothing_else_in_its_folder_is_taken_for_it(gan):
-    with pytest.raises(FastvaeError, match="has no view 'nothere': it is a run of one model"):
+    with pytest.raises(FastvaeError, match="has no view 'nothere': it is of one model; leave it out"):
         load_sampler(gan / "nothere")
 
 

@@ -67,15 +67,15 @@ def saved(monkeypatch) -> list[int]:
 
 
 def test_a_checkpoint_every_so_many_minutes_of_training_where_a_line_ends(train, monkeypatch, saved):
-    """By a clock that goes on by half a minute whenever it is read, after the first step twice: 3 minutes are over
-    after steps 5 and 6 + 6.
+    """By a clock that goes on by half a minute whenever it is read: after every step, once more after the first one
+    and where a line ends, so that two steps take 90 seconds. 3 minutes are over after steps 5, 11 and 17.
 
     The loop notices it in the next step, and saves at the end of that step's line.
     """
     now = iter(range(0, 10**9, 30))
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     assert train("--steps", "20", "--log-every", "2", "--balance-every", "0", "--checkpoint-minutes", "3") == 0
-    assert saved == [6, 14, 20]
+    assert saved == [6, 12, 18, 20]
 
 
 def test_a_line_also_ends_where_held_out_images_are_evaluated(train, monkeypatch, saved):
@@ -120,10 +120,10 @@ def test_training_goes_on_while_a_checkpoint_is_written(train, tmp_path, monkeyp
 
     close = Trainer._close_window
 
-    def closing(self, *args):
+    def closing(self, *args, **options):
         if self.done == 4:
             reached.set()
-        close(self, *args)
+        close(self, *args, **options)
 
     monkeypatch.setattr(checkpoint, "save", slow)
     monkeypatch.setattr(Trainer, "_close_window", closing)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastvae.models.at_once import at_once
 from fastvae.pictures import to_images
 from fastvae.train import held_out
 from fastvae.train.held_out import evaluate
@@ -31,6 +32,10 @@ def run(reconstruct, pixels):
         found = evaluate(objective, Step(objective, {}, device=torch.device("cpu")), pixels)
     assert objective.modes == [False, True]
     return found
+
+
+def test_large_images_pass_in_smaller_batches():
+    assert [at_once(size) for size in (32, 64, 128, 256, 512, 1024)] == [64, 64, 64, 16, 4, 1]
 
 
 def test_psnr_of_a_known_error():

@@ -137,9 +137,15 @@ def uncompiled(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried.*smaller --batch-size"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "does not fit into memory.*--batch-size"),
-        (MemoryError(), r"\(MemoryError\); give a smaller --batch-size .*--init"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            r"CUDA out of memory. Tried.*smaller --batch-size .* from its weights\)$",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"),
+            r"does not fit into memory.*--batch-size .* from its weights\)$",
+        ),
+        (MemoryError(), r"\(MemoryError\); give a smaller --batch-size .*--init .* from its weights\)$"),
         (RuntimeError("\n  a compiler\nat length"), r"\(RuntimeError: a compiler\): try --compile off$"),
         (BackendCompilerFailed(len, ValueError("no such op"), None), r"ValueError: no such op\): try --compile off"),
         (AssertionError(), r"\(AssertionError\): try --compile off"),

@@ -178,7 +178,7 @@ def test_an_unexpected_error_of_rank_0_loses_no_step(launch, tmp_path):
     def bug(epoch: int) -> None:
         raise ZeroDivisionError("a bug")
 
-    launched = launch("--steps", "8", before=only(0, 5, lambda trainer: setattr(trainer.rates, "set_epoch", bug)))
+    launched = launch("--steps", "8", before=only(0, 4, lambda trainer: setattr(trainer.rates, "set_epoch", bug)))
     assert launched.wait() == [FAILED]
     said = launched.said.read_text()
     assert "ZeroDivisionError: a bug" in said and "The first 5 steps are saved; continue with" in said

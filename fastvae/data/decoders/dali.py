@@ -32,6 +32,8 @@ from fastvae.errors import FastvaeError
 # largest.
 _MAX_PIXELS = 512 * 512
 _BATCH = 256
+# Of pictures that Pillow decodes, larger files are read again rather than held.
+_HELD_BYTES = 1 << 20
 # Pictures per task of the thread pool: enough that submitting a task costs little beside 0.15 ms per picture.
 _TASK = 32
 _logger = logging.getLogger("fastvae")
@@ -145,7 +147,7 @@ class _CroppingDecoder:
 
 
 def _read(picture: Encoded, crop: Crop) -> tuple[Encoded, Box | None]:
-    """The picture's bytes, or the path of a large file; and the crop box if DALI decodes it."""
+    """The picture's bytes, or the path of a large file that Pillow decodes; and the crop box if DALI decodes it."""
     data = picture
     if isinstance(picture, Path):
         try:
@@ -156,7 +158,8 @@ def _read(picture: Encoded, crop: Crop) -> tuple[Encoded, Box | None]:
         return picture, None
     size = plain_jpeg_size(data)
     if size is None or size[0] * size[1] > _MAX_PIXELS:
-        return picture, None  # of a file its path: three batches of whole camera pictures would take gigabytes
+        # Three batches of whole camera pictures would take gigabytes.
+        return data if len(data) < _HELD_BYTES else picture, None
     try:
         return data, crop_box(*size, crop)
     except FastvaeError as error:

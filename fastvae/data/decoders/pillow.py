@@ -154,7 +154,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Rotated by its EXIF orientation; as it is, if the EXIF data are damaged."""
+    """Rotated by its EXIF orientation; as it is, if its EXIF data cannot be read."""
     try:
         picture.getexif()
     except Exception:  # of damaged data Pillow raises anything

@@ -16,7 +16,9 @@ def are_of_others(places: Places) -> bool:
     """
     if places.container is not None or places.pictures.name.startswith("img_"):
         return False
-    if any(file.path.parent in (places.pictures, places.pictures.parent) for file in places.lists.values()):
+    # The official folder has its lists in Anno and Eval, beside Img.
+    folders = {file.path.parent for file in places.lists.values()}
+    if any(f.name in ("Anno", "Eval") or f in (places.pictures, places.pictures.parent) for f in folders):
         return False
     names = list_pictures(places.pictures).names
     return len(set(picture_sizes([places.pictures / name for name in names]))) > 1
@@ -27,7 +29,8 @@ def with_hint(source: Source, places: Places) -> Source:
     lists = places.lists
     missing = [name for name in (ATTRIBUTES_LIST, SPLITS_LIST) if name not in lists]
     found = " and ".join(file.shown for file in lists.values())
-    if looks_like_celeba(source):
+    others = places.are_complete and are_of_others(places)
+    if looks_like_celeba(source) and not others:
         reason = (
             f"{' and '.join(missing)} (.txt or .csv) is not in, beside or above it"
             if missing
@@ -36,7 +39,7 @@ def with_hint(source: Source, places: Places) -> Source:
         unused = f" ({found} is not used without the other)" if len(missing) == 1 else ""
         warning = f"this may be CelebA, but {reason}{unused}: read without its attributes and splits"
         return dataclasses.replace(source, warnings=(*source.warnings, warning))
-    if places.are_complete and are_of_others(places):
+    if others:
         note = (
             f"CelebA's lists are not used, since they lie further up and these pictures have different sizes: {found}; "
             "--kind celeba uses them"

@@ -40,8 +40,8 @@ def read_source(path: Path, *, kind: str = "auto", annotations: Path | None = No
             (`hub.download`).
         kind: "celeba", "cifar10", "cifar100", "folder" (any pictures, also in a zip file), "parquet" and "webdataset"
             (one file, or a folder of shards), or "auto": CelebA if `annotations` is given or its lists are in, beside
-            or above the folder (above those of other pictures, which have different sizes, they mean nothing), CIFAR if its batches are in it, else what the file is, or the shards in the folder,
-            else "folder".
+            or above the folder (above pictures of other sets, which have different sizes, they mean nothing), CIFAR if
+            its batches are in it, else what the file is, or the shards in the folder, else "folder".
         annotations: folder with CelebA's lists, if they are elsewhere.
 
     Raises:

@@ -102,9 +102,7 @@ def download(name: str | os.PathLike[str]) -> Path:
         )
         # Older versions of the library give the folder of an interrupted download if the Hub does not answer.
         if missing := [file for file in files if not (snapshot / file).is_file()]:
-            raise FastvaeError(
-                f"{name}: {len(missing)} of {len(files)} files are not downloaded yet; run the same command again"
-            )
+            raise FileNotFoundError(f"{len(missing)} of its {len(files)} files are missing")
     except FastvaeError:
         raise
     except Exception as error:

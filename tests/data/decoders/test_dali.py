@@ -29,6 +29,13 @@ def dali_count(monkeypatch):
     return lambda: sum(counted)
 
 
+def test_of_large_files_for_pillow_only_the_path_is_held(tmp_path, monkeypatch):
+    photo(64, 64).save(tmp_path / "a.png")
+    assert decode_dali._read(tmp_path / "a.png", "auto") == ((tmp_path / "a.png").read_bytes(), None)
+    monkeypatch.setattr(decode_dali, "_HELD_BYTES", 10)
+    assert decode_dali._read(tmp_path / "a.png", "auto") == (tmp_path / "a.png", None)
+
+
 def both(paths, *, crop="auto", size=64):
     for module in (decode_pillow, decode_dali):
         yield list(module.decode(paths, crop=crop, size=size, workers=2))

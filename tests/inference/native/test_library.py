@@ -137,6 +137,7 @@ def test_what_others_can_have_put_there_is_not_run(kept, compilations, what):
     assert len(compilations) == 1
 
 
+@pytest.mark.skipif(not hasattr(library.os, "geteuid"), reason="POSIX's permissions")
 def test_a_folder_that_others_can_write_is_left_to_them(kept, compilations):
     kept.unlink()
     kept.parent.chmod(0o777)
