@@ -3,13 +3,17 @@
 A recognition's record is a copy of that file in the folder attributes beside the records of runs.
 """
 
+import hashlib
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+from bench.reporting.drawn_of import is_drawn_of, text_entry
 from bench.tables import prose
+from fastvae.attributes import picture
 from fastvae.attributes.recognise import AttributeResult, Recognition
-from fastvae.attributes.report import COLUMNS, rows
+from fastvae.attributes.report import COLUMNS, Paper, rows
 from fastvae.attributes.table1 import table1
 from fastvae.errors import FastvaeError
 from fastvae.files.reading import read_json
@@ -27,22 +31,49 @@ _SHOWN = {
 }
 
 
-def sections(folder: Path) -> list[str]:
-    """A section for each record in a folder.
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records in a folder, by name.
 
     Raises:
         FastvaeError: a record cannot be read, or is of a recognition that was stopped.
     """
-    return [_section(path.stem, read_json(path)) for path in sorted(folder.glob("*.json"))]
+    found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    for name, record in found.items():
+        if not record["complete"]:
+            raise FastvaeError(f"the record attributes/{name} is of a recognition that was stopped")
+    return found
 
 
-def _section(name: str, record: dict[str, Any]) -> str:
-    if not record["complete"]:
-        raise FastvaeError(f"the record attributes/{name} is of a recognition that was stopped")
-    recognition = Recognition([AttributeResult(**each) for each in record["attributes"]], record["excluded"])
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Writes the picture that `fastvae attributes` leaves, which carries what it shows."""
+    views = " + ".join(record["features"]["from"])
+    title = f"linear SVMs on {record['features']['count']} features of {views}"
+    picture.draw(_recognition(record), _paper(record), title, path, metadata=text_entry(_content(record)))
+
+
+def shows(path: Path, record: dict[str, Any]) -> bool:
+    """Whether the picture at `path` was drawn of this record."""
+    return is_drawn_of(path, _content(record))
+
+
+def _content(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([record["features"], record["attributes"]]).encode()).hexdigest()
+
+
+def _recognition(record: dict[str, Any]) -> Recognition:
+    return Recognition([AttributeResult(**each) for each in record["attributes"]], record["excluded"])
+
+
+def _paper(record: dict[str, Any]) -> Paper:
+    return table1() if record["celeba"] else {}
+
+
+def section(name: str, record: dict[str, Any]) -> str:
+    """A record's section of the page."""
+    recognition = _recognition(record)
     places = [COLUMNS.index(column) for column in _SHOWN]
     lines = [list(_SHOWN.values()), ["---", *["---:"] * (len(places) - 1)]]
-    for row in rows(recognition, table1() if record["celeba"] else {}):
+    for row in rows(recognition, _paper(record)):
         lines.append([row[0].replace("_", " "), *(_percent(row[place]) for place in places[1:])])
     images, features = record["images"], record["features"]
     said = (
@@ -56,6 +87,7 @@ def _section(name: str, record: dict[str, Any]) -> str:
             f"## {name}: attributes (Table 1)",
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
             prose(said),
+            f"![Bars: each attribute's accuracy, the majority's, the paper's](results-{name}-attributes.png)",
             f"    fastvae attributes {shlex.join(record['runs'])} --data {shlex.quote(record['data'])}",
         ]
     )

@@ -52,16 +52,18 @@ def main(arguments: list[str]) -> int:
 
 def _brought_up_to_date(check: bool) -> int:
     sets, page = by_set(FOLDER), ROOT / "docs" / "results.md"
-    text = replaced(
-        page.read_text(), "results", "\n\n".join([tables(sets), *attributes.sections(FOLDER / "attributes")])
-    )
+    recognitions = attributes.records(FOLDER / "attributes")
+    sections = [tables(sets), *(attributes.section(name, record) for name, record in recognitions.items())]
+    text = replaced(page.read_text(), "results", "\n\n".join(sections))
     charts = {ROOT / "docs" / f"results-{n}.png": records for n, records in sets.items() if chart.has_curves(records)}
     sheets = {
         ROOT / "docs" / f"results-{n}-{kind}.png": (kind, kept)
         for n, records in sets.items()
         for kind, kept in pictures.sheets(records, FOLDER).items()
     }
+    bars = {ROOT / "docs" / f"results-{name}-attributes.png": record for name, record in recognitions.items()}
     outdated = [path for path, records in charts.items() if not chart.shows(path, records)]
+    outdated += [path for path, record in bars.items() if not attributes.shows(path, record)]
     outdated += [path for path, sheet in sheets.items() if not pictures.shows(path, *sheet)]
     outdated += [page] if page.read_text() != text else []
     names = ", ".join(path.relative_to(ROOT).as_posix() for path in outdated)
@@ -71,6 +73,8 @@ def _brought_up_to_date(check: bool) -> int:
     for path in outdated:
         if path == page:
             page.write_text(text)
+        elif path in bars:
+            attributes.draw(bars[path], path)
         elif path in sheets:
             pictures.draw_sheet(*sheets[path], path)
         else:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from fastvae.charts import pyplot, save_chart
 _OURS, _BASELINE, _PAPER = "tab:orange", "0.72", "black"
 
 
-def draw(recognition: Recognition, paper: Paper, title: str, path: Path) -> None:
+def draw(recognition: Recognition, paper: Paper, title: str, path: Path, **options: Any) -> None:
     """Writes a PNG with a row for each attribute, the one that gains most over the baseline on top.
+
+    `options` are those of matplotlib's `savefig`.
 
     Raises:
         FastvaeError: matplotlib is not installed, or it cannot be written.
@@ -51,4 +54,4 @@ def draw(recognition: Recognition, paper: Paper, title: str, path: Path) -> None
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.suptitle(fill(title, 105), fontsize="medium")
-    save_chart(figure, path)
+    save_chart(figure, path, **options)

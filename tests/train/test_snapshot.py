@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fastvae.train.kept_state import KeptState
 from fastvae.train.snapshot import Snapshot, Snapshots, gather, gathered_bytes, views
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -64,9 +65,13 @@ def test_what_has_arrived_is_there_even_if_the_device_fails_then():
 
         synchronize = query
 
-    noted, not_noted = (Snapshot({"a": torch.ones(2)}, Event()) for _ in range(2))
+    noted, not_noted, kept = (Snapshot({"a": torch.ones(2)}, Event()) for _ in range(3))
     assert noted.has_arrived
+    state = KeptState(torch.device("cpu"))
+    state._kept = [(None, kept)]
+    state.keep(None, {("file", "a"): torch.zeros(2)})  # the next copy: has the one before arrived?
     Event.fails = True
+    assert kept.has_arrived
     assert noted.has_arrived and torch.equal(noted.read()["a"], torch.ones(2))
     assert not not_noted.has_arrived
 

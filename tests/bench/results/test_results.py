@@ -189,10 +189,12 @@ def test_table_1_is_beside_the_paper_s(tmp_path):
     found = [recognised("Male", 0.9), recognised("Wearing_Hat", 0.95)]
     record = {
         **{"complete": True, "celeba": True, "runs": ["runs a", "b"], "data": "set.fvae", "excluded": {}},
-        **{"images": {"train": 2000, "choose": 30, "test": 40}, "features": {"count": 8}, "attributes": found},
+        **{"images": {"train": 2000, "choose": 30, "test": 40}, "features": {"count": 8, "from": ["runs a", "b"]}},
+        "attributes": found,
     }
     (tmp_path / "celeba64.json").write_text(json.dumps(record))
-    (section,) = attributes.sections(tmp_path)
+    (found,) = attributes.records(tmp_path).values()
+    section = attributes.section("celeba64", found)
     assert section.startswith(
         "## celeba64: attributes (Table 1)\n\n|  | accuracy | balanced | majority | paper: VAE-WGAN"
     )
@@ -203,7 +205,22 @@ def test_table_1_is_beside_the_paper_s(tmp_path):
     assert section.endswith("    fastvae attributes 'runs a' b --data set.fvae")
     (tmp_path / "celeba64.json").write_text(json.dumps(record | {"complete": False}))
     with pytest.raises(FastvaeError, match="attributes/celeba64 is of a recognition that was stopped"):
-        attributes.sections(tmp_path)
+        attributes.records(tmp_path)
+
+
+def test_attributes_are_drawn_until_they_change(checkout, capsys):
+    shares = {"train": 2000, "choose": 30, "test": 40}
+    record = {"complete": True, "celeba": True, "runs": ["a"], "data": "set.fvae", "excluded": {}, "images": shares}
+    record |= {"features": {"count": 8, "from": ["a"]}, "attributes": [recognised("Male", 0.9)]}
+    path = page.FOLDER / "attributes" / "celeba64.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(record))
+    assert page.main([]) == 0 and page.main(["--check"]) == 0
+    assert "](results-celeba64-attributes.png)" in (checkout / "docs" / "results.md").read_text()
+    assert Image.open(checkout / "docs" / "results-celeba64-attributes.png").width > 500
+    record["attributes"] = [recognised("Male", 0.8)]
+    path.write_text(json.dumps(record))
+    assert page.main(["--check"]) == 1 and "docs/results-celeba64-attributes.png" in capsys.readouterr().out
 
 
 def test_the_committed_page_says_what_the_records_say(capsys):
