@@ -12,9 +12,9 @@ from typing import Any
 from bench.reporting.drawn_of import is_drawn_of, text_entry
 from bench.tables import prose
 from fastvae.attributes import picture
+from fastvae.attributes.folder import paper, title
 from fastvae.attributes.recognise import AttributeResult, Recognition
-from fastvae.attributes.report import COLUMNS, Paper, rows
-from fastvae.attributes.table1 import table1
+from fastvae.attributes.report import COLUMNS, rows
 from fastvae.errors import FastvaeError
 from fastvae.files.reading import read_json
 
@@ -46,9 +46,7 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 
 def draw(record: dict[str, Any], path: Path) -> None:
     """Writes the picture that `fastvae attributes` leaves, which carries what it shows."""
-    views = " + ".join(record["features"]["from"])
-    title = f"linear SVMs on {record['features']['count']} features of {views}"
-    picture.draw(_recognition(record), _paper(record), title, path, metadata=text_entry(_content(record)))
+    picture.draw(_recognition(record), paper(record), title(record), path, metadata=text_entry(_content(record)))
 
 
 def shows(path: Path, record: dict[str, Any]) -> bool:
@@ -57,15 +55,11 @@ def shows(path: Path, record: dict[str, Any]) -> bool:
 
 
 def _content(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([record["features"], record["attributes"]]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([title(record), record["attributes"]]).encode()).hexdigest()
 
 
 def _recognition(record: dict[str, Any]) -> Recognition:
     return Recognition([AttributeResult(**each) for each in record["attributes"]], record["excluded"])
-
-
-def _paper(record: dict[str, Any]) -> Paper:
-    return table1() if record["celeba"] else {}
 
 
 def section(name: str, record: dict[str, Any]) -> str:
@@ -73,7 +67,7 @@ def section(name: str, record: dict[str, Any]) -> str:
     recognition = _recognition(record)
     places = [COLUMNS.index(column) for column in _SHOWN]
     lines = [list(_SHOWN.values()), ["---", *["---:"] * (len(places) - 1)]]
-    for row in rows(recognition, _paper(record)):
+    for row in rows(recognition, paper(record)):
         lines.append([row[0].replace("_", " "), *(_percent(row[place]) for place in places[1:])])
     images, features = record["images"], record["features"]
     said = (

@@ -32,7 +32,7 @@ def title(metadata: dict[str, Any]) -> str:
 def text(recognition: Recognition, metadata: dict[str, Any]) -> str:
     """The table with its notes; the paper's columns if the images are CelebA's."""
     stopped = f"\nIncomplete: stopped after {len(recognition.results)} attributes."
-    return report.as_text(recognition, _paper(metadata)) + ("" if metadata["complete"] else stopped)
+    return report.as_text(recognition, paper(metadata)) + ("" if metadata["complete"] else stopped)
 
 
 def write_tables(folder: Path, recognition: Recognition, metadata: dict[str, Any]) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def write_tables(folder: Path, recognition: Recognition, metadata: dict[str, Any
     as_text, as_csv, as_json = (folder / name for name in names)
     table = text(recognition, metadata)
     write_atomically(as_text, f"{shown(title(metadata))}\n{metadata['splits']}\n\n{table}\n")
-    write_atomically(as_csv, report.as_csv(recognition, _paper(metadata)))
+    write_atomically(as_csv, report.as_csv(recognition, paper(metadata)))
     write_atomically(as_json, report.as_json(recognition, **metadata))
     return names
 
@@ -63,12 +63,13 @@ def write_all(folder: Path, recognition: Recognition, metadata: dict[str, Any]) 
         (folder / name).unlink(missing_ok=True)
     (folder / _PICTURE).unlink(missing_ok=True)  # of an earlier table, should this one's not be drawn
     try:
-        picture.draw(recognition, _paper(metadata), shown(title(metadata)), folder / _PICTURE)
+        picture.draw(recognition, paper(metadata), shown(title(metadata)), folder / _PICTURE)
     except FastvaeError as error:
         print(error, file=sys.stderr)
         return made
     return (*made, _PICTURE)
 
 
-def _paper(metadata: dict[str, Any]) -> report.Paper:
+def paper(metadata: dict[str, Any]) -> report.Paper:
+    """The paper's Table 1; empty if the images are not CelebA's."""
     return table1() if metadata["celeba"] else {}

@@ -16,8 +16,6 @@ _OF_A_RUN = re.compile(
 _OF_A_SAVED_FOLDER = re.compile(
     r"model\.safetensors|optimizer\.safetensors|state\.json|config\.json|README\.md|reconstructions\.png"
 )
-# What commands write and data sets hold.
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 # From the folder of a checkpoint's file up to its run.
 _DEPTH = 3
 
@@ -46,9 +44,11 @@ def check_not_read(path: Path, inputs: Sequence[Path], flag: str = "--out") -> N
         UsageError: the path leads, however it is spelled, to one of the inputs, or to a file in a folder of them that
             exists or would be read as a picture, or to a file that training or `save_pretrained` wrote.
     """
+    from fastvae.data.sources.listing import SUFFIXES  # as in `places`
+
     for given in inputs:
         if is_folder(given):
-            if _leads_to(path, given) and (path.exists() or path.suffix.lower() in _PICTURES):
+            if _leads_to(path, given) and (path.exists() or path.suffix.lower() in SUFFIXES):
                 raise UsageError(f"{flag} {path} lies in {given}, which is read: choose another folder")
         elif _leads_to(path, given):
             raise UsageError(f"{flag} {path} would be written over {given}, which is read: choose another name")
