@@ -41,8 +41,9 @@ class VaeGanOptions:
     """Options of the VAE/GAN."""
 
     gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
-    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one: at
-    # 64x64 the authors' 3
+    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one, at
+    # 64x64 the authors' 3, but not below 3: what the first two see is not normalised, and their distances are too small
+    # to keep a code
     feature_layer: int | None = None
     real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
@@ -75,7 +76,7 @@ class VaeGan(PlainVae):
         self.latent, self.noise_size = model.latent, 2 * model.latent  # for the posterior and for the prior
         self.discriminator = DcganDiscriminator(model.image_size, 2 * model.width, model.stages)
         last = len(self.discriminator.convs)
-        self.feature_layer = max(last - 1, 1) if options.feature_layer is None else options.feature_layer
+        self.feature_layer = max(last - 1, min(3, last)) if options.feature_layer is None else options.feature_layer
         if self.feature_layer > last:
             raise UsageError(
                 f"feature-layer must be from 1 to {last}, the convolutions of stride 2 of the discriminator; "
