@@ -10,11 +10,12 @@ where the fakes are reconstructions x' and images Decoder(z_p) from the prior, i
     discriminator: descends L_dis alone
 
 Source: Larsen et al. 2016 (arXiv:1512.09300), Algorithm 1; the public code of its authors for r = 0.66, gamma = 1e-5
-(5e-6 at 32x32), the layer, e = 1e-3, RMSprop at 0.02 / 64 with a decay of 0.9, and for the gating: with the mean costs
-c = -log(... + e) of real and of generated images, the discriminator is not updated if one is below 0.68 - 0.35, the
-decoder if one is above 0.68 + 0.35; if both would be skipped, both are updated. Encoder and decoder are those of the
-VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The discriminator's batch statistics of
-real images, reconstructions and images from the prior do not mix, and the rate is constant, both unlike that code.
+(5e-6 at 32x32), the layer at 64x64, e = 1e-3, RMSprop at 0.02 / 64 with a decay of 0.9, and for the gating: with the
+mean costs c = -log(... + e) of real and of generated images, the discriminator is not updated if one is below 0.68 -
+0.35, the decoder if one is above 0.68 + 0.35; if both would be skipped, both are updated. Encoder and decoder are those
+of the VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The discriminator's batch
+statistics of real images, reconstructions and images from the prior do not mix, and the rate is constant, both unlike
+that code.
 """
 
 from collections.abc import Sequence
