@@ -178,8 +178,8 @@ _SYSTEMS = (
         "vae-gan",
         "VAE/GAN: compares features of the discriminator",
         VaeGanOptions(),
-        lr=3e-4,
-        on_cifar10={"gamma": 5e-6},
+        lr=4e-4,
+        on_cifar10={"gamma": 1e-5},
     ),
     _System(
         "lsgan",

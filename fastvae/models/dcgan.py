@@ -90,21 +90,14 @@ class DcganDiscriminator(nn.Module):
             layer: 1 to the number of stages, to return the output of that convolution, before its BN:
                 [B, C, H / 2^layer, W / 2^layer].
         """
-        last = len(self.convs)
-        maps = self._convolved(self.convs[0](images), 1, layer or last, batches)
-        return self.scores(maps, last, batches) if layer is None else maps
-
-    def scores(self, maps: Tensor, layer: int, batches: int = 1) -> Tensor:
-        """The output of convolution number `layer` -> one number for each image, [B], as `forward` has it."""
-        maps = self._convolved(maps, layer, len(self.convs), batches)
-        scores = self.head(self._activated(maps, len(self.convs), batches))
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
-
-    def _convolved(self, maps: Tensor, layer: int, last: int, batches: int) -> Tensor:
-        """The output of convolution number `layer`, from 1 -> that of convolution number `last`."""
-        for i in range(layer, last):
+        last = len(self.convs) if layer is None else layer
+        maps = self.convs[0](images)
+        for i in range(1, last):
             maps = self.convs[i](self._activated(maps, i, batches))
-        return maps
+        if layer is not None:
+            return maps
+        scores = self.head(self._activated(maps, last, batches))
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _activated(self, maps: Tensor, layer: int, batches: int) -> Tensor:
         """The output of convolution number `layer` after its BN, which the first one has not, and LeakyReLU."""

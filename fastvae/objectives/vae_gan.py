@@ -1,21 +1,22 @@
 """VAE/GAN: a VAE whose reconstruction loss compares features of its own discriminator.
 
     L_like = 1/2 |D_l(x) - D_l(x')|^2, summed over the features of the discriminator's layer l, mean over the batch
-    L_dis  = -r mean log(D(x) + e) - (1 - r) mean log(1 - D(fake) + e)
+    L_dis  = -r mean log(D(x) + e) - (1 - r) mean log(1 - D(Decoder(z_p)) + e)
 
-where the fakes are reconstructions x' and images Decoder(z_p) from the prior, in equal number;
+where x' are reconstructions and z_p is drawn from the prior;
 
     encoder:       descends KL + L_like
-    decoder:       descends gamma L_like + mean log(1 - D(x') + e) + mean log(1 - D(Decoder(z_p)) + e)
-    discriminator: descends L_dis alone
+    decoder:       descends gamma L_like - L_dis / (1 - r)
+    discriminator: descends L_dis
 
-Source: Larsen et al. 2016 (arXiv:1512.09300), Algorithm 1; the public code of its authors for r = 0.66, gamma = 1e-5
-(5e-6 at 32x32), the layer at 64x64, e = 1e-3, RMSprop at 0.02 / 64 with a decay of 0.9, and for the gating: with the
-mean costs c = -log(... + e) of real and of generated images, the discriminator is not updated if one is below 0.68 -
-0.35, the decoder if one is above 0.68 + 0.35; if both would be skipped, both are updated. Encoder and decoder are those
-of the VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The discriminator's batch
-statistics of real images, reconstructions and images from the prior do not mix, and the rate is constant, both unlike
-that code.
+Source: Larsen et al. 2016 (arXiv:1512.09300), Algorithm 1, and its authors' public code as it has been since March
+2016, where the two differ: the discriminator does not judge reconstructions; r = 0.5, gamma = 1e-6 (1e-5 at 32x32), the
+layer at 64x64, e = 1e-3; the real images and what they are compared with are one batch for the discriminator's BN, so
+that L_like sees their contrast and colour; RMSprop at 0.025 / 64 with a decay of 0.9; and the gating: with the mean
+costs c = -log(... + e) of real and of generated images, the discriminator is not updated if one is below 0.68 - 0.35,
+the decoder if one is above 0.68 + 0.35; if both would be skipped, both are updated. Encoder and decoder are those of
+the VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The rate is constant, unlike that
+code's.
 """
 
 from collections.abc import Sequence
@@ -41,12 +42,12 @@ _EPSILON = 1e-3
 class VaeGanOptions:
     """Options of the VAE/GAN."""
 
-    gamma: float = 1e-5  # weight of the learned similarity in the decoder's loss, >= 0
+    gamma: float = 1e-6  # weight of the learned similarity in the decoder's loss, >= 0
     # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one, at
     # 64x64 the authors' 3, but not below 3: what the first two see is not normalised, and their distances are too small
     # to keep a code
     feature_layer: int | None = None
-    real_weight: float = 0.66  # weight of the real images in the discriminator's loss, above 0 and below 1
+    real_weight: float = 0.5  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats
     margin: float = 0.35  # distance from it beyond which one of them is skipped, nats, > 0; large: no gating
     # share of the run's steps, from 0 to 1, in which the KL divergence's weight rises linearly from 0; 0: none
@@ -99,9 +100,8 @@ class VaeGan(PlainVae):
         mean, log_variance = self.encoder(images)
         z = reparameterise(mean, log_variance, noise[:, : self.latent])
         kl = kl_divergence(mean, log_variance)
-        fake_features = self.fake_features(z)
-        real_cost, fake_cost, features = self.costs(images, torch.cat([z.detach(), noise[:, self.latent :]]))
-        like = similarity(fake_features, features)
+        like = self.likeness(images, z)
+        real_cost, fake_cost = self.costs(images, noise[:, self.latent :])
         r = self.options.real_weight
         total = self.warmed_up(kl) + like + r * real_cost + (1 - r) * fake_cost
         return total, {
@@ -116,27 +116,26 @@ class VaeGan(PlainVae):
         decoder_moves, discriminator_moves = gates(terms["real"], terms["fake"], self.options)
         return {"decoder_moves": decoder_moves, "discriminator_moves": discriminator_moves}
 
-    def fake_features(self, z: Tensor) -> Tensor:
-        """D_l(x') of the reconstructions of z, [B, C, H, W].
+    def likeness(self, images: Tensor, z: Tensor) -> Tensor:
+        """L_like of images and the reconstructions of z [B, latent].
 
         The gradient is unscaled for the encoder, times gamma for the decoder, none for the discriminator.
         """
         weighted = {n: scale_gradient(p, self.options.gamma) for n, p in self.decoder.named_parameters()}
         fakes = functional_call(self.decoder, weighted, (z,))
-        return with_fixed_parameters(self.discriminator, fakes, layer=self.feature_layer)
+        maps = with_fixed_parameters(self.discriminator, torch.cat([images, fakes]), layer=self.feature_layer)
+        real, fake = maps.chunk(2)
+        return similarity(fake, real.detach())
 
-    def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean -log(D(x) + e) over the images, mean -log(1 - D(fake) + e) over those of z [2B, latent], and D_l(x).
+    def costs(self, images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean -log(D(x) + e) over the images, mean -log(1 - D(fake) + e) over those of z [B, latent].
 
-        The second one's gradient reaches the decoder negated, and scaled as if reconstructions and images of the prior
-        each had the weight 1; the discriminator descends (1 - r) times the mean over both. The third, [B, C, H, W],
-        has no gradient.
+        Their gradient reaches the decoder negated, and scaled as if the second one, of weight 1 - r in the
+        discriminator's loss, had the weight 1. The first one's comes from BN, for which both are one batch.
         """
-        fakes, layer = scale_gradient(self.decoder(z), -2 / (1 - self.options.real_weight)), self.feature_layer
-        maps = self.discriminator(torch.cat([images, fakes]), batches=3, layer=layer)
-        probabilities = torch.sigmoid(self.discriminator.scores(maps, layer, batches=3))
-        real, fake = probabilities.split([len(images), len(fakes)])
-        return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean(), maps[: len(images)].detach()
+        fakes = scale_gradient(self.decoder(z), -1 / (1 - self.options.real_weight))
+        real, fake = torch.sigmoid(self.discriminator(torch.cat([images, fakes]))).chunk(2)
+        return -torch.log(real + _EPSILON).mean(), -torch.log(1 - fake + _EPSILON).mean()
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.decoder(noise[:, : self.latent])

@@ -16,7 +16,7 @@ EPSILON = 1e-3
 
 @pytest.fixture
 def objective():
-    objective = VaeGan(VaeGanOptions(gamma=0.3, feature_layer=2, real_weight=0.7), MODEL)
+    objective = VaeGan(VaeGanOptions(gamma=0.3, feature_layer=3, real_weight=0.7), MODEL)
     for network in objective.networks.values():
         network.double()
     objective.train()
@@ -36,14 +36,15 @@ def test_every_network_gets_the_gradient_of_its_own_loss(objective):
     mean, log_variance = objective.encoder(images)
     z = mean + (log_variance / 2).exp() * noise[:, :5]
     kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
-    first, second, _, _ = objective.discriminator.convs
-    fake_maps, maps = (second(F.leaky_relu(first(x), 0.2)) for x in (objective.decoder(z), images))
-    like = ((fake_maps - maps) ** 2).flatten(1).sum(1).mean() / 2
-    fakes = objective.decoder(torch.cat([z.detach(), noise[:, 5:]]))
-    real, *fake = (objective.discriminator(x).sigmoid() for x in (images, fakes[:6], fakes[6:]))
-    fake = torch.cat(fake)
+    first, second, third, _ = objective.discriminator.convs
+    # Behind the second convolution images and reconstructions are normalised as one batch.
+    both = second(F.leaky_relu(first(torch.cat([images, objective.decoder(z)])), 0.2))
+    maps, fake_maps = third(F.leaky_relu(objective.discriminator.norms[0](both), 0.2)).chunk(2)
+    like = ((fake_maps - maps.detach()) ** 2).flatten(1).sum(1).mean() / 2
+    fakes = objective.decoder(noise[:, 5:])
+    real, fake = objective.discriminator(torch.cat([images, fakes])).sigmoid().chunk(2)
     discriminator_loss = -0.7 * (real + EPSILON).log().mean() - 0.3 * (1 - fake + EPSILON).log().mean()
-    decoder_loss = 0.3 * like + (1 - fake[:6] + EPSILON).log().mean() + (1 - fake[6:] + EPSILON).log().mean()
+    decoder_loss = 0.3 * like - discriminator_loss / 0.3
 
     assert torch.allclose(terms["similarity"], like) and torch.allclose(terms["kl"], kl)
     for name, loss in (("encoder", kl + like), ("decoder", decoder_loss), ("discriminator", discriminator_loss)):
@@ -55,20 +56,17 @@ def test_every_network_gets_the_gradient_of_its_own_loss(objective):
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3, 4])
-def test_the_discriminator_goes_on_from_its_features(objective, layer):
-    images = torch.rand(6, 3, 16, 16, dtype=torch.float64)
-    maps = objective.discriminator(images, batches=3, layer=layer)
+def test_the_output_of_any_convolution_can_be_compared(objective, layer):
+    maps = objective.discriminator(torch.rand(6, 3, 16, 16, dtype=torch.float64), layer=layer)
     assert maps.shape[1:] == (4 * 2 ** (layer - 1), 16 >> layer, 16 >> layer)
-    found, expected = objective.discriminator.scores(maps, layer, batches=3), objective.discriminator(images, batches=3)
-    assert torch.equal(found, expected)
 
 
-def test_the_discriminator_sees_each_image_once(objective):
-    """The features of the real ones are those that their costs come from."""
-    seen = []
-    objective.discriminator.convs[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    objective.loss(torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64))
-    assert sorted(seen) == [6, 18]  # the reconstructions whose features are compared; real, reconstructed, generated
+def test_the_likeness_sees_contrast(objective):
+    """Which it would not, were images and reconstructions each normalised by statistics of their own."""
+    images = torch.rand(6, 3, 16, 16, dtype=torch.float64) - 0.5
+    objective.decoder.forward = lambda z: 2 * images
+    apart = similarity(*(objective.discriminator(x, layer=3) for x in (images, 2 * images)))
+    assert objective.likeness(images, torch.zeros(6, 5, dtype=torch.float64)) > 5 * apart
 
 
 @pytest.mark.parametrize(

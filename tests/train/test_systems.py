@@ -198,7 +198,7 @@ ADAM = {"betas": (0.5, 0.999), "eps": 1e-8}
 OPTIMISERS = {
     "plain": (5e-4, ClippedAdam, ADAM),
     "dfc-123": (5e-4, ClippedAdam, ADAM),
-    "vae-gan": (3e-4, ClippedRMSprop, {"alpha": 0.9, "eps": 1e-8, "clip": None}),
+    "vae-gan": (4e-4, ClippedRMSprop, {"alpha": 0.9, "eps": 1e-8, "clip": None}),
     "dcgan": (2e-4, ClippedAdam, ADAM),
     "wgan": (5e-5, ClippedRMSprop, {"alpha": 0.99, "eps": 1e-8}),
     "lsgan": (1e-4, ClippedAdam, ADAM),
