@@ -45,7 +45,7 @@ class VAE(models.VAE):
     def accelerate(
         self,
         dtype: torch.dtype | None = None,
-        batch_sizes: Sequence[int] = (1,),
+        batch_sizes: int | Sequence[int] = (1,),
         device: torch.device | str | None = None,
     ) -> "AcceleratedVAE":
         """A fast copy for inference only, with the same methods; later changes to this module do not affect it.

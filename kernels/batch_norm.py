@@ -258,10 +258,16 @@ def batch_norm(
         options = {"batches": batches, "momentum": momentum, "eps": eps}
         options |= {"residual": residual, "negative_slope": negative_slope}
         return batch_norm_ref(x, weight, bias, running_mean, running_var, **options)
+    by_triton = provider("batch_norm", x) == "triton"
+    if by_triton:  # its kernels read maps and vectors in these layouts
+        x, weight, bias = x.contiguous(memory_format=torch.channels_last), weight.contiguous(), bias.contiguous()
     with torch.no_grad():  # `_Normalise` differentiates through them
-        if provider("batch_norm", x) == "triton":
-            x = x.contiguous(memory_format=torch.channels_last)
-            found = _statistics(x.detach(), running_mean, running_var, batches, momentum, eps)
+        if by_triton:
+            used = running_mean.contiguous(), running_var.contiguous()
+            found = _statistics(x.detach(), *used, batches, momentum, eps)
+            for given, updated in zip((running_mean, running_var), used, strict=True):
+                if not given.is_contiguous():
+                    given.copy_(updated)
         else:
             found = _statistics_aten(x, running_mean, running_var, batches, momentum, eps)
     return _Normalise.apply(x, found, weight, bias, residual, negative_slope)

@@ -101,7 +101,8 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, *, padding: int = 0) -> T
 
     Args:
         x: [B, C, H, W], floating point; copied to `dispatch.map_format` if it is not in that layout.
-        weight: [O, C, h, w] of x's dtype and device.
+        weight: [O, C, h, w] of x's dtype and device. A CPU may keep a frozen one's transformed filters for further
+            calls; they are made again after a change that torch counts, which one through `.data` or NumPy is not.
         bias: [O] of x's dtype and device.
         padding: zeros around x, on each side.
 

@@ -316,6 +316,8 @@ def _check(
         raise ValueError(
             f"{op} expects lr as a number or a 0-D tensor on {device}; got {list(lr.shape)} on {lr.device}"
         )
+    if gate is not None and not isinstance(gate, Tensor):
+        raise ValueError(f"{op} expects gate as a 0-D real or bool tensor on {device}, or None; got {gate!r}")
     if gate is not None and (gate.dim() or gate.device != device or gate.is_complex()):
         raise ValueError(
             f"{op} expects gate as a 0-D real or bool tensor on {device}, or None; "

@@ -195,6 +195,8 @@ def force(
 ) -> Iterator[None]:
     """Within the context every op, or only `op`, runs with this provider, whatever the device of its tensors.
 
+    For the whole process: threads that use it at the same time change each other's choice.
+
     Args:
         provider: "aten" to compare with torch; "triton" raises from Triton if the machine cannot run it.
         op: the only op that is affected; None for all.

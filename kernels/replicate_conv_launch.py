@@ -92,6 +92,7 @@ def forward(
     """
     form, sm = Form.of(weight, upsample), capability(x)
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
+    bias = None if bias is None else bias.contiguous()
     batch, c, h, w = x.shape
     o, n = weight.shape[0], form.columns
     y = _empty(batch, o, upsample * h, upsample * w, x)

@@ -30,6 +30,14 @@ def test_load_from_run_checkpoint_and_file(run, packed):
     assert isinstance(vae, fastvae.VAE)
 
 
+def test_it_is_float32_whatever_torchs_default_is(run):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {p.dtype for p in fastvae.load(run).parameters()} == {torch.float32}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_checkpoint_accelerated(run, packed):
     vae, pixels = fastvae.load(run), np.array(packed.images[:3])
     with torch.no_grad():

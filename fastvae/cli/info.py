@@ -1,5 +1,6 @@
 """`fastvae info`: what this machine will run, and what falls back and why."""
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -22,7 +23,6 @@ def _info() -> None:
 
     from fastvae import machine
     from fastvae.data.decoders import dali as decode_dali
-    from fastvae.files.cache import cache_folder
     from fastvae.version import __version__
 
     device = machine.choose_device("auto")
@@ -40,7 +40,7 @@ def _info() -> None:
         "DALI": decode_dali.describe() if decode_dali.is_available() else f"not installed: {_WITHOUT_DALI}",
         "torchrun": _torchrun(device),
         "TensorBoard": _tensorboard(),
-        "cache": str(cache_folder()),
+        "cache": _cache(),
     }
     for name, value in rows.items():
         print(f"{name:<12} {value}")
@@ -62,10 +62,22 @@ def _triton(device) -> str:
 
     if importlib.util.find_spec("triton") is None:
         return "not installed: the ops run on ATen"
+    # Of the module, since the distribution has other names for ROCm and Windows.
+    found = getattr(importlib.import_module("triton"), "__version__", "of unknown version")
     if device.type == "cpu":
-        return f"{version('triton')}, unused: the ops run on ATen on the CPU"
+        return f"{found}, unused: the ops run on ATen on the CPU"
     obstacle = compile_obstacle(device)
-    return f"{version('triton')}, unused: {obstacle}" if obstacle else f"{version('triton')}, used by torch.compile"
+    return f"{found}, unused: {obstacle}" if obstacle else f"{found}, used by torch.compile"
+
+
+def _cache() -> str:
+    from fastvae.errors import FastvaeError
+    from fastvae.files.cache import cache_folder
+
+    try:
+        return str(cache_folder())
+    except FastvaeError as error:
+        return f"none: {error}"
 
 
 def _torchrun(device) -> str:

@@ -192,17 +192,19 @@ def _train(plan: _Plan, ranks: Ranks) -> int:
 
 
 def _finish(trainer: "Trainer", folder: Path, signal_number: int | None) -> int:
-    shown, done, total = shlex.quote(str(folder)), trainer.done, trainer.total
+    from fastvae.train.checkpoint_files import resume_command
+
+    done, total = trainer.done, trainer.total
     code = 0
     if signal_number is not None:
-        print(f"stopped and saved after {done} steps; go on with: fastvae train --resume {shown}")
+        print(f"stopped and saved after {done} steps; go on with: {resume_command(folder)}")
         code = 128 + signal_number
     elif done < total:
         minutes = trainer.train.minutes
         longer = trainer.seconds / 60 + minutes
         print(
             f"stopped and saved after {done} of {total} steps, as its {minutes:g} minutes are over; go on with: "
-            f"fastvae train --resume {shown} --minutes {longer:.3g}"
+            f"{resume_command(folder)} --minutes {longer:.3g}"
         )
     else:
         view = next(iter(trainer.objective.systems()))  # "" but for a multi-view run's

@@ -141,7 +141,8 @@ def flush(path: Path) -> None:
     """Flushes a file, or a folder's list of files, to the disk."""
     if os.name == "nt" and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes what is open for writing only.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:

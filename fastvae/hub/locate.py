@@ -45,7 +45,7 @@ def filled(
         FastvaeError: the tensors in the file are not those of this network; then nothing was allocated.
     """
     with torch.device("meta"):
-        network = kind(model.image_size, model.width, model.latent, model.stages)
+        network = kind(model.image_size, model.width, model.latent, model.stages).float()  # whatever torch's default is
     expected = {f"{prefix}{name}": like for name, like in network.state_dict().items()}
     tensors = checkpoint_files.read_like(file, expected, prefixes=prefixes)
     network.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items()}, assign=True)

@@ -1,7 +1,7 @@
 """`VAE.accelerate`: the same methods, faster."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, Protocol, TypeVar
@@ -173,14 +173,15 @@ class AcceleratedVAE:
 def accelerate(
     vae: VAE,
     dtype: torch.dtype | None = None,
-    batch_sizes: Sequence[int] = (1,),
+    batch_sizes: int | Sequence[int] = (1,),
     device: torch.device | str | None = None,
 ) -> AcceleratedVAE:
     """See `VAE.accelerate`."""
     device = usable_device(device or vae.decoder.linear.weight.device)
-    sizes = tuple(batch_sizes)
-    if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
+    given = tuple(batch_sizes) if isinstance(batch_sizes, Iterable) else (batch_sizes,)
+    if not given or any(not isinstance(n, Integral) or n < 1 for n in given):
         raise FastvaeError(f"expected batch_sizes as numbers of images, 1 or more; got {batch_sizes!r}")
+    sizes = tuple(map(int, given))
     if device.type not in ("cpu", "cuda"):
         raise FastvaeError(f"expected a CPU or CUDA device; got {device}")
     if dtype is None:

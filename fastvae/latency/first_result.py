@@ -6,7 +6,6 @@ start and KIND is "accelerated" or "plain". Its last line is JSON: the measured 
 
 import json
 import re
-import resource
 import sys
 import time
 from pathlib import Path
@@ -44,6 +43,8 @@ def peak_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists() and (match := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
         return int(match[1]) / 2**10
+    import resource  # which Windows has not
+
     # Not used on Linux, where it starts at the peak of the parent process. Bytes on macOS, else KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -40,7 +40,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(image_size, width, latent, self.stages)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W], floats in [-1, 1] -> mean and log-variance of q(z|x), each [B, latent].
+        """Images [B, 3, H, W] in [-1, 1], of the weights' dtype -> mean and log-variance of q(z|x), each [B, latent].
 
         Raises:
             ValueError: the shape or the dtype is wrong.
@@ -49,13 +49,14 @@ class VAE(nn.Module):
         return self.encoder(images)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z [B, latent] -> images [B, 3, H, W] in [-1, 1].
+        """z [B, latent], of the weights' dtype -> images [B, 3, H, W] in [-1, 1].
 
         Raises:
-            ValueError: the shape is wrong.
+            ValueError: the shape or the dtype is wrong.
         """
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"decode expects z of shape [B, {self.latent}]; got {list(z.shape)}")
+        self._check_dtype("z", z)
         return self.decoder(z)
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -86,4 +87,12 @@ class VAE(nn.Module):
         if not images.is_floating_point():
             raise ValueError(
                 f"expected floats in [-1, 1]; got {images.dtype}: for 8-bit pixels pass `images / 127.5 - 1`"
+            )
+        self._check_dtype("images", images)
+
+    def _check_dtype(self, name: str, x: Tensor) -> None:
+        dtype = self.decoder.linear.weight.dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"expected {name} of {dtype}, as the weights are; got {x.dtype}: pass `{name}.to({dtype})`"
             )

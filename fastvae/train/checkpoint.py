@@ -31,6 +31,7 @@ from fastvae.train.checkpoint_files import (
     read_metadata,
     read_state,
     remove,
+    resume_command,
     step_of,
     tensor_shapes,
 )
@@ -136,7 +137,7 @@ def save(
         last = f"the last good checkpoint is {earlier[-1]}" if earlier else "there is no earlier checkpoint"
         raise NotSaved(
             f"could not save the checkpoint of step {step} in {folder} ({error}); {last}. "
-            f"Free some space, then continue with --resume {folder.parent}"
+            f"Free some space, then continue with: {resume_command(folder.parent)}"
         ) from error
     prune(folder, keep)
     return target

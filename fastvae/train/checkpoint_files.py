@@ -13,6 +13,7 @@ It is written and removed under another name, so that a folder with that name is
 import contextlib
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ def latest(run: Path) -> Path:
     if not saved:
         raise FastvaeError(
             f"{run} holds no checkpoint: the run was stopped before its first one, or has not reached it yet. "
-            f"`fastvae train --resume {run}` starts it again with its settings"
+            f"`{resume_command(run)}` starts it again with its settings"
         )
     return saved[-1]
 
@@ -288,12 +289,17 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
         return {_WRAPPERS.sub("", name): list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
+def resume_command(place: Path) -> str:
+    """What to type to go on with a run, or with a checkpoint of it."""
+    return f"fastvae train --resume {shlex.quote(str(place))}"
+
+
 def damaged(path: Path, error: Exception) -> FastvaeError:
     """The error for a file of a checkpoint that cannot be used."""
     checkpoint = path.parent
     older = [c for c in checkpoints(checkpoint.parent) if step_of(checkpoint) and step_of(c) < step_of(checkpoint)]
     advice = (
-        f"the checkpoint before it is {older[-1]}: `fastvae train --resume {older[-1]}` continues from it"
+        f"the checkpoint before it is {older[-1]}: `{resume_command(older[-1])}` continues from it"
         if older
         else "there is no earlier checkpoint"
     )

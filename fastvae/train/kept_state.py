@@ -57,7 +57,7 @@ class KeptState:
         Returns:
             What is saved now and how to go on, as a sentence.
         """
-        go_on = f"fastvae train --resume {run.path}"
+        go_on = checkpoint_files.resume_command(run.path)
         if not (run.path / "config.json").is_file():
             return f". Continue from the newest checkpoint, on the machine of rank 0, with: {go_on}"
         try:

@@ -235,9 +235,8 @@ class Trainer:
             return another if isinstance(another, Diverged) else error
         if not isinstance(error, FastvaeError):
             return error
-        return FastvaeError(
-            f"{error}. The first {self.done} steps are saved; continue with: fastvae train --resume {self.run.path}"
-        )
+        go_on = checkpoint_files.resume_command(self.run.path)
+        return FastvaeError(f"{error}. The first {self.done} steps are saved; continue with: {go_on}")
 
     def _warm_up(self) -> None:
         what = [w for w, on in (("compiled", self.step.compile_passes), ("captured", self.runner.capture)) if on]
@@ -369,10 +368,8 @@ class Trainer:
         saved = checkpoint_files.checkpoints(self.run.checkpoints)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         start = "from there" if saved else "from the start"
-        return Diverged(
-            f"{what}, so training stopped; {last}. `fastvae train --resume {self.run.path} --lr {self.train.lr / 2:g}` "
-            f"continues {start} at half the learning rate"
-        )
+        again = f"{checkpoint_files.resume_command(self.run.path)} --lr {self.train.lr / 2:g}"
+        return Diverged(f"{what}, so training stopped; {last}. `{again}` continues {start} at half the learning rate")
 
     def _current(self) -> tuple[checkpoint.State, dict[tuple[str, str], Tensor]]:
         """What a checkpoint holds now; all ranks take part."""

@@ -1,12 +1,15 @@
 """The command line itself."""
 
 import logging
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from fastvae.cli import COMMANDS, main
+from fastvae.cli import COMMANDS, info, main
 from fastvae.version import __version__
 
 
@@ -34,6 +37,22 @@ def test_info_names_what_runs_and_why(processor, capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
     assert all(topic in said for topic in ("device", "precision", "compile", "compiler", "Triton", "DALI", "cache"))
+
+
+def test_info_without_a_cache(processor, tmp_path, monkeypatch, capsys):
+    processor()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTVAE_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["info"]) == 0
+    assert re.search(r"^cache +none: .*file", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("found", ["3.6.0", None])
+def test_info_of_a_triton_of_another_name(found, monkeypatch):
+    """As those of ROCm and Windows have."""
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(**({"__version__": found} if found else {})))
+    monkeypatch.setattr(info.importlib.util, "find_spec", lambda name: name)
+    assert info._triton(torch.device("cpu")).startswith(found or "of unknown version")
 
 
 def test_it_leaves_the_caller_s_logging_as_it_was():

@@ -36,6 +36,16 @@ def test_the_embedded_faces_are_drawn_once(own_cache, monkeypatch):
     assert dataset.open_images("faces", 16).path == images.path
 
 
+def test_a_folder_of_the_embedded_set_s_name_is_named(own_cache, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 20)
+    monkeypatch.setattr(dataset, "_CHUNK", 20)
+    monkeypatch.chdir(tmp_path)
+    dataset.open_images("faces", 8)
+    assert "./faces" not in caplog.text
+    (tmp_path / "faces").mkdir()
+    assert len(dataset.open_images("faces", 8).images) == 20 and caplog.text.count("give ./faces") == 1
+
+
 def test_a_cache_that_can_only_be_read_is_read(own_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 40)
     monkeypatch.setattr(dataset, "_CHUNK", 20)

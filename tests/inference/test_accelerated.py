@@ -302,12 +302,19 @@ def test_a_batch_that_is_too_large(small):
         small.accelerate().reconstruct(huge)
 
 
+@pytest.mark.parametrize("given", [3, np.int64(3), [np.int64(3)]], ids=repr)
+def test_one_batch_size_is_a_number(small, given):
+    assert small.accelerate(batch_sizes=given)._batch_sizes == (3,)
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ({"batch_sizes": ()}, "1 or more"),
         ({"batch_sizes": (1, 0)}, r"1 or more; got \(1, 0\)"),
         ({"batch_sizes": (2.0,)}, "1 or more"),
+        ({"batch_sizes": 0}, "1 or more; got 0"),
+        ({"batch_sizes": None}, "1 or more; got None"),
         ({"dtype": torch.int8}, "got torch.int8"),
         ({"device": "meta"}, "expected a CPU or CUDA device; got meta"),
     ],

@@ -82,6 +82,22 @@ def test_interpreted(shape, batches, dtype):
             check(shape, batches, dtype, residual, slope)
 
 
+def test_any_layout_interpreted():
+    """Maps that are not in channels_last, and vectors that are columns of a table."""
+    x, weight, bias, running, residual, direction = operands(SHAPES[0][0], torch.float32, residual=True)
+    tables = [torch.stack([t.detach(), torch.full_like(t, 7.0)], 1) for t in (weight, bias, *running)]
+    columns = [table[:, 0] for table in tables]
+    strided = [t.detach().contiguous().requires_grad_() for t in (x, residual)]
+    vectors = [t.requires_grad_() for t in columns[:2]]
+    with interpreted():
+        expected = results(batch_norm, x, weight, bias, running, residual, direction, batches=2, negative_slope=0.2)
+        y = batch_norm(strided[0], *columns, batches=2, residual=strided[1], negative_slope=0.2)
+        found = [y.detach(), *torch.autograd.grad(y, [strided[0], *vectors, strided[1]], direction), *columns[2:]]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert all((table[:, 1] == 7).all() for table in tables)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "batches"), [*SHAPES[:2], ((128, 32, 32, 32), 2), ((64, 256, 4, 4), 1)], ids=str)

@@ -192,6 +192,7 @@ def one(shape=(4, 3), dtype=torch.float32):
         ({"clip": 0.0}, "clip > 0"),
         ({"steps": [torch.zeros((), dtype=torch.int64)]}, "each step as a 0-D float32"),
         ({"steps": []}, "argument 3 is shorter"),
+        ({"gate": 0}, "gate as .* or None; got 0"),
         ({"gate": torch.ones(1)}, "gate as a 0-D real or bool tensor on cpu"),
         ({"gate": torch.ones((), device="meta")}, "gate as .* on cpu, or None; got .* on meta"),
         ({"gate": torch.ones((), dtype=torch.complex64)}, "gate as .* got .*complex64"),

@@ -38,6 +38,15 @@ def _few_programs(request, monkeypatch):
         monkeypatch.setitem(packed_weight.WEIGHT_TILE, "BLOCK", 8192)
 
 
+def test_a_bias_of_any_layout():
+    """A column of a table, and one number for all channels."""
+    x, weight = torch.randn(1, 3, 2, 3), torch.randn(5, 3, 3, 3)
+    for bias in (torch.randn(5, 4)[:, 1], torch.ones(1).expand(5)):
+        with interpreted():
+            found, expected = (replicate_conv2d(x, weight, b) for b in (bias, bias.clone()))
+        assert torch.equal(found, expected)
+
+
 def check(shape, out_channels, dtype, upsample, slope, device="cpu", bias=True):
     """Runs the op, forward and backward, and holds it to the float64 reference."""
     generator = torch.Generator().manual_seed(1)

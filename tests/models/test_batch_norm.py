@@ -31,6 +31,16 @@ def test_one_batch_is_torchs():
     assert torch.equal(ours.eval()(x, batches=2), theirs.eval()(x))
 
 
+def test_torchs_update_bn_takes_it():
+    """Which asks for the plain average over all batches: momentum None."""
+    ours, theirs = norm(), nn.BatchNorm2d(3).double()
+    theirs.load_state_dict(ours.state_dict())
+    batches = torch.randn(3, 4, 3, 5, 2, dtype=torch.float64)
+    for module in (ours, theirs):
+        torch.optim.swa_utils.update_bn(batches, module)
+    assert torch.equal(ours.running_var, theirs.running_var) and torch.equal(ours.running_mean, theirs.running_mean)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("parts", [2, 3])

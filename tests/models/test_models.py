@@ -97,6 +97,14 @@ def test_refuses_wrong_shapes_and_types():
         vae.encode(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"127\.5"):
         vae.encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(
+        ValueError, match=r"images of torch.float32, as the weights are; got torch.float64: pass `images\.to"
+    ):
+        vae.encode(torch.zeros(1, 3, 16, 16, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"z of torch.float32, as the weights are; got torch.float16"):
+        vae.decode(torch.zeros(1, 4, dtype=torch.float16))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert vae.eval()(torch.zeros(1, 3, 16, 16, dtype=torch.bfloat16)).shape == (1, 3, 16, 16)
     with pytest.raises(ValueError, match=r"\[B, 4\]"):
         vae.decode(torch.zeros(1, 5))
     with pytest.raises(ValueError, match=r"got 44: 40 and 48 are the nearest, or choose the number of stages, 1 to 2"):

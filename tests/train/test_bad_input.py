@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fastvae.cli import main
-from fastvae.train.checkpoint_files import checkpoints, latest
+from fastvae.train.checkpoint_files import checkpoints, latest, resume_command
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +134,10 @@ def test_what_is_not_a_run(fails, trained, tmp_path):
     shutil.rmtree(trained / "checkpoints")
     fails(1, ["holds no checkpoint", f"fastvae train --resume {trained}"], "generate", str(trained))
     fails(1, ["there is no run folder"], "reconstruct", str(tmp_path / "nothing"), "face.jpg")
+
+
+def test_a_command_to_copy_is_quoted():
+    assert resume_command(Path("my faces/run")) == "fastvae train --resume 'my faces/run'"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
