@@ -62,9 +62,9 @@ class VAE(models.VAE):
             dtype: of weights and feature maps. None: float32 on a CPU; on a GPU bfloat16 if it supports that. float32
                 is computed without TF32. bfloat16 halves what a CPU has to read, and processors with AVX512-BF16
                 multiply it twice as fast; float16 on a CPU uses torch's operations, which is slower than float32.
-            batch_sizes: of the calls to come. On a GPU each is captured; other batches are split, and padded up to the
-                next of these sizes. On a CPU every batch runs as it is, and the smallest of these sizes decides how the
-                convolutions are computed: eight images or more share larger, transformed filters.
+            batch_sizes: of the calls to come, one or several. On a GPU each is captured; other batches are split, and
+                padded up to the next of these sizes. On a CPU every batch runs as it is, and the smallest of these
+                sizes decides how the convolutions are computed: eight images or more share larger, transformed filters.
             device: a CPU or CUDA device; None for the device of the weights.
 
         Returns:

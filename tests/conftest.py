@@ -24,6 +24,17 @@ from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # 
 logging.getLogger("torch.__trace").propagate = True
 
 MAX_WORKERS = 4  # each holds torch and what it compiles
+# What takes half a minute or more; see `_long_ones_first`.
+LONG_FILES = [
+    "bench/test_bare_machine.py",
+    "train/test_torchrun.py",
+    "train/test_systems.py",
+    "train/test_trainer.py",
+    "bench/all/test_gate.py",
+    "kernels/test_resources.py",
+    "export/test_export.py",
+    "train/test_how_runs_end.py",
+]
 
 
 def pytest_configure(config):
@@ -53,6 +64,26 @@ def pytest_collection_modifyitems(config, items):
     if part := config.getoption("--part"):
         number, count = map(int, part.split("/"))
         _keep(config, items, items[number - 1 :: count])
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        items[:] = _long_ones_first(items, workers)
+
+
+def _long_ones_first(items, workers):
+    """Each of xdist's workers begins with neighbouring tests, and in the end takes others' last ones.
+
+    The files with the longest tests, whole, since their tests share fixtures, come first in the workers' shares, one
+    after the other: at the end of all, one worker would wait for a minute's test of the other.
+    """
+    files = {name: [item for item in items if item.path.as_posix().endswith(name)] for name in LONG_FILES}
+    rest = [item for item in items if not item.path.as_posix().endswith(tuple(LONG_FILES))]
+    shares, ordered = [[] for _ in range(workers)], []
+    for number, found in enumerate(files.values()):
+        shares[number % workers] += found
+    for number, share in enumerate(shares):
+        count = len(items) * (number + 1) // workers - len(ordered) - len(share)
+        ordered += share + rest[: max(count, 0)]
+        del rest[: max(count, 0)]
+    return ordered + rest
 
 
 def _keep(config, items, kept):

@@ -62,8 +62,10 @@ def _triton(device) -> str:
 
     if importlib.util.find_spec("triton") is None:
         return "not installed: the ops run on ATen"
-    # Of the module, since the distribution has other names for ROCm and Windows.
-    found = getattr(importlib.import_module("triton"), "__version__", "of unknown version")
+    try:  # the module, since the distribution has other names for ROCm and Windows
+        found = getattr(importlib.import_module("triton"), "__version__", "of unknown version")
+    except Exception as error:  # of a build for another torch or system
+        return f"cannot be imported ({error}): the ops run on ATen"
     if device.type == "cpu":
         return f"{found}, unused: the ops run on ATen on the CPU"
     obstacle = compile_obstacle(device)

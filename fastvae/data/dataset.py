@@ -78,7 +78,7 @@ def _embedded(image_size: int) -> PackedImages:
     from fastvae.data.faces import faces
 
     if os.path.lexists(EMBEDDED):
-        _logger.warning("faces are those that fastvae draws; for your own in the working directory give ./faces")
+        _logger.info("faces are those that fastvae draws; what the working directory holds is ./faces")
     # The name contains a hash of the drawing code, so that a file drawn by older code is not used.
     version = hashlib.sha256(b"".join(p.read_bytes() for p in _drawing_files())).hexdigest()[:8]
 

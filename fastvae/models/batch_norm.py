@@ -26,7 +26,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             activation: module that is applied to the result; None for none.
             residual: of x's shape, added before the activation; None for none.
         """
-        if self.momentum is None and self.training:  # as torch.optim.swa_utils.update_bn sets it
+        if self.momentum is None:  # as torch.optim.swa_utils.update_bn sets it
             y = torch.cat([nn.BatchNorm2d.forward(self, batch) for batch in x.chunk(batches)])
             return _after(y, activation, residual)
         if batches == 1 or not self.training:

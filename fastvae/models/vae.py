@@ -56,7 +56,7 @@ class VAE(nn.Module):
         """
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"decode expects z of shape [B, {self.latent}]; got {list(z.shape)}")
-        self._check_dtype("z", z)
+        _check_dtype("z", z, self.decoder)
         return self.decoder(z)
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -88,11 +88,10 @@ class VAE(nn.Module):
             raise ValueError(
                 f"expected floats in [-1, 1]; got {images.dtype}: for 8-bit pixels pass `images / 127.5 - 1`"
             )
-        self._check_dtype("images", images)
+        _check_dtype("images", images, self.encoder)
 
-    def _check_dtype(self, name: str, x: Tensor) -> None:
-        dtype = self.decoder.linear.weight.dtype
-        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(
-                f"expected {name} of {dtype}, as the weights are; got {x.dtype}: pass `{name}.to({dtype})`"
-            )
+
+def _check_dtype(name: str, x: Tensor, network: nn.Module) -> None:
+    dtype = next(network.parameters()).dtype
+    if x.dtype != dtype and (x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type)):
+        raise ValueError(f"expected {name} of {dtype}, as the weights are; got {x.dtype}: pass `{name}.to({dtype})`")

@@ -15,8 +15,8 @@ layer at 64x64, e = 1e-3; the real images and what they are compared with are on
 that L_like sees their contrast and colour; RMSprop at 0.025 / 64 with a decay of 0.9; and the gating: with the mean
 costs c = -log(... + e) of real and of generated images, the discriminator is not updated if one is below 0.68 - 0.35,
 the decoder if one is above 0.68 + 0.35; if both would be skipped, both are updated. Encoder and decoder are those of
-the VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The rate is constant, unlike that
-code's.
+the VAE-WGAN and the discriminator is DCGAN's, so that only the training differs. The rate is constant and weights do
+not decay, unlike that code's.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,9 @@ class VaeGanOptions:
     """Options of the VAE/GAN."""
 
     gamma: float = 1e-6  # weight of the learned similarity in the decoder's loss, >= 0
-    # the discriminator's convolution whose output is compared, before its BN, from 1; by default the last but one, at
-    # 64x64 the authors' 3, but not below 3: what the first two see is not normalised, and their distances are too small
-    # to keep a code
+    # the discriminator's convolution of stride 2 whose output is compared, before its BN, from 1; by default the last
+    # but one, at 64x64 the authors' third, but not below 3 where there are three: what the first two see is not
+    # normalised, and their distances are too small to keep a code
     feature_layer: int | None = None
     real_weight: float = 0.5  # weight of the real images in the discriminator's loss, above 0 and below 1
     equilibrium: float = 0.68  # cost around which both decoder and discriminator are updated, nats

@@ -19,6 +19,7 @@ from fastvae.files.atomic_write import atomic_file, remove_abandoned, write_json
 from fastvae.files.places import is_file, is_folder
 from fastvae.kernels import conv_relu_forms
 from fastvae.machine import environment
+from fastvae.train.checkpoint_files import resume_command
 
 # Locked by the process that writes into the folder; names that process.
 _LOCK = ".lock"
@@ -200,8 +201,8 @@ class RunFolder:
             raise UsageError(f"{self.path} cannot be listed ({error.strerror}): choose another --out") from error
         if used and os.path.lexists(self.path):
             raise UsageError(
-                f"{self.path} exists already: choose another --out, or if it is a run, continue it with --resume "
-                f"{self.path}"
+                f"{self.path} exists already: choose another --out, or if it is a run, continue it: "
+                f"{resume_command(self.path)}"
             )
 
     def _check_kinds(self) -> None:

@@ -55,6 +55,12 @@ def test_info_of_a_triton_of_another_name(found, monkeypatch):
     assert info._triton(torch.device("cpu")).startswith(found or "of unknown version")
 
 
+def test_info_of_a_triton_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(info.importlib.util, "find_spec", lambda name: name)
+    assert info._triton(torch.device("cpu")).startswith("cannot be imported (")
+
+
 def test_it_leaves_the_caller_s_logging_as_it_was():
     log = logging.getLogger("fastvae")
     before = log.level, list(log.handlers)

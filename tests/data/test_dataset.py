@@ -40,10 +40,11 @@ def test_a_folder_of_the_embedded_set_s_name_is_named(own_cache, tmp_path, monke
     monkeypatch.setattr(dataset, "EMBEDDED_COUNT", 20)
     monkeypatch.setattr(dataset, "_CHUNK", 20)
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "fastvae")
     dataset.open_images("faces", 8)
     assert "./faces" not in caplog.text
     (tmp_path / "faces").mkdir()
-    assert len(dataset.open_images("faces", 8).images) == 20 and caplog.text.count("give ./faces") == 1
+    assert len(dataset.open_images("faces", 8).images) == 20 and caplog.text.count("holds is ./faces") == 1
 
 
 def test_a_cache_that_can_only_be_read_is_read(own_cache, tmp_path, monkeypatch):

@@ -39,6 +39,10 @@ def test_torchs_update_bn_takes_it():
     for module in (ours, theirs):
         torch.optim.swa_utils.update_bn(batches, module)
     assert torch.equal(ours.running_var, theirs.running_var) and torch.equal(ours.running_mean, theirs.running_mean)
+    ours.momentum = theirs.momentum = None
+    assert torch.equal(ours(batches[0], batches=2), torch.cat([theirs(part) for part in batches[0].chunk(2)]))
+    assert torch.equal(ours.running_var, theirs.running_var)
+    assert torch.equal(ours.eval()(batches[0], batches=2), theirs.eval()(batches[0]))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -113,12 +113,12 @@ def test_by_default_the_last_convolution_but_one_is_compared_or_the_third(image_
 
 @pytest.mark.parametrize("image_size", [32, 64])
 def test_features_are_far_enough_apart_to_keep_a_code(image_size):
-    """Of a convolution behind one that BN has not normalised they are within some 5 nats, and the KL goes to 0."""
+    """Of a convolution behind one that BN has not normalised they are within some 10 nats, and the KL goes to 0."""
     objective = VaeGan(VaeGanOptions(), ModelConfig(image_size=image_size))
     images, others = torch.rand(2, 8, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        maps = [objective.discriminator(x, layer=objective.feature_layer) for x in (images, others)]
-    assert similarity(*maps) > 200
+        maps = objective.discriminator(torch.cat([images, others]), layer=objective.feature_layer)
+    assert similarity(*maps.chunk(2)) > 200
 
 
 def test_options_are_checked():

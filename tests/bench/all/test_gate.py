@@ -123,3 +123,17 @@ def test_parts_of_a_file_are_all_of_it():
         return items
 
     assert [kept(f"{part}/3") for part in (1, 2, 3)] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_long_files_come_first_in_the_shares_of_workers(workers):
+    names = ["a.py", *conftest.LONG_FILES, "b.py", "c.py"]
+    assert all((ROOT / "tests" / name).is_file() for name in conftest.LONG_FILES)
+    items = [SimpleNamespace(path=ROOT / "tests" / name) for name in names for _ in range(7 if "_" in name else 20)]
+    ordered = conftest._long_ones_first(items, workers)
+    assert sorted(map(id, ordered)) == sorted(map(id, items))
+    # Of one file all are together, and xdist's shares, each 1 / workers of the tests, begin with a long one.
+    runs = [a for a, b in zip(ordered, [None, *ordered], strict=False) if b is None or a.path != b.path]
+    assert all(sum(run.path == ROOT / "tests" / name for run in runs) == 1 for name in conftest.LONG_FILES)
+    begins = [ordered[len(items) * number // workers].path.name for number in range(workers)]
+    assert all(any(name.endswith(begin) for name in conftest.LONG_FILES) for begin in begins)
