@@ -35,8 +35,8 @@ def config(name: str) -> Config:
     if name == "wgan":
         options = {"warmup_generator_steps": 1, "warmup_critic_steps": 2, "critic_steps": 1}
     elif name == "vae_gan":
-        # In the first step the real images cost rank 0 less than 0.6895 nats, rank 1 and both on average more.
-        options = {"equilibrium": 1.0395, "margin": 0.35}
+        # In the first step the real images cost rank 0 less than 0.685 nats, rank 1 and both on average more.
+        options = {"equilibrium": 1.035, "margin": 0.35}
     elif hasattr(options_class, "vgg"):
         options = {"vgg": "random", "layers": ("relu1_1", "relu2_1")}
     train = TrainConfig(device="cpu", precision="fp32", compile="off", batch_size=BATCH, seed=3)
