@@ -132,7 +132,7 @@ def test_fifty_steps(launch, tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     said = launched.said.read_text()
-    assert said.count("2 ranks with 8 images each: a step has 16 images and the learning rate stays 0.0003") == 1
+    assert said.count("2 ranks with 8 images each: a step has 16 images and the learning rate stays 0.0004") == 1
     assert said.count("training celeba64-vae-gan in") == 1
     assert [line["step"] for line in lines(tmp_path / "run")] == [0, *range(1, 51), 50]
     assert {line["ranks"] for line in lines(tmp_path / "run") if "kl" in line} == {2}
