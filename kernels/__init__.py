@@ -10,6 +10,7 @@ models or training.
 
 from .address_table import tables_copied_once
 from .batch_norm import batch_norm, batch_norm_ref
+from .conv3x3 import conv3x3, conv3x3_ref
 from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
@@ -22,6 +23,8 @@ __all__ = [
     "adam_clip_",
     "batch_norm",
     "batch_norm_ref",
+    "conv3x3",
+    "conv3x3_ref",
     "conv_relu",
     "conv_relu_ref",
     "feature_loss",

@@ -2,8 +2,8 @@
 
 Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older GPUs emulate it element by element.
 Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. On CPUs
-`conv_relu` has a form in C++, which the machine's compiler compiles. Everything else computes the same in ATen: the
-other ops on CPUs, older GPUs, float64.
+`conv_relu` and `conv3x3` have a form in C++, which the machine's compiler compiles. Everything else computes the same
+in ATen: the other ops on CPUs, older GPUs, float64.
 
 All kernels are launched through `launch`, so that tests can run them in Triton's interpreter on a CPU, and tools can
 compile them for GPUs that are not present.
@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import conv_relu_native, tiles
+from . import tiles, winograd
 
 Provider = Literal["triton", "cudnn", "native", "aten"]
 
@@ -34,7 +34,10 @@ OLDEST = {
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
     "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
+    "conv3x3": {},
 }
+# Ops with a form in C++ for CPUs, by the dtypes that it takes.
+_NATIVE = {"conv_relu": (torch.float32, torch.bfloat16), "conv3x3": (torch.float32,)}
 # Ops that try cuDNN's kernels first.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
@@ -96,13 +99,13 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "conv_relu", "batch_norm", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "conv3x3", "batch_norm", "adam_clip_" or "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
         dtype: in place of x's.
 
     Returns:
-        "triton", "cudnn", "native" or "aten". "native", the C++ form of `conv_relu`, leaves calls that it does not
-        support to ATen; see `conv_relu_native.fits`.
+        "triton", "cudnn", "native" or "aten". "native", the C++ form of the 3x3 convolutions, leaves calls that it does
+        not support to ATen; see `conv_relu_native.fits` and `conv3x3.fits`.
 
     Raises:
         ValueError: there is no such op.
@@ -128,8 +131,8 @@ def _constant_when_compiled(function: Callable) -> Callable:
 @_constant_when_compiled  # or the compiler would trace the query of the GPU's properties
 def provider_on(op: str, device: torch.device, dtype: torch.dtype) -> Provider:
     """`provider` without a tensor, and ignoring `force`."""
-    if device.type == "cpu" and op == "conv_relu":
-        return "native" if dtype in conv_relu_native.DTYPES and conv_relu_native.is_available() else "aten"
+    if device.type == "cpu":
+        return "native" if dtype in _NATIVE.get(op, ()) and winograd.is_available() else "aten"
     if device.type != "cuda" or not supports(op, dtype, _capability_of(device.index or 0)):
         return "aten"
     if op in _BY_CUDNN:

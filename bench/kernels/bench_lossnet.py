@@ -25,8 +25,8 @@ from bench.measuring.row import Row
 from bench.reporting import record, suite
 from fastvae.kernels import feature_loss, force, provider
 from fastvae.kernels.conv_relu import cost
-from fastvae.kernels.conv_relu_native import STATED_ERROR
 from fastvae.kernels.feature_loss import paper_weights
+from fastvae.kernels.winograd import STATED_ERROR
 from fastvae.lossnet import TAPS, LossNetwork, load_loss_network
 from fastvae.lossnet.network import BLOCKS
 

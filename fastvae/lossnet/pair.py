@@ -62,6 +62,8 @@ class _Pair(torch.autograd.Function):
                 taps.append(y)
             maps.append(y[count:])
         ctx.layers, ctx.depth, ctx.colours = layers, len(maps), x.shape[1]
+        if not torch.compiler.is_compiling():  # which knows no such setting, and writes no zeros that nobody reads
+            ctx.set_materialize_grads(False)
         ctx.save_for_backward(*maps, *parameters[::2])
         features = tuple(tap[:count] for tap in taps)
         ctx.mark_non_differentiable(*features)
@@ -75,13 +77,12 @@ class _Pair(torch.autograd.Function):
         from_taps = list(gradients[len(gradients) // 2 :])
         g = None
         for layer in reversed(ctx.layers):
-            y = maps.pop()
-            if layer == "pool":
-                g = max_pool2d_backward(g, maps[-1], y)
+            y, weight = maps.pop(), None if layer == "pool" else weights.pop()
+            if layer == "tap" and (of_tap := from_taps.pop()) is not None:
+                g = of_tap if g is None else g + of_tap
+            if g is None:  # of a tap that the loss does not use; nor one deeper than it
                 continue
-            if layer == "tap":
-                g = from_taps.pop() if g is None else g + from_taps.pop()
-            g = conv_relu_gradient(g, maps[-1], weights.pop(), y)
+            g = max_pool2d_backward(g, maps[-1], y) if weight is None else conv_relu_gradient(g, maps[-1], weight, y)
         return None, None, g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
 
 

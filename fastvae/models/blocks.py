@@ -5,15 +5,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
+from fastvae.models.zero_padded_conv import ZeroPaddedConv3x3
 
 NEGATIVE_SLOPE = 0.2
 
 Conv3x3 = Callable[[int, int], nn.Module]
-
-
-def zero_padded_conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3 convolution with zero padding. No bias, since the batch normalisation after it would cancel it."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
 class ResidualBlock(nn.Module):
@@ -22,7 +18,7 @@ class ResidualBlock(nn.Module):
     Source: Hou et al., section 3.2, after He et al. 2016.
     """
 
-    def __init__(self, channels: int, conv3x3: Conv3x3 = zero_padded_conv3x3):
+    def __init__(self, channels: int, conv3x3: Conv3x3 = ZeroPaddedConv3x3):
         super().__init__()
         self.conv1 = conv3x3(channels, channels)
         self.bn1 = BatchNorm2d(channels)

@@ -51,4 +51,19 @@ inline void from_points(Lanes (&m)[SIDE]) {
     }
 }
 
+// A y, the adjoint of `from_points`; y is the first SIDE - 2, and what follows is overwritten.
+template <int SIDE>
+inline void spread_points(Lanes (&y)[SIDE]) {
+    if constexpr (SIDE == 4) {
+        const Lanes y0 = y[0], y1 = y[1];
+        y[1] = y0 + y1, y[2] = y0 - y1, y[3] = y1;
+    } else {
+        const Lanes y0 = y[0], y1 = y[1], y2 = y[2], y3 = y[3];
+        const Lanes even_a = y0 + A2 * y2, odd_a = A * (y1 + A2 * y3);
+        const Lanes even_b = y0 + B2 * y2, odd_b = B * (y1 + B2 * y3);
+        y[1] = even_a + odd_a, y[2] = even_a - odd_a;
+        y[3] = even_b + odd_b, y[4] = even_b - odd_b, y[5] = y3;
+    }
+}
+
 }  // namespace fastvae

@@ -11,9 +11,10 @@ from torch.library import opcheck
 from bench.measuring.closeness import assert_close
 from fastvae import native_library
 from fastvae.errors import FastvaeError
-from fastvae.kernels import conv_relu, conv_relu_native, conv_relu_ref, force, provider
+from fastvae.kernels import conv_relu, conv_relu_native, conv_relu_ref, force, provider, winograd
 from fastvae.kernels.conv_relu import _forward, _native_gradient, conv_relu_gradient
-from fastvae.kernels.conv_relu_native import STATED_ERROR, fits, fits_gradient, gradient
+from fastvae.kernels.conv_relu_native import fits, fits_gradient, gradient
+from fastvae.kernels.winograd import STATED_ERROR
 
 pytestmark = pytest.mark.skipif(native_library.host_compiler() is None, reason="needs a C++ compiler")
 
@@ -58,17 +59,17 @@ def check(found, plain, exact):
 def lanes(request, monkeypatch):
     """Vectors as this processor has them, and as the narrowest has."""
     if request.param == 4:
-        loaded = native_library.library(conv_relu_native.SOURCES, ("-O1", "-DFASTVAE_LANES=4"))
+        loaded = native_library.library(winograd.SOURCES, ("-O1", "-DFASTVAE_LANES=4"))
         assert loaded.fastvae_conv3x3_outputs() == 8
-        monkeypatch.setattr(conv_relu_native, "_library", lambda: loaded)
+        monkeypatch.setattr(winograd, "_library", lambda: loaded)
     monkeypatch.setattr(conv_relu_native, "_filters", {})
 
 
 @pytest.fixture
 def transformations(monkeypatch):
     """One entry for each time that filters are transformed; none are kept at first."""
-    made, transformed = [], conv_relu_native.transformed
-    monkeypatch.setattr(conv_relu_native, "transformed", lambda *args: made.append(args[1:]) or transformed(*args))
+    made, transformed = [], winograd.transformed
+    monkeypatch.setattr(winograd, "transformed", lambda *args: made.append(args[1:]) or transformed(*args))
     monkeypatch.setattr(conv_relu_native, "_filters", {})
     return made
 
@@ -300,8 +301,8 @@ def test_without_what_it_needs_aten_runs_and_it_is_said_once(lacks, monkeypatch,
     def missing(*_):
         raise FastvaeError(f"there is no {lacks}")
 
-    monkeypatch.setattr(conv_relu_native, "_library" if lacks == "a compiler" else "_parallel", missing)
-    conv_relu_native.is_available.cache_clear()
+    monkeypatch.setattr(winograd, "_library" if lacks == "a compiler" else "_parallel", missing)
+    winograd.is_available.cache_clear()
     try:
         x, weight, bias = operands(CASES[0])
         with caplog.at_level(logging.INFO, "fastvae"):
@@ -311,14 +312,14 @@ def test_without_what_it_needs_aten_runs_and_it_is_said_once(lacks, monkeypatch,
         assert torch.equal(y, F.conv2d(x, weight, bias, padding=1).relu())
         assert [lacks in r.getMessage() for r in caplog.records] == [True]
     finally:
-        conv_relu_native.is_available.cache_clear()
+        winograd.is_available.cache_clear()
 
 
 def test_every_source_counts():
-    there = {path for path in conv_relu_native._HERE.iterdir() if path.suffix in (".cpp", ".h")}
-    listed = {conv_relu_native.SOURCES.entry, *conv_relu_native.SOURCES.headers}
+    there = {path for path in winograd._HERE.iterdir() if path.suffix in (".cpp", ".h")}
+    listed = {winograd.SOURCES.entry, *winograd.SOURCES.headers}
     assert there <= listed
     included = {
         line.split('"')[1] for p in listed for line in p.read_text().splitlines() if line.startswith('#include "')
     }
-    assert included == {p.name for p in conv_relu_native.SOURCES.headers}
+    assert included == {p.name for p in winograd.SOURCES.headers}

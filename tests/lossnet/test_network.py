@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastvae.errors import UsageError
-from fastvae.kernels import conv_relu_native, force
+from fastvae.kernels import force, winograd
 from fastvae.lossnet import TAPS, LossNetwork
 from fastvae.lossnet.network import conv_layers
 
@@ -199,7 +199,7 @@ def test_a_part_is_the_same_layers_up_to_its_deepest_tap():
 
 def test_loading_does_not_ask_for_a_compiler(monkeypatch):
     """A network on its way to a GPU begins on the CPU."""
-    monkeypatch.setattr(conv_relu_native, "is_available", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(winograd, "is_available", lambda: pytest.fail("asked"))
     network = LossNetwork(("relu1_1",))
     network.load_state_dict(network.state_dict())
     assert network.aligned_weight is None

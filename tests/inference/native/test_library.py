@@ -18,7 +18,7 @@ from fastvae import native_library as library
 from fastvae.errors import FastvaeError
 from fastvae.inference.native.library import SOURCES
 from fastvae.inference.native.library import library as load_engine
-from fastvae.kernels import conv_relu_native
+from fastvae.kernels import winograd
 
 FLAGS = ("-O0", "-DFASTVAE_LANES=4")
 LOAD = f"from fastvae.inference.native.library import library; assert library({FLAGS!r}).fastvae_lanes() == 4"
@@ -94,7 +94,7 @@ def test_other_flags_and_other_sources_are_another_file(cache):
     assert library._digest(dataclasses.replace(SOURCES, headers=SOURCES.headers[1:]), command) != digest
 
 
-@pytest.mark.parametrize("sources", [SOURCES, conv_relu_native.SOURCES], ids=lambda sources: sources.name)
+@pytest.mark.parametrize("sources", [SOURCES, winograd.SOURCES], ids=lambda sources: sources.name)
 def test_every_included_file_counts(sources):
     files = [sources.entry, *sources.headers]
     included = {name for file in files for name in re.findall(r'#include "(.+)"', file.read_text())}
