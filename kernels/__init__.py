@@ -10,7 +10,6 @@ models or training.
 
 from .address_table import tables_copied_once
 from .batch_norm import batch_norm, batch_norm_ref
-from .conv3x3 import conv3x3, conv3x3_ref
 from .conv_relu import conv_relu, conv_relu_ref
 from .critic_update import adam_clip_, rmsprop_clip_
 from .dispatch import force, provider
@@ -18,13 +17,12 @@ from .feature_loss import feature_loss, feature_loss_ref
 from .gradient_reversal import reverse_gradient
 from .packed_weight import pack_weights
 from .replicate_conv import replicate_conv2d, replicate_conv2d_ref, replicate_conv2d_with_sums
+from .zero_padded_conv import zero_padded_conv2d, zero_padded_conv2d_ref
 
 __all__ = [
     "adam_clip_",
     "batch_norm",
     "batch_norm_ref",
-    "conv3x3",
-    "conv3x3_ref",
     "conv_relu",
     "conv_relu_ref",
     "feature_loss",
@@ -38,4 +36,6 @@ __all__ = [
     "reverse_gradient",
     "rmsprop_clip_",
     "tables_copied_once",
+    "zero_padded_conv2d",
+    "zero_padded_conv2d_ref",
 ]

@@ -52,7 +52,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     tile = winograd.tile_for(*x.shape[2:])
     filters = _kept(weight, x.dtype, tile, backward=False)
     bias = bias.to(x.dtype).float().contiguous()
-    return winograd.convolve(x, filters, len(weight), tile, mask=None, bias=bias)
+    return winograd.convolve(x, filters, len(weight), tile, bias=bias)
 
 
 def gradient(grad: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def gradient(grad: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """
     tile = winograd.tile_for(*y.shape[2:])
     filters = _kept(weight, y.dtype, tile, backward=True)
-    return winograd.convolve(grad, filters, weight.shape[1], tile, mask=y, bias=None)
+    return winograd.convolve(grad, filters, weight.shape[1], tile, mask=y)
 
 
 # Transformed filters by storage and use, with what tells that they are still right. Threads take turns.

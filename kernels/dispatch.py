@@ -2,8 +2,8 @@
 
 Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older GPUs emulate it element by element.
 Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. On CPUs
-`conv_relu` and `conv3x3` have a form in C++, which the machine's compiler compiles. Everything else computes the same
-in ATen: the other ops on CPUs, older GPUs, float64.
+`conv_relu` and `zero_padded_conv2d` have a form in C++, which the machine's compiler compiles. Everything else computes
+the same in ATen: the other ops on CPUs, older GPUs, float64.
 
 All kernels are launched through `launch`, so that tests can run them in Triton's interpreter on a CPU, and tools can
 compile them for GPUs that are not present.
@@ -34,10 +34,10 @@ OLDEST = {
     "rmsprop_clip_": {torch.float32: (7, 0)},
     "conv_relu": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
     "batch_norm": {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)},
-    "conv3x3": {},
+    "zero_padded_conv2d": {},
 }
 # Ops with a form in C++ for CPUs, by the dtypes that it takes.
-_NATIVE = {"conv_relu": (torch.float32, torch.bfloat16), "conv3x3": (torch.float32,)}
+_NATIVE = {"conv_relu": (torch.float32, torch.bfloat16), "zero_padded_conv2d": (torch.float32,)}
 # Ops that try cuDNN's kernels first.
 _BY_CUDNN = ("conv_relu",)
 _NEVER = (99, 0)
@@ -99,13 +99,14 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
     """The implementation that runs `op` on a tensor like x.
 
     Args:
-        op: "replicate_conv2d", "feature_loss", "conv_relu", "conv3x3", "batch_norm", "adam_clip_" or "rmsprop_clip_".
+        op: "replicate_conv2d", "feature_loss", "conv_relu", "zero_padded_conv2d", "batch_norm", "adam_clip_" or
+            "rmsprop_clip_".
         x: the op's input: the image, a feature map, a parameter. Only its device and dtype matter.
         dtype: in place of x's.
 
     Returns:
-        "triton", "cudnn", "native" or "aten". "native", the C++ form of the 3x3 convolutions, leaves calls that it does
-        not support to ATen; see `conv_relu_native.fits` and `conv3x3.fits`.
+        "triton", "cudnn", "native" or "aten". "native", the C++ form of convolutions, leaves calls that it does
+        not support to ATen; see `conv_relu_native.fits` and `zero_padded_conv.fits`.
 
     Raises:
         ValueError: there is no such op.

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import replicate_conv_aten as aten
+from . import replicate_conv_native as native
 from .cost import Cost
 from .dispatch import SOURCES, is_plain_call, is_taken_apart, provider
 from .packed_weight import pack_weights, packed_shape
@@ -65,7 +66,7 @@ def _forward(
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
             return triton.forward(x, weight, bias, packed, residual, upsample, negative_slope, tile)[0]
-    return aten.forward(x, weight, bias, residual, upsample, negative_slope)
+    return _without_triton(x, weight, bias, residual, upsample, negative_slope)
 
 
 @traceable_op("fastvae::replicate_conv2d_with_sums")
@@ -77,8 +78,16 @@ def _forward_with_sums(
 
         if tile := triton.choose_tile("forward", x.shape, weight, upsample, x):
             return triton.forward(x, weight, bias, packed, None, upsample, None, tile, sums=True)
-    y = aten.forward(x, weight, bias, None, upsample, None)
+    y = _without_triton(x, weight, bias, None, upsample, None)
     return y, _sums(y)
+
+
+def _without_triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, upsample: int, slope: float | None
+) -> Tensor:
+    if native.runs(x, weight, upsample):
+        return aten.finish(x, native.forward(x, weight), bias, residual, slope)
+    return aten.forward(x, weight, bias, residual, upsample, slope)
 
 
 def _sums(y: Tensor) -> Tensor:
@@ -136,6 +145,8 @@ def _data_gradient(
         x_shape = torch.Size((batch, weight.shape[1], h // upsample, w // upsample))
         if tile := triton.choose_tile("data_gradient", x_shape, weight, upsample, grad):
             return triton.data_gradient(grad, y, weight, packed, upsample, slope, tile)
+    if native.runs(grad, weight, upsample):
+        return aten.laid_out_as(grad, native.data_gradient(aten.before_activation(grad, y, slope), weight))
     return aten.data_gradient(grad, y, weight, upsample, slope)
 
 
@@ -147,6 +158,10 @@ def _weight_gradient(
 
         if tile := triton.choose_tile("weight_gradient", x.shape, weight, upsample, grad):
             return triton.weight_gradient(grad, y, x, weight, with_bias, upsample, slope, tile)
+    if native.runs(x, weight, upsample):
+        grad = aten.before_activation(grad, y, slope)
+        dw = native.weight_gradient(grad, x, weight)
+        return dw, grad.sum((0, 2, 3)) if with_bias else weight.new_empty(0)
     return aten.weight_gradient(grad, y, x, weight, with_bias, upsample, slope)
 
 

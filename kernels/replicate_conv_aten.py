@@ -61,17 +61,23 @@ def forward(
         y = F.conv2d(_pad(F.interpolate(x, scale_factor=2.0)), weight.to(x.dtype), bias)
     else:
         y = F.conv_transpose2d(_pad(x), upsampling_kernel(weight).to(x.dtype), bias, stride=2, padding=3)
+    return finish(x, y, None, residual, slope)
+
+
+def finish(x: Tensor, y: Tensor, bias: Tensor | None, residual: Tensor | None, slope: float | None) -> Tensor:
+    """What follows the convolution y of x."""
+    y = y if bias is None else y + bias.view(-1, 1, 1)
     y = y if residual is None else y + residual
-    return _laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
+    return laid_out_as(x, y if slope is None else F.leaky_relu(y, slope))
 
 
 def data_gradient(grad: Tensor, y: Tensor | None, weight: Tensor, upsample: int, slope: float | None) -> Tensor:
-    grad = before_activation(grad, y, slope)
+    before = before_activation(grad, y, slope)
     if upsample == 1:
-        padded = F.conv_transpose2d(grad, weight.to(grad.dtype))
+        padded = F.conv_transpose2d(before, weight.to(grad.dtype))
     else:
-        padded = F.conv2d(grad, upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
-    return _laid_out_as(grad, _fold_padding(padded))
+        padded = F.conv2d(before, upsampling_kernel(weight).to(grad.dtype), stride=2, padding=3)
+    return laid_out_as(grad, _fold_padding(padded))
 
 
 def weight_gradient(
@@ -101,7 +107,7 @@ def before_activation(grad: Tensor, y: Tensor | None, slope: float | None) -> Te
     return grad if slope is None else torch.where(y > 0, grad, grad * slope)
 
 
-def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+def laid_out_as(x: Tensor, y: Tensor) -> Tensor:
     """y in x's memory format; a convolution's own choice differs between versions of torch."""
     return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
 

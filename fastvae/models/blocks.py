@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from fastvae.models.batch_norm import BatchNorm2d
-from fastvae.models.zero_padded_conv import ZeroPaddedConv3x3
+from fastvae.models.zero_padded_conv import ZeroPaddedConv2d
 
 NEGATIVE_SLOPE = 0.2
 
@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     Source: Hou et al., section 3.2, after He et al. 2016.
     """
 
-    def __init__(self, channels: int, conv3x3: Conv3x3 = ZeroPaddedConv3x3):
+    def __init__(self, channels: int, conv3x3: Conv3x3 = ZeroPaddedConv2d):
         super().__init__()
         self.conv1 = conv3x3(channels, channels)
         self.bn1 = BatchNorm2d(channels)
@@ -33,11 +33,16 @@ class ResidualBlock(nn.Module):
 
 
 class DownsamplingStage(nn.Sequential):
-    """4x4 convolution of stride 2, BN, LeakyReLU, residual block."""
+    """4x4 convolution of stride 2, BN, LeakyReLU, residual block.
 
-    def __init__(self, in_channels: int, out_channels: int, conv: type[nn.Conv2d] = nn.Conv2d):
+    Args:
+        in_channels, out_channels: of the convolution.
+        conv: None, or the convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, conv: nn.Conv2d | None = None):
         super().__init__(
-            conv(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+            ZeroPaddedConv2d(in_channels, out_channels, stride=2) if conv is None else conv,
             BatchNorm2d(out_channels),
             nn.LeakyReLU(NEGATIVE_SLOPE),
             ResidualBlock(out_channels),

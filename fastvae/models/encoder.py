@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths, side = stages_of(image_size, width, stages)
         self.stages = nn.Sequential(
-            DownsamplingStage(3, width, ImageConv2d),
+            DownsamplingStage(3, width, ImageConv2d(3, width, 4, stride=2, padding=1, bias=False)),
             *(DownsamplingStage(i, o) for i, o in pairwise(widths)),
         )
         features = widths[-1] * side**2

@@ -1,10 +1,11 @@
-// The gradient of a 3x3 convolution's filters, for stride 1 and zero padding 1, by Winograd's algorithm. With the
-// convolution's tiles Y = A^T [(G g G^T) * (B^T d B)] A, see conv3x3.h, it is
+// The gradient of a convolution's filters by Winograd's algorithm; see geometry.h. With the convolution's tiles
+// Y = A^T [(G g G^T) * (B^T d B)] A it is
 //     dL/dg = G^T S G,   S = sum over all tiles of [(A dL/dY A^T) * (B^T d B)]
-// where * is, for each of the (T + 2)^2 places, the outer product of the output's and the input's channels. So S is one
-// matrix product for each place, with the tiles as the inner dimension. What is left, G^T S G, is small.
+// where * is, for each point, the outer product of the output's and the input's channels. So S is one matrix product for
+// each point, with the tiles as the inner dimension. What is left, G^T S G, is small.
 #pragma once
 
+#include "geometry.h"
 #include "products.h"
 #include "transforms.h"
 
@@ -12,89 +13,66 @@
 
 namespace fastvae {
 
-template <int T>
+template <int T, int STRIDE, Border BORDER>
 struct WeightGradient {
-    static constexpr int SIDE = T + 2, PLACES = SIDE * SIDE, LINE = 16;
+    using G = Geometry<T, STRIDE, BORDER>;
+    static constexpr int SIDE = G::SIDE, POINTS = G::POINTS, LINE = 16;
 
-    int images, height, width, inputs, outputs;  // both multiples of OUTPUTS
-    const float* x;                              // [images, height, width, inputs]
-    const float* grad;                           // [images, height, width, outputs]
-    float* sums;                                 // S, [PLACES, outputs, inputs]
+    G geometry;
+    int inputs, outputs;  // channels, multiples of OUTPUTS
+    const float* x;       // [images, STRIDE height, STRIDE width, inputs]
+    const float* grad;    // [images, height, width, outputs]
+    float* sums;          // S, [POINTS, outputs, PHASES * inputs]
     int tiles_at_a_time;
 
-    int down() const { return (height + T - 1) / T; }
-    int across() const { return (width + T - 1) / T; }
-    int tiles() const { return images * down() * across(); }
-    // Of the transformed inputs, [PLACES][inputs / OUTPUTS][tiles][OUTPUTS], and gradients, [PLACES][tiles][outputs] with
+    int channels() const { return G::PHASES * inputs; }
+    // Of the transformed inputs, [POINTS][channels / OUTPUTS][tiles][OUTPUTS], and gradients, [POINTS][tiles][outputs] with
     // one more cache line for each tile: at powers of two all tiles would fall into the same few sets of the cache.
-    size_t place_of_inputs() const { return size_t(tiles_at_a_time) * inputs; }
+    size_t point_of_inputs() const { return size_t(tiles_at_a_time) * channels(); }
     size_t row_of_gradients() const { return outputs + LINE; }
-    size_t place_of_gradients() const { return tiles_at_a_time * row_of_gradients(); }
-    size_t scratch_size() const { return PLACES * (place_of_inputs() + place_of_gradients()); }
+    size_t point_of_gradients() const { return tiles_at_a_time * row_of_gradients(); }
+    size_t scratch_size() const { return POINTS * (point_of_inputs() + point_of_gradients()); }
 
     // Transforms the `t`-th tile of those at hand, which is `tile` of all.
     void transform(int tile, int t, float* scratch) const {
-        const int in_image = tile % (down() * across()), image = tile / (down() * across());
-        const int top = in_image / across() * T, left = in_image % across() * T;
-        const auto pixel = [&](int row, int column) { return (size_t(image) * height + row) * width + column; };
-        const auto inside = [&](int row, int column) {
-            return row >= 0 && row < height && column >= 0 && column < width;
+        const auto c = geometry.corner(tile);
+        const auto at = [](const float* map, ptrdiff_t pixel, int channels, int channel) {
+            return pixel >= 0 ? load(map + pixel * channels + channel) : Lanes{};
         };
-        for (int channel = 0; channel < inputs; channel += LANES) {
+        for (int k = 0; k < channels(); k += LANES) {
             Lanes v[SIDE][SIDE];
             for (int i = 0; i < SIDE; i++)
-                for (int j = 0; j < SIDE; j++) {
-                    const int row = top + i - 1, column = left + j - 1;
-                    v[j][i] = inside(row, column) ? load(x + pixel(row, column) * inputs + channel) : Lanes{};
-                }
-            both_axes(v, [](auto& d) { to_points<SIDE>(d); });
-            float* to = scratch + (size_t(channel / OUTPUTS) * tiles_at_a_time + t) * OUTPUTS + channel % OUTPUTS;
-            put(v, to, place_of_inputs());
+                for (int j = 0; j < SIDE; j++) v[i][j] = at(x, geometry.input(c, k / inputs, i, j), inputs, k % inputs);
+            both_axes<SIDE>(v, [](auto& d) { to_points<SIDE>(d); });
+            put(v, scratch + (size_t(k / OUTPUTS) * tiles_at_a_time + t) * OUTPUTS + k % OUTPUTS, point_of_inputs());
         }
-        float* gradients = scratch + PLACES * place_of_inputs();
-        for (int channel = 0; channel < outputs; channel += LANES) {
+        float* gradients = scratch + POINTS * point_of_inputs();
+        for (int k = 0; k < outputs; k += LANES) {
             Lanes v[SIDE][SIDE] = {};
             for (int i = 0; i < T; i++)
-                for (int j = 0; j < T; j++)
-                    if (inside(top + i, left + j)) v[j][i] = load(grad + pixel(top + i, left + j) * outputs + channel);
-            both_axes(v, [](auto& y) { spread_points<SIDE>(y); });
-            put(v, gradients + t * row_of_gradients() + channel, place_of_gradients());
+                for (int j = 0; j < T; j++) v[i][j] = at(grad, geometry.output(c, i, j), outputs, k);
+            both_axes<SIDE>(v, [](auto& y) { spread_points<SIDE>(y); });
+            put(v, gradients + t * row_of_gradients() + k, point_of_gradients());
         }
     }
 
-    // Adds the outer products of so many tiles at one place.
-    void multiply(int count, int place, bool more, const float* scratch) const {
-        const float* left = scratch + PLACES * place_of_inputs() + place * place_of_gradients();
-        const float* right = scratch + place * place_of_inputs();
-        for (int block = 0; block < inputs / OUTPUTS; block++, right += size_t(tiles_at_a_time) * OUTPUTS)
+    // Adds the outer products of so many tiles at one point.
+    void multiply(int count, int point, bool more, const float* scratch) const {
+        const float* left = scratch + POINTS * point_of_inputs() + point * point_of_gradients();
+        const float* right = scratch + point * point_of_inputs();
+        for (int block = 0; block < channels() / OUTPUTS; block++, right += size_t(tiles_at_a_time) * OUTPUTS)
             for (int output = 0; output < outputs; output += PIXELS)
                 with_count(std::min(PIXELS, outputs - output), [&](auto m_constant) {
                     constexpr int M = decltype(m_constant)::value;
-                    float* to = sums + (size_t(place) * outputs + output) * inputs + block * OUTPUTS;
-                    outer_products<M>(count, left + output, row_of_gradients(), right, to, inputs, more);
+                    float* to = sums + (size_t(point) * outputs + output) * channels() + block * OUTPUTS;
+                    outer_products<M>(count, left + output, row_of_gradients(), right, to, channels(), more);
                 });
     }
 
   private:
-    // v has columns first, so that both passes run along its second index.
-    template <class Pass>
-    static void both_axes(Lanes (&v)[SIDE][SIDE], Pass pass) {
-#pragma GCC unroll 6
-        for (int column = 0; column < SIDE; column++) pass(v[column]);
-#pragma GCC unroll 6
-        for (int row = 0; row < SIDE; row++) {
-            Lanes d[SIDE];
-#pragma GCC unroll 6
-            for (int column = 0; column < SIDE; column++) d[column] = v[column][row];
-            pass(d);
-#pragma GCC unroll 6
-            for (int column = 0; column < SIDE; column++) v[column][row] = d[column];
-        }
-    }
-
-    static void put(const Lanes (&v)[SIDE][SIDE], float* to, size_t place_stride) {
-        for (int row = 0; row < SIDE; row++)
-            for (int column = 0; column < SIDE; column++) store(to + (row * SIDE + column) * place_stride, v[column][row]);
+    static void put(const Lanes (&v)[SIDE][SIDE], float* to, size_t point_stride) {
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++) store(to + (i * SIDE + j) * point_stride, v[i][j]);
     }
 
     // Never inlined: the caller's variables would push sums out of the registers.

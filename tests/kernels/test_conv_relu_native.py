@@ -60,7 +60,7 @@ def lanes(request, monkeypatch):
     """Vectors as this processor has them, and as the narrowest has."""
     if request.param == 4:
         loaded = native_library.library(winograd.SOURCES, ("-O1", "-DFASTVAE_LANES=4"))
-        assert loaded.fastvae_conv3x3_outputs() == 8
+        assert loaded.fastvae_outputs_at_a_time() == 8
         monkeypatch.setattr(winograd, "_library", lambda: loaded)
     monkeypatch.setattr(conv_relu_native, "_filters", {})
 

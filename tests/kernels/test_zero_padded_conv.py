@@ -1,4 +1,4 @@
-"""`conv3x3` in C++ on the CPU: values, both gradients, threads, and what is left to torch."""
+"""`zero_padded_conv2d` in C++ on the CPU: values, both gradients, threads, and what is left to torch."""
 
 import pytest
 import torch
@@ -6,37 +6,49 @@ import torch.nn.functional as F
 from torch.library import opcheck
 
 from fastvae import native_library
-from fastvae.kernels import conv3x3, force, provider, winograd
-from fastvae.kernels.conv3x3 import FEWEST_PIXELS, _forward, _gradients, fits
-from fastvae.kernels.winograd import STATED_ERROR
+from fastvae.kernels import force, provider, winograd, zero_padded_conv2d
+from fastvae.kernels.winograd import FEWEST_PIXELS, STATED_ERROR
+from fastvae.kernels.zero_padded_conv import _forward, _gradients, fits
 
 pytestmark = pytest.mark.skipif(native_library.host_compiler() is None, reason="needs a C++ compiler")
 
-# Batch, inputs, height, width, outputs: complete tiles of 4x4 and of 2x2, parts of either, one tile an image, tiles for
-# several turns.
+# Stride, batch, inputs, height and width of the result, outputs: complete tiles of 4x4 and of 2x2, parts of either, one
+# tile an image, tiles for several turns.
 CASES = [
-    (8, 32, 8, 8, 64),
-    (128, 64, 2, 2, 32),
-    (15, 64, 5, 7, 32),
-    (86, 32, 3, 2, 96),
-    (3, 32, 33, 6, 32),
-    (5, 64, 4, 28, 128),
-    (33, 96, 4, 4, 96),
+    (1, 8, 32, 8, 8, 64),
+    (1, 128, 64, 2, 2, 32),
+    (1, 15, 64, 5, 7, 32),
+    (1, 86, 32, 3, 2, 96),
+    (1, 3, 32, 33, 6, 32),
+    (1, 5, 64, 4, 28, 128),
+    (1, 33, 96, 4, 4, 96),
+    (2, 8, 32, 8, 8, 64),
+    (2, 15, 64, 5, 7, 32),
+    (2, 3, 32, 33, 6, 32),
+    (2, 5, 64, 4, 28, 128),
+    (2, 33, 96, 4, 4, 96),
+    (2, 60, 32, 3, 3, 32),
 ]
+AT_STRIDE_1, PARTS_OF_TILES, AT_STRIDE_2 = CASES[0], CASES[2], CASES[7]
 
 
 def operands(case):
-    b, c, h, w, o = case
+    stride, b, c, h, w, o = case
+    kernel = {1: 3, 2: 4}[stride]
     generator = torch.Generator().manual_seed(0)
-    sizes = (b, c, h, w), (o, c, 3, 3), (b, o, h, w)
+    sizes = (b, c, stride * h, stride * w), (o, c, kernel, kernel), (b, o, h, w)
     x, weight, grad = (torch.randn(size, generator=generator) for size in sizes)
     x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
-    return x.requires_grad_(), (weight / (9 * c) ** 0.5).requires_grad_(), grad
+    return x.requires_grad_(), (weight / weight[0].numel() ** 0.5).requires_grad_(), grad
+
+
+def convolve(x, weight):
+    return zero_padded_conv2d(x, weight, {3: 1, 4: 2}[weight.shape[-1]])
 
 
 def results(x, weight, grad):
     """y, dL/dx and dL/dweight."""
-    y = conv3x3(x, weight)
+    y = convolve(x, weight)
     return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
 
 
@@ -52,7 +64,7 @@ def lanes(request, monkeypatch):
 def test_values_and_gradients(case, lanes):
     """As close to float64 as torch's, or as stated."""
     x, weight, grad = operands(case)
-    assert fits(x, weight) and provider("conv3x3", x) == "native"
+    assert fits(x, weight, case[0]) and provider("zero_padded_conv2d", x) == "native"
     found = results(x, weight, grad)
     with force("aten"):
         of_torch = results(x, weight, grad)
@@ -64,8 +76,9 @@ def test_values_and_gradients(case, lanes):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_any_layout(layout):
-    x, weight, grad = operands(CASES[2])
+@pytest.mark.parametrize("case", [PARTS_OF_TILES, AT_STRIDE_2], ids=str)
+def test_any_layout(case, layout):
+    x, weight, grad = operands(case)
     expected = results(x, weight, grad)
     there = [t.detach().contiguous(memory_format=layout) for t in (x, weight, grad)]
     found = results(there[0].requires_grad_(), there[1].requires_grad_(), there[2])
@@ -75,13 +88,13 @@ def test_any_layout(layout):
 
 
 def test_a_gradient_that_is_one_number_everywhere():
-    x, weight, _ = operands(CASES[0])
-    ones = torch.ones(()).expand(conv3x3(x, weight).shape)
+    x, weight, _ = operands(AT_STRIDE_1)
+    ones = torch.ones(()).expand(convolve(x, weight).shape)
     for a, b in zip(results(x, weight, ones), results(x, weight, ones.contiguous()), strict=True):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[6]], ids=str)
+@pytest.mark.parametrize("case", [AT_STRIDE_1, PARTS_OF_TILES, CASES[6], AT_STRIDE_2, CASES[8], CASES[11]], ids=str)
 def test_threads_change_no_bit(case):
     x, weight, grad = operands(case)
     before, found = torch.get_num_threads(), []
@@ -96,20 +109,21 @@ def test_threads_change_no_bit(case):
 
 
 @pytest.mark.parametrize("wanted", ["x", "weight"])
-def test_one_gradient_alone(wanted, monkeypatch):
-    x, weight, grad = operands(CASES[0])
+@pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
+def test_one_gradient_alone(case, wanted, monkeypatch):
+    x, weight, grad = operands(case)
     _, dx, dw = results(x, weight, grad)
     given = {"x": x, "weight": weight}
     other = {"x": weight, "weight": x}[wanted].requires_grad_(False)
     with monkeypatch.context() as without:
         if wanted == "x":
             without.setattr(winograd, "weight_gradient", None)
-        (found,) = torch.autograd.grad(conv3x3(x, weight), given[wanted], grad)
+        (found,) = torch.autograd.grad(convolve(x, weight), given[wanted], grad)
     assert other.grad is None and torch.equal(found, {"x": dx, "weight": dw}[wanted])
 
 
 def test_an_image_that_is_not_a_number_makes_the_gradient_none():
-    x, weight, grad = operands(CASES[0])
+    x, weight, grad = operands(AT_STRIDE_1)
     with torch.no_grad():
         x[0, 3, 0, 0] = torch.nan
     y, _, dw = results(x, weight, grad)
@@ -118,7 +132,7 @@ def test_an_image_that_is_not_a_number_makes_the_gradient_none():
 
 
 def test_what_changes_in_place_counts():
-    x, weight, grad = operands(CASES[0])
+    x, weight, grad = operands(AT_STRIDE_1)
     before = results(x, weight, grad)
     with torch.no_grad():
         weight.mul_(2)
@@ -129,66 +143,73 @@ def test_what_changes_in_place_counts():
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "dtype"),
+    ("x", "weight", "stride", "dtype"),
     [
-        ((8, 3, 8, 8), (32, 3, 3, 3), torch.float32),
-        ((8, 32, 8, 8), (33, 32, 3, 3), torch.float32),
-        ((8, 32, 8, 8), (32, 32, 3, 3), torch.float64),
-        ((8, 32, 8, 8), (32, 32, 3, 3), torch.bfloat16),
-        ((64, 32, 1, 8), (32, 32, 3, 3), torch.float32),
-        ((FEWEST_PIXELS // 16 - 1, 32, 4, 4), (32, 32, 3, 3), torch.float32),
+        ((8, 3, 8, 8), (32, 3, 3, 3), 1, torch.float32),
+        ((8, 32, 8, 8), (33, 32, 3, 3), 1, torch.float32),
+        ((8, 32, 8, 8), (32, 32, 3, 3), 1, torch.float64),
+        ((8, 32, 8, 8), (32, 32, 3, 3), 1, torch.bfloat16),
+        ((64, 32, 1, 8), (32, 32, 3, 3), 1, torch.float32),
+        ((FEWEST_PIXELS // 16 - 1, 32, 4, 4), (32, 32, 3, 3), 1, torch.float32),
+        ((FEWEST_PIXELS // 16 - 1, 32, 8, 8), (32, 32, 4, 4), 2, torch.float32),
+        ((8, 32, 17, 16), (32, 32, 4, 4), 2, torch.float32),
+        ((128, 32, 4, 4), (32, 32, 4, 4), 2, torch.float32),
     ],
     ids=str,
 )
-def test_what_does_not_fit_runs_in_torch(x, weight, dtype):
+def test_what_does_not_fit_runs_in_torch(x, weight, stride, dtype):
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator).to(dtype).requires_grad_() for size in (x, weight))
-    assert not fits(x, weight)
-    assert torch.equal(conv3x3(x, weight), F.conv2d(x, weight, padding=1))
+    assert not fits(x, weight, stride)
+    assert torch.equal(zero_padded_conv2d(x, weight, stride), F.conv2d(x, weight, stride=stride, padding=1))
 
 
 def test_without_gradients_and_under_autocast_it_is_torchs():
     """Inference transforms no filters, and compiles nothing."""
-    x, weight, _ = operands(CASES[0])
+    x, weight, _ = operands(AT_STRIDE_1)
     with torch.no_grad():
-        assert torch.equal(conv3x3(x, weight), F.conv2d(x, weight, padding=1))
-    assert not fits(x.detach(), weight.detach())
+        assert torch.equal(convolve(x, weight), F.conv2d(x, weight, padding=1))
+    assert not fits(x.detach(), weight.detach(), 1)
     with torch.autocast("cpu", torch.bfloat16):
-        y = conv3x3(x, weight)
+        y = convolve(x, weight)
         assert y.dtype == torch.bfloat16 and torch.equal(y, F.conv2d(x, weight, padding=1))
 
 
 def test_without_a_compiler_it_is_torchs(monkeypatch):
     monkeypatch.setattr(winograd, "is_available", lambda: False)
-    x, weight, _ = operands(CASES[0])
-    assert provider("conv3x3", x) == "aten"
-    assert torch.equal(conv3x3(x, weight), F.conv2d(x, weight, padding=1))
+    x, weight, _ = operands(AT_STRIDE_1)
+    assert provider("zero_padded_conv2d", x) == "aten"
+    assert torch.equal(convolve(x, weight), F.conv2d(x, weight, padding=1))
 
 
 def test_transforms_of_torch_take_it_apart():
-    x, weight, _ = operands(CASES[0])
+    x, weight, _ = operands(AT_STRIDE_1)
     x, weight = x.detach(), weight.detach()
-    found = torch.func.grad(lambda w: conv3x3(x, w).square().sum())(weight)
+    found = torch.func.grad(lambda w: convolve(x, w).square().sum())(weight)
     expected = torch.func.grad(lambda w: F.conv2d(x, w, padding=1).square().sum())(weight)
     torch.testing.assert_close(found, expected)
 
 
-def test_registered_as_torch_wants_it():
-    x, weight, grad = operands(CASES[0])
-    opcheck(_forward, (x, weight))
-    opcheck(_gradients, (grad, x.detach(), weight.detach(), True, True))
-    opcheck(_gradients, (grad, x.detach(), weight.detach(), False, True))
+@pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
+def test_registered_as_torch_wants_it(case):
+    x, weight, grad = operands(case)
+    opcheck(_forward, (x, weight, case[0]))
+    opcheck(_gradients, (grad, x.detach(), weight.detach(), case[0], True, True))
+    opcheck(_gradients, (grad, x.detach(), weight.detach(), case[0], False, True))
 
 
-def test_compiled():
-    x, weight, grad = operands(CASES[0])
-    compiled = torch.compile(conv3x3, fullgraph=True, dynamic=False, backend="aot_eager")
-    y = compiled(x, weight)
+@pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
+def test_compiled(case):
+    x, weight, grad = operands(case)
+    compiled = torch.compile(zero_padded_conv2d, fullgraph=True, dynamic=False, backend="aot_eager")
+    y = compiled(x, weight, case[0])
     found = y.detach(), *torch.autograd.grad(y, (x, weight), grad)
     assert all(torch.equal(a, b) for a, b in zip(found, results(x, weight, grad), strict=True))
 
 
-@pytest.mark.parametrize("weight", [(32, 16, 3, 3), (32, 32, 1, 1), (32, 32, 3)], ids=str)
-def test_shapes_that_do_not_fit_together(weight):
-    with pytest.raises(ValueError, match=r"conv3x3 expects x \[B, C, H, W\] and weight \[O, C, 3, 3\]; got"):
-        conv3x3(torch.zeros(8, 32, 8, 8), torch.zeros(weight))
+@pytest.mark.parametrize(
+    ("weight", "stride"), [((32, 16, 3, 3), 1), ((32, 32, 4, 4), 1), ((32, 32, 3, 3), 2), ((32, 32, 3), 1)], ids=str
+)
+def test_shapes_that_do_not_fit_together(weight, stride):
+    with pytest.raises(ValueError, match=r"weight \[O, C, 3, 3\] at stride 1 or \[O, C, 4, 4\] at stride 2; got"):
+        zero_padded_conv2d(torch.zeros(8, 32, 8, 8), torch.zeros(weight), stride)
