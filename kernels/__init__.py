@@ -2,7 +2,8 @@
 
 Each op has one file that reads from top to bottom: what it computes, the reference in plain torch (the specification),
 the backward pass, the registration, and the public function with its argument checks. Its Triton kernels are in the
-file of the same name that ends in `_triton`, which is only imported where they run. `dispatch` chooses the
+file of the same name that ends in `_triton`, which is only imported where they run; `_native` is for C++ on CPUs, which
+is in `native` and called through `winograd`. `dispatch` chooses the
 implementation of an op, `tiles` its tile sizes; `address_table` lets one launch work on a list of tensors. This package
 imports only torch, Triton, the standard library and what compiles C++ (`fastvae.native_library`), and knows nothing of
 models or training.

@@ -83,11 +83,16 @@ def _read_by_replicate_conv_backward(grad, y, x, weight, *settings) -> list[Tens
     return [y, *_read_by_convolution(grad, x, weight, *settings)]
 
 
+def _read_by_zero_padded_conv_backward(grad, x, weight, stride, of_x, of_weight) -> list[Tensor]:
+    return _read_by_convolution(grad, x, weight, (of_x, of_weight, False))
+
+
 _READ = {
     torch.ops.aten.convolution_backward: _read_by_convolution,
     torch.ops.fastvae.replicate_conv2d: _read_by_replicate_conv,
     torch.ops.fastvae.replicate_conv2d_with_sums: _read_by_replicate_conv,
     torch.ops.fastvae.replicate_conv2d_backward: _read_by_replicate_conv_backward,
+    torch.ops.fastvae.zero_padded_conv2d_backward: _read_by_zero_padded_conv_backward,
 }
 
 
@@ -112,6 +117,14 @@ def _replicate_conv_backward(grad, y, x, weight, packed, upsample, slope, wanted
     return sum(_replicate_conv(x, weight, upsample, direction) for direction in directions)
 
 
+def _zero_padded_conv(x, weight, *_, out_val) -> int:
+    return 2 * out_val.numel() * weight[0].numel()
+
+
+def _zero_padded_conv_backward(grad, x, weight, stride, of_x, of_weight, *, out_val) -> int:
+    return (of_x + of_weight) * _zero_padded_conv(x, weight, out_val=grad)
+
+
 def _conv_relu(x, weight, bias, padding, *, out_val) -> int:
     batch, outputs, height, width = out_val.shape
     return conv_relu_cost(batch, weight.shape[1], outputs, (height, width), weight.shape[2], x.dtype).flops
@@ -131,6 +144,9 @@ _FORMULAS = {
     torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
     torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_with_sums,
     torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
+    torch.ops.fastvae.replicate_conv2d_native: _zero_padded_conv,
+    torch.ops.fastvae.zero_padded_conv2d: _zero_padded_conv,
+    torch.ops.fastvae.zero_padded_conv2d_backward: _zero_padded_conv_backward,
     torch.ops.fastvae.conv_relu: _conv_relu,
     torch.ops.fastvae.conv_relu_gradient: _conv_relu_gradient,
     torch.ops.fastvae.feature_loss: _feature_loss,

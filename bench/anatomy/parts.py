@@ -81,7 +81,8 @@ def passes(
         if not (backward and wanted):
             return run
         seeds = [torch.randn_like(out) for out in run()]
-        return lambda: torch.autograd.grad(run(), wanted, seeds)
+        # A view compares one layer: the other features get no gradient.
+        return lambda: torch.autograd.grad(run(), wanted, seeds, allow_unused=True)
 
     def encode(images: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         mean, log_variance = encoder(images)

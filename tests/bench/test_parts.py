@@ -3,6 +3,7 @@
 import torch
 
 from bench.anatomy.parts import own_copy, passes
+from bench.anatomy.table import costs
 from bench.measuring.tiny import tiny_run
 from fastvae.recipes import RECIPES
 from fastvae.train.build import build, resolve
@@ -31,3 +32,11 @@ def test_compiled_parts_have_the_gradients_of_eager_ones(tmp_path, monkeypatch):
             torch.testing.assert_close(
                 result, right, rtol=1e-3, atol=1e-3 * largest, msg=lambda message, n=name: f"{n}: {message}"
             )
+
+
+def test_features_that_no_loss_compares_have_no_gradient(tmp_path):
+    """A view compares one layer, and its critic reads another."""
+    config = resolve(tiny_run(RECIPES["celeba64-relu2_1"](), tmp_path))[0]
+    objective = build(config).objective
+    assert {name for name, call in passes(objective, config).items() if call() is None} == set()
+    assert costs(config, torch.float32)["feature loss"].flops > 0

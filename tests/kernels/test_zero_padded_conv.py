@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.library import opcheck
 
+from bench.anatomy import flops
 from fastvae import native_library
 from fastvae.kernels import force, provider, winograd, zero_padded_conv2d
 from fastvae.kernels.winograd import FEWEST_PIXELS, STATED_ERROR
@@ -213,3 +214,11 @@ def test_compiled(case):
 def test_shapes_that_do_not_fit_together(weight, stride):
     with pytest.raises(ValueError, match=r"weight \[O, C, 3, 3\] at stride 1 or \[O, C, 4, 4\] at stride 2; got"):
         zero_padded_conv2d(torch.zeros(8, 32, 8, 8), torch.zeros(weight), stride)
+
+
+@pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
+def test_its_arithmetic_is_counted_as_the_convolutions(case):
+    x, weight, grad = operands(case)
+    counted = flops.count(lambda: results(x, weight, grad), torch.float32)
+    with force("aten"):
+        assert counted == flops.count(lambda: results(x, weight, grad), torch.float32)
