@@ -41,7 +41,7 @@ class Suite:
         return importlib.import_module(self.module).main(arguments)
 
 
-_STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu", "batch_norm")
+_STEPS_OPS = ("replicate_conv", "feature_loss", "critic_update", "conv_relu", "zero_padded_conv", "batch_norm")
 
 SUITES = {
     "step": Suite("bench.step.bench_step", tables.step, seconds=130, needs=_STEPS_OPS, headline=tables.step_headline),

@@ -2,8 +2,8 @@
 
 Triton needs a GPU of the compute capability below. bfloat16 needs 8.0, since older GPUs emulate it element by element.
 Half-precision convolutions need 8.0 too: on 7.5 Triton (3.7) does not use the tensor cores, but cuDNN does. On CPUs
-`conv_relu` and `zero_padded_conv2d` have a form in C++, which the machine's compiler compiles. Everything else computes
-the same in ATen: the other ops on CPUs, older GPUs, float64.
+`conv_relu`, `zero_padded_conv2d` and, in training, `replicate_conv2d` have a form in C++, which the machine's compiler
+compiles. Everything else computes the same in ATen: the other ops on CPUs, older GPUs, float64.
 
 All kernels are launched through `launch`, so that tests can run them in Triton's interpreter on a CPU, and tools can
 compile them for GPUs that are not present.
@@ -106,7 +106,8 @@ def provider(op: str, x: Tensor, dtype: torch.dtype | None = None) -> Provider:
 
     Returns:
         "triton", "cudnn", "native" or "aten". "native", the C++ form of convolutions, leaves calls that it does
-        not support to ATen; see `conv_relu_native.fits` and `zero_padded_conv.fits`.
+        not support to ATen; see `conv_relu_native.fits` and `zero_padded_conv.fits`. The "aten" of `replicate_conv2d`
+        leaves some calls on CPUs to C++; see `replicate_conv_native.runs`.
 
     Raises:
         ValueError: there is no such op.

@@ -1,4 +1,7 @@
-"""`replicate_conv2d` in ATen: for CPUs, older GPUs and float64, both directions by the identity of `replicate_conv`."""
+"""`replicate_conv2d` in ATen: for CPUs, older GPUs and float64, both directions by the identity of `replicate_conv`.
+
+On a CPU some calls run in C++ instead, see `replicate_conv_native`.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -1,22 +1,25 @@
-"""`replicate_conv2d` without upsampling on CPUs in training, by Winograd's algorithm in C++; see `winograd`."""
+"""`replicate_conv2d` without upsampling on CPUs in float32, by Winograd's algorithm in C++; see `winograd`.
+
+For calls that want gradients, and those that a compiler takes apart; plain inference runs ATen, without waiting for the
+C++ to be compiled, and so `dispatch.provider` says "aten".
+"""
 
 import torch
 from torch import Tensor
 
 from . import winograd
-from .dispatch import forced, provider
+from .dispatch import forced, provider_on
 
 
 def runs(x: Tensor, weight: Tensor, upsample: int) -> bool:
     """Whether the C++ code computes such a call, and both gradients; x may be a gradient of its result."""
     return (
         upsample == 1
-        and x.device.type == "cpu"
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and winograd.gains(x.shape[0], weight.shape[1], len(weight), *x.shape[2:])
         and forced("replicate_conv2d") is None
-        # Not asked of `replicate_conv2d`: inference, which asks, would wait for the compiler.
-        and provider("zero_padded_conv2d", x) == "native"
+        and provider_on("zero_padded_conv2d", x.device, x.dtype) == "native"  # the same library
     )
 
 

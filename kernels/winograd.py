@@ -11,11 +11,12 @@ and takes 100 products instead of 256. Whoever calls transforms the filters, and
 
 Arithmetic is in float32, also for bfloat16 maps. Against float64 the norm of the error is, in float32 on the loss
 network's shapes with random operands, 0.6e-6 to 0.9e-6 of the result's with 4x4 tiles, where torch's convolution has
-0.3e-6 to 0.8e-6, and the largest error 1e-6 to 2.2e-6 of the largest value (0.6e-6 to 1.9e-6); 1e-5 is never exceeded
-in tests. Filters' gradients, sums over many tiles, are closer than torch's: 0.7e-6 to 1.5e-6 (0.7e-6 to 6.4e-6) on the
-critic's shapes. In bfloat16 the error is torch's: the rounding of the result. NaN stays NaN, and the whole tile of an
-infinity becomes NaN. Each sum has one order, whatever the number of threads, and maps do not depend on the rest of the
-batch: they are the same to the bit.
+0.3e-6 to 0.8e-6, and the largest error 1e-6 to 2.2e-6 of the largest value (0.6e-6 to 1.9e-6); with few channels it is
+up to three times torch's, and 1e-5 is never exceeded in tests. Filters' gradients, sums over many tiles, are closer
+than torch's where the batch is large: 0.7e-6 to 1.5e-6 (0.7e-6 to 6.4e-6) on the critic's shapes with 64 images. In
+bfloat16 the error is torch's: the rounding of the result. NaN stays NaN, and the whole tile of an infinity becomes NaN.
+Each sum has one order, whatever the number of threads, and maps do not depend on the other images of a batch: they are
+the same to the bit.
 
 Source: Lavin and Gray 2016, arXiv:1509.09308, section 4.
 """
@@ -44,13 +45,15 @@ CHANNELS = 32
 # Pixels of a batch of results. With fewer, transforming the filters costs more than it saves: at 256 channels some 3 ms
 # for each direction, as much as 260 pixels save (one AVX2 core).
 FEWEST_PIXELS = 512
-# Tensors' sizes are `int` in C++.
+# Numbers of elements and of tiles are `int` in C++.
 LARGEST = 2**31 - 1
 # Tiles that share one reading of the filters, for each so many input channels: their transformed inputs stay in the
 # second-level cache, and filters that do not fit into it are read less often.
 _TILES, _TILES_CHANNELS = 12, 128
-# Tiles whose products are summed before the sums go back to memory: of 32, 64, 128 and 256 the fastest for most shapes.
+# Tiles whose products are summed before the sums go back to memory: 32 and 64 were faster than 128 and 256.
 _TILES_OF_SUMS = 48
+# What C++ reads and writes, whatever torch's defaults are.
+_FLOAT32 = {"dtype": torch.float32, "device": "cpu"}
 
 _HERE = Path(__file__).parent / "native"
 _HEADERS = tuple(
@@ -129,7 +132,7 @@ def convolve(
     x, mask = channels_last(x), None if mask is None else channels_last(mask)
     b, inputs, h, w = x.shape
     h, w = h // stride, w // stride
-    out = torch.empty(b, outputs, h, w, dtype=x.dtype, memory_format=torch.channels_last)
+    out = torch.empty(b, outputs, h, w, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
     failed = _library().fastvae_convolution(
         x.data_ptr(),
         None if mask is None else mask.data_ptr(),
@@ -162,7 +165,8 @@ def data_gradient(grad: Tensor, weight: Tensor, tile: int, *, stride: int = 1, c
     filters = transformed(weight if stride == 2 else weight.flip(2, 3), tile, backward=True)
     grad = channels_last(grad)
     b, outputs, h, w = grad.shape
-    out = torch.empty(b, inputs, stride * h, stride * w, memory_format=torch.channels_last)
+    size = b, inputs, stride * h, stride * w
+    out = torch.empty(size, **_FLOAT32, memory_format=torch.channels_last)
     failed = _library().fastvae_data_gradient(
         *(t.data_ptr() for t in (grad, filters, out)),
         *(b, h, w, inputs, outputs, stride, tile),
@@ -190,7 +194,7 @@ def weight_gradient(
     x, grad = channels_last(x), channels_last(grad)
     inputs, (b, outputs, h, w) = x.shape[1], grad.shape
     g = _filter_transform_2d(tile, _taps(stride))
-    sums = torch.empty(1, len(g), outputs * inputs * stride**2)
+    sums = torch.empty(1, len(g), outputs * inputs * stride**2, **_FLOAT32)
     failed = _library().fastvae_weight_gradient(
         *(t.data_ptr() for t in (x, grad, sums)),
         *(b, h, w, inputs, outputs, stride, tile, copies, _TILES_OF_SUMS),
@@ -237,8 +241,9 @@ def _by_place(weight: Tensor) -> Tensor:
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix @ x for float64 [R, K] and float32 [B, K, N]: float32 [B, R, N], in float64 and in one order."""
+    x = x.contiguous()
     (rows, inner), (blocks, _, columns) = matrix.shape, x.shape
-    out = torch.empty(blocks, rows, columns)
+    out = torch.empty(blocks, rows, columns, **_FLOAT32)
     pointers = matrix.data_ptr(), x.data_ptr(), out.data_ptr()
     _library().fastvae_small_product(*pointers, blocks, rows, inner, columns, *_threads())
     return out

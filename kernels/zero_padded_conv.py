@@ -1,8 +1,8 @@
 """Convolution with trained filters and a border of one zero: 3x3 at stride 1, or 4x4 at stride 2. No bias.
 
-Encoder and critic spend most of a training step in it. On CPUs result and both gradients are computed by Winograd's
-algorithm in C++ compiled on the machine, see `winograd`; everything else is torch's convolution. There the filters are
-transformed in every call, since they change with every step.
+Encoder and critic spend most of a training step in it. On a CPU in float32, in training, result and both gradients are
+computed by Winograd's algorithm in C++ compiled on the machine, see `winograd`; the filters are transformed in every
+call, since they change with every step. Everything else is torch's convolution.
 
 Layout: x and y [B, C, H, W] in channels_last. The backward pass needs x and the weight.
 """
@@ -78,14 +78,14 @@ _forward.register_autograd(_backward, setup_context=_save)
 
 def fits(x: Tensor, weight: Tensor, stride: int) -> bool:
     """Whether the C++ code computes such a call: on a CPU in float32, in training, and large enough to gain by it."""
+    if not (x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32):
+        return False  # first, or a compiler would distinguish odd and even sizes on a GPU
     b, c, h, w = x.shape
     if h % stride or w % stride:
         return False
     h, w = h // stride, w // stride
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        not torch.is_autocast_enabled("cpu")
         and torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
         and min(h, w) > 1  # otherwise most taps only see zeros, which ATen skips
@@ -102,12 +102,16 @@ def zero_padded_conv2d(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
         stride: 1 or 2.
 
     Returns:
-        [B, O, H / stride, W / stride], rounded down. In float32 on a CPU differentiable once; without a C++ compiler,
-        exported and under torch.func's transforms it is torch's convolution.
+        [B, O, H / stride, W / stride], rounded down. In float32 on a CPU differentiable once, by reverse-mode autograd:
+        a gradient penalty, which differentiates twice, torch.autograd.forward_ad and compiled transforms of torch.func
+        need `with force("aten", op="zero_padded_conv2d")`. Without a C++ compiler, exported and under torch.func's
+        transforms it is torch's convolution.
 
     Raises:
         ValueError: the shapes do not fit together.
     """
+    if torch.jit.is_tracing():
+        return zero_padded_conv2d_ref(x, weight, stride)  # sizes are tensors, and comparing them would warn
     kernel = _KERNEL_AT_STRIDE.get(stride)
     if kernel is None or x.ndim != 4 or weight.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], kernel, kernel):
         raise ValueError(

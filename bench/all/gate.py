@@ -31,7 +31,7 @@ OTHERS = {
 _PROCESSES = {"replicate_conv": 4}
 _OF_A_CPU = (
     "odd_shapes or one_layer or several_steps or equals_reference or in_aten or interpreted "
-    "or (conv_relu_native and (test_values or test_gradient))"
+    "or ((conv_relu_native or replicate_conv_native or zero_padded_conv) and (test_values or test_gradient))"
 )
 
 

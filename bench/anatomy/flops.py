@@ -144,7 +144,6 @@ _FORMULAS = {
     torch.ops.fastvae.replicate_conv2d: _replicate_conv_forward,
     torch.ops.fastvae.replicate_conv2d_with_sums: _replicate_conv_with_sums,
     torch.ops.fastvae.replicate_conv2d_backward: _replicate_conv_backward,
-    torch.ops.fastvae.replicate_conv2d_native: _zero_padded_conv,
     torch.ops.fastvae.zero_padded_conv2d: _zero_padded_conv,
     torch.ops.fastvae.zero_padded_conv2d_backward: _zero_padded_conv_backward,
     torch.ops.fastvae.conv_relu: _conv_relu,

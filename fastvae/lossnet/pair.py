@@ -83,7 +83,7 @@ class _Pair(torch.autograd.Function):
             if g is None:  # of a tap that the loss does not use; nor one deeper than it
                 continue
             g = max_pool2d_backward(g, maps[-1], y) if weight is None else conv_relu_gradient(g, maps[-1], weight, y)
-        return None, None, g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
+        return None, None, None if g is None else g[:, : ctx.colours], *[None] * (len(saved) - ctx.depth) * 2
 
 
 def max_pool2d_backward(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:

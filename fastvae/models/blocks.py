@@ -37,7 +37,7 @@ class DownsamplingStage(nn.Sequential):
 
     Args:
         in_channels, out_channels: of the convolution.
-        conv: None, or the convolution.
+        conv: the convolution, if not `ZeroPaddedConv2d`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, conv: nn.Conv2d | None = None):

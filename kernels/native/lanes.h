@@ -31,6 +31,8 @@ constexpr int PIXELS = 12;
 constexpr int PIXELS = 6;
 #endif
 
+constexpr int LINE = 16;  // floats in a cache line
+
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntLanes __attribute__((vector_size(4 * LANES)));
 

@@ -16,7 +16,6 @@ constexpr int CHANNELS_AT_A_TIME = 64;
 // sets of the first-level cache.
 template <int POINTS>
 struct TilesAtHand {
-    static constexpr int LINE = 16;
     static constexpr size_t PRODUCT_STRIDE = size_t(POINTS) * OUTPUTS + LINE;
 
     int tiles, channels;

@@ -16,7 +16,7 @@ namespace fastvae {
 template <int T, int STRIDE, Border BORDER>
 struct WeightGradient {
     using G = Geometry<T, STRIDE, BORDER>;
-    static constexpr int SIDE = G::SIDE, POINTS = G::POINTS, LINE = 16;
+    static constexpr int SIDE = G::SIDE, POINTS = G::POINTS;
 
     G geometry;
     int inputs, outputs;  // channels, multiples of OUTPUTS

@@ -14,8 +14,6 @@ using namespace fastvae;
 
 namespace {
 
-constexpr size_t LINE = 16;  // floats in a cache line
-
 struct Free {
     void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t{4 * LINE}); }
 };

@@ -11,7 +11,7 @@ from fastvae.kernels import force, provider, winograd, zero_padded_conv2d
 from fastvae.kernels.winograd import FEWEST_PIXELS, STATED_ERROR
 from fastvae.kernels.zero_padded_conv import _forward, _gradients, fits
 
-pytestmark = pytest.mark.skipif(native_library.host_compiler() is None, reason="needs a C++ compiler")
+needs_a_compiler = pytest.mark.skipif(native_library.host_compiler() is None, reason="needs a C++ compiler")
 
 # Stride, batch, inputs, height and width of the result, outputs: complete tiles of 4x4 and of 2x2, parts of either, one
 # tile an image, tiles for several turns.
@@ -53,14 +53,15 @@ def results(x, weight, grad):
     return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
 
 
-@pytest.fixture(params=["this processor's", 4], ids=lambda lanes: f"{lanes} lanes")
+@pytest.fixture(params=["this processor's", 4, 16], ids=lambda lanes: f"{lanes} lanes")
 def lanes(request, monkeypatch):
-    """Vectors as this processor has them, and as the narrowest has."""
-    if request.param == 4:
-        loaded = native_library.library(winograd.SOURCES, ("-O1", "-DFASTVAE_LANES=4"))
+    """Vectors as this processor has them, and as the narrowest and the widest have."""
+    if request.param in (4, 16):
+        loaded = native_library.library(winograd.SOURCES, ("-O1", f"-DFASTVAE_LANES={request.param}"))
         monkeypatch.setattr(winograd, "_library", lambda: loaded)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients(case, lanes):
     """As close to float64 as torch's, or as stated."""
@@ -76,6 +77,7 @@ def test_values_and_gradients(case, lanes):
     assert found[0].is_contiguous(memory_format=torch.channels_last)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("case", [PARTS_OF_TILES, AT_STRIDE_2], ids=str)
 def test_any_layout(case, layout):
@@ -88,6 +90,7 @@ def test_any_layout(case, layout):
     assert found[2].stride() == there[1].stride()  # Adam is fast for gradients laid out as their parameters
 
 
+@needs_a_compiler
 def test_a_gradient_that_is_one_number_everywhere():
     x, weight, _ = operands(AT_STRIDE_1)
     ones = torch.ones(()).expand(convolve(x, weight).shape)
@@ -95,6 +98,7 @@ def test_a_gradient_that_is_one_number_everywhere():
         assert torch.equal(a, b)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("case", [AT_STRIDE_1, PARTS_OF_TILES, CASES[6], AT_STRIDE_2, CASES[8], CASES[11]], ids=str)
 def test_threads_change_no_bit(case):
     x, weight, grad = operands(case)
@@ -109,6 +113,7 @@ def test_threads_change_no_bit(case):
         assert all(torch.equal(a, b) for a, b in zip(others, found[0], strict=True))
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("wanted", ["x", "weight"])
 @pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
 def test_one_gradient_alone(case, wanted, monkeypatch):
@@ -123,6 +128,7 @@ def test_one_gradient_alone(case, wanted, monkeypatch):
     assert other.grad is None and torch.equal(found, {"x": dx, "weight": dw}[wanted])
 
 
+@needs_a_compiler
 def test_an_image_that_is_not_a_number_makes_the_gradient_none():
     x, weight, grad = operands(AT_STRIDE_1)
     with torch.no_grad():
@@ -132,6 +138,7 @@ def test_an_image_that_is_not_a_number_makes_the_gradient_none():
     assert dw[:, 3].isnan().all() and not dw[:, 4].isnan().any()
 
 
+@needs_a_compiler
 def test_what_changes_in_place_counts():
     x, weight, grad = operands(AT_STRIDE_1)
     before = results(x, weight, grad)
@@ -191,6 +198,7 @@ def test_transforms_of_torch_take_it_apart():
     torch.testing.assert_close(found, expected)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
 def test_registered_as_torch_wants_it(case):
     x, weight, grad = operands(case)
@@ -199,6 +207,7 @@ def test_registered_as_torch_wants_it(case):
     opcheck(_gradients, (grad, x.detach(), weight.detach(), case[0], False, True))
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
 def test_compiled(case):
     x, weight, grad = operands(case)
@@ -216,9 +225,45 @@ def test_shapes_that_do_not_fit_together(weight, stride):
         zero_padded_conv2d(torch.zeros(8, 32, 8, 8), torch.zeros(weight), stride)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
 def test_its_arithmetic_is_counted_as_the_convolutions(case):
     x, weight, grad = operands(case)
     counted = flops.count(lambda: results(x, weight, grad), torch.float32)
     with force("aten"):
         assert counted == flops.count(lambda: results(x, weight, grad), torch.float32)
+
+
+def test_on_another_device_than_its_weight_it_is_torchs_error():
+    x, weight, _ = operands(AT_STRIDE_1)
+    assert not fits(x, weight.to("meta"), 1)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_torchs_default_dtype_does_not_matter(dtype):
+    for case in (AT_STRIDE_1, AT_STRIDE_2):
+        x, weight, grad = operands(case)
+        expected = results(x, weight, grad)
+        torch.set_default_dtype(dtype)
+        try:
+            found = results(x, weight, grad)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_a_compiler
+def test_a_gradient_penalty_as_the_docstring_says():
+    x, weight, _ = operands(AT_STRIDE_1)
+    with force("aten", op="zero_padded_conv2d"):
+        (dx,) = torch.autograd.grad(convolve(x, weight).square().sum(), x, create_graph=True)
+        dx.square().sum().backward()
+    assert weight.grad.isfinite().all() and weight.grad.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [AT_STRIDE_1, AT_STRIDE_2], ids=str)
+def test_on_a_gpu_it_is_torchs(case):
+    x, weight, _ = (t.detach().cuda().requires_grad_() for t in operands(case))
+    assert torch.equal(convolve(x, weight), F.conv2d(x, weight, stride=case[0], padding=1))

@@ -26,11 +26,14 @@ def test_every_op_has_tests_in_the_gate():
 
 
 def test_on_a_cpu_the_gate_tests_what_runs_there():
-    """The C++ of the loss network, and not only what stands in for it."""
-    (command,) = gate.commands(["conv_relu"], on_gpu=False).values()
+    """The C++ of convolutions, and not only what stands in for it."""
+    command, *others = gate.commands(["conv_relu", "replicate_conv", "zero_padded_conv"], on_gpu=False).values()
+    command += [word for other in others for word in other if word.endswith(".py")]
     listed = subprocess.run([*command, "--collect-only", "-qq"], cwd=ROOT, capture_output=True, text=True).stdout
     for test in ("test_values", "test_gradient", "test_what_does_not_fit_runs_in_aten"):
         assert f"test_conv_relu_native.py::{test}[" in listed
+    for op in ("replicate_conv_native", "zero_padded_conv"):
+        assert f"test_{op}.py::test_values_and_gradients[" in listed
 
 
 # Tests with the mark `gpu` that the gate leaves out, and why.
