@@ -67,7 +67,7 @@ def _triton(device) -> str:
     except Exception as error:  # of a build for another torch or system
         return f"cannot be imported ({error}): the ops run on ATen"
     if device.type == "cpu":
-        return f"{found}, unused: the ops run on ATen on the CPU"
+        return f"{found}, unused on the CPU, where ATen and C++ run the ops"
     obstacle = compile_obstacle(device)
     return f"{found}, unused: {obstacle}" if obstacle else f"{found}, used by torch.compile"
 
