@@ -83,7 +83,7 @@ def test_a_run_leaves_a_record(tmp_path, capsys, processor, instructions):
     for row in record["rows"]:
         low, high = row["quartiles_s"]
         assert len(row["samples_s"]) == 2 and 0 < low <= row["median_s"] <= high
-        assert row["images_per_s"] == pytest.approx(3 / row["median_s"], rel=1e-3)
+        assert row["images_per_s"] == pytest.approx(3 / row["median_s"], abs=0.006)  # two decimals
     assert "x best peer" in capsys.readouterr().out
 
 
