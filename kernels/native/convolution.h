@@ -1,8 +1,8 @@
 // A convolution by Winograd's algorithm, on maps as torch has them in channels_last: [image, row, column, channel]
 // without a border; see geometry.h. With a bias ReLU follows,
 //     y = max(conv(x, w) + b, 0),
-// and with a mask the input is a gradient behind ReLU, whose gradient is applied on reading: at stride 1 the gradient of
-// the input is a convolution, too, with the filters flipped and transposed,
+// and with a mask the input is a gradient behind ReLU, whose gradient is applied on reading: at stride 1 the gradient
+// of the input is a convolution, too, with the filters flipped and transposed,
 //     dL/dx = conv([y > 0] dL/dy, w').
 // A tile of T x T results is Y = A^T [(G g G^T) * (B^T d B)] A; see transforms.h. The products of all tiles are matrix
 // products, one for each point, with the channels as the inner dimension.
@@ -42,8 +42,10 @@ struct Convolution {
         float* zeros = scratch + hand.size();
         std::fill(zeros, zeros + inputs, 0.0f);
         for (int t = 0; t < count; t++)
-            for (int phase = 0; phase < G::PHASES; phase++)
-                transform(geometry.corner(first + t), phase, scratch + size_t(t) * hand.channels + phase * inputs, zeros);
+            for (int phase = 0; phase < G::PHASES; phase++) {
+                float* to = scratch + size_t(t) * hand.channels + phase * inputs;
+                transform(geometry.corner(first + t), phase, to, zeros);
+            }
         for (int block = from_block; block < to_block; block++) {
             hand.multiply(count, filters + size_t(block) * POINTS * hand.channels * OUTPUTS, scratch);
             for (int t = 0; t < count; t++)

@@ -1,4 +1,5 @@
-// The gradient of a convolution's input by Winograd's algorithm, as the adjoint of the convolution's tiles; see geometry.h:
+// The gradient of a convolution's input by Winograd's algorithm, as the adjoint of the convolution's tiles; see
+// geometry.h:
 //     dL/dd = B [(G g G^T) * (A dL/dY A^T)] B^T
 // with the filters transposed, summed where the tiles' inputs overlap, or are copies of one pixel. At stride 1 with a
 // border of zeros it is cheaper as a convolution of its own; otherwise that would need tiles beyond the map.

@@ -1,5 +1,5 @@
-// What the convolutions of winograd.cpp have in common: windows of 3x3 at stride 1, or of 4x4 at stride 2, and a border of
-// one pixel, either zeros or copies of the nearest pixels.
+// What the convolutions of winograd.cpp have in common: windows of 3x3 at stride 1, or of 4x4 at stride 2, and a border
+// of one pixel, either zeros or copies of the nearest pixels.
 //
 // Stride 2 is reduced to stride 1. Of the pixels that lie at the same place, row and column, in each 2x2 block of the
 // bordered map, the window sees 2x2: with the four places as so many more channels it is a 2x2 window of stride 1.

@@ -7,8 +7,8 @@
 
 namespace fastvae {
 
-// Channels that are summed at a time. The sums of such parts round less than one sum over all: for 512 channels the error
-// is half as large.
+// Channels that are summed at a time. The sums of such parts round less than one sum over all: for 512 channels the
+// error is half as large.
 constexpr int CHANNELS_AT_A_TIME = 64;
 
 // Transformed tiles in scratch memory, as [point][tile][channel], and their products, as [tile][point][OUTPUTS]. Each

@@ -3,8 +3,8 @@
 //
 // SIDE = 4 interpolates at 0, 1, -1 and infinity; SIDE = 6 at 0, a, -a, b, -b and infinity with a = 5/8 and b = 3/2: in
 // float32 the error of a convolution of 128 channels is 0.45 times that with the usual 1 and 2, its largest error a
-// quarter. SIDE = 5 interpolates at a, -a, b, -b and infinity with a = 1/2 and b = 5/4: its error is half that with 0, 1,
-// -1 and 2. Powers of all are exact in float32. fastvae/kernels/filter_transform.py has G for the same points.
+// quarter. SIDE = 5 interpolates at a, -a, b, -b and infinity with a = 1/2 and b = 5/4: its error is half that with 0,
+// 1, -1 and 2. Powers of all are exact in float32. fastvae/kernels/filter_transform.py has G for the same points.
 // Source of the idea: Barabasz et al. 2020, arXiv:1803.10986; the points are the best of 18 pairs that were tried.
 #pragma once
 

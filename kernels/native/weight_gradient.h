@@ -1,8 +1,8 @@
 // The gradient of a convolution's filters by Winograd's algorithm; see geometry.h. With the convolution's tiles
 // Y = A^T [(G g G^T) * (B^T d B)] A it is
 //     dL/dg = G^T S G,   S = sum over all tiles of [(A dL/dY A^T) * (B^T d B)]
-// where * is, for each point, the outer product of the output's and the input's channels. So S is one matrix product for
-// each point, with the tiles as the inner dimension. What is left, G^T S G, is small.
+// where * is, for each point, the outer product of the output's and the input's channels. So S is one matrix product
+// for each point, with the tiles as the inner dimension. What is left, G^T S G, is small.
 #pragma once
 
 #include "geometry.h"
@@ -26,8 +26,9 @@ struct WeightGradient {
     int tiles_at_a_time;
 
     int channels() const { return G::PHASES * inputs; }
-    // Of the transformed inputs, [POINTS][channels / OUTPUTS][tiles][OUTPUTS], and gradients, [POINTS][tiles][outputs] with
-    // one more cache line for each tile: at powers of two all tiles would fall into the same few sets of the cache.
+    // Of the transformed inputs, [POINTS][channels / OUTPUTS][tiles][OUTPUTS], and gradients, [POINTS][tiles][outputs]
+    // with one more cache line for each tile: at powers of two all tiles would fall into the same few sets of the
+    // cache.
     size_t point_of_inputs() const { return size_t(tiles_at_a_time) * channels(); }
     size_t row_of_gradients() const { return outputs + LINE; }
     size_t point_of_gradients() const { return tiles_at_a_time * row_of_gradients(); }
@@ -77,8 +78,8 @@ struct WeightGradient {
 
     // Never inlined: the caller's variables would push sums out of the registers.
     template <int M>
-    [[gnu::noinline]] static void outer_products(int count, const float* left, size_t row, const float* right, float* to,
-                                                 size_t to_row, bool more) {
+    [[gnu::noinline]] static void outer_products(int count, const float* left, size_t row, const float* right,
+                                                 float* to, size_t to_row, bool more) {
         Lanes sums[M][2] = {};
         for (int t = 0; t < count; t++, left += row, right += OUTPUTS) {
             const Lanes first = load(right), second = load(right + LANES);

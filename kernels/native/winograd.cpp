@@ -103,9 +103,9 @@ extern "C" {
 
 int fastvae_outputs_at_a_time() { return OUTPUTS; }
 
-// stride 1 has tiles of 2 or 4, stride 2 of 4 and a border of zeros; copies: the border's pixels are copies of the nearest.
-// bfloat16: whether x, y and out are, otherwise float; only at stride 1 with a border of zeros. y: see convolution.h. Like
-// the next two it returns 0, or 1 if there is not enough memory.
+// At stride 1 tile is 2 or 4, at stride 2 it is 4 and the border zeros; copies: the border's pixels are copies of the
+// nearest. bfloat16: whether x, y and out are, otherwise float; only at stride 1 with a border of zeros. y: see
+// convolution.h. Like the next two it returns 0, or 1 if there is not enough memory.
 int fastvae_convolution(const void* x, const void* y, const float* filters, const float* bias, void* out, int images,
                         int height, int width, int inputs, int outputs, int stride, int tile, int copies, int bfloat16,
                         int tiles_at_a_time, void* parallel, int threads) {
