@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tests.strict_skips import pytest_sessionfinish, pytest_terminal_summary  # 
 # prints all graphs.
 logging.getLogger("torch.__trace").propagate = True
 
+ENGINES = "FASTVAE_TESTS_ENGINES"  # the variable with the folder of compiled C++
 MAX_WORKERS = 4  # each holds torch and what it compiles
 # What takes half a minute or more; see `_long_ones_first`.
 LONG_FILES = [
@@ -121,13 +123,16 @@ def signals_of_a_terminal():
 def _own_cache(tmp_path_factory, pytestconfig):
     """Tests neither read nor fill the cache of whoever runs them."""
     cache = tmp_path_factory.mktemp("cache")
+    # xdist's workers, and pytest's processes that tests start, compile C++ once for all of them; the rest is each one's.
+    engines = os.environ.get(ENGINES)
     if hasattr(pytestconfig, "workerinput"):
-        # xdist's workers compile the C++ engine once for all of them; all else is each one's own.
-        engines = tmp_path_factory.getbasetemp().parent / "engines"
-        engines.mkdir(exist_ok=True)
+        engines = engines or tmp_path_factory.getbasetemp().parent / "engines"
+    if engines:
+        Path(engines).mkdir(exist_ok=True)
         (cache / "native").symlink_to(engines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTVAE_CACHE", str(cache))
+        patch.setenv(ENGINES, str(engines or cache / "native"))
         yield
 
 

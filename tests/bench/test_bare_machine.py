@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.suites import SUITES
+from tests.conftest import ENGINES
 
 ROOT = Path(__file__).parents[2]
 GIVEN = ("torch", "triton", "pytest", "matplotlib")
@@ -70,9 +71,10 @@ def test_all_of_it_runs(tmp_path):
     python, checkout = bare_python(tmp_path / "python"), bare_checkout(tmp_path / "checkout")
     variables = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     variables |= dict.fromkeys(("HOME", "TMPDIR"), str(tmp_path))
-    # The C++ engine is as the other tests compile it, and Inductor need not ask three more processes that import torch
-    # whether the processor has its instructions. The precision is float32 on every processor.
-    variables |= {"FASTVAE_CACHE": os.environ["FASTVAE_CACHE"], "TORCHINDUCTOR_VEC_ISA_OK": "0"}
+    # C++ is as the other tests compile it, also for the tests that it runs, and Inductor need not ask three more
+    # processes that import torch whether the processor has its instructions. The precision is float32 on every
+    # processor.
+    variables |= {name: os.environ[name] for name in ("FASTVAE_CACHE", ENGINES)} | {"TORCHINDUCTOR_VEC_ISA_OK": "0"}
     variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     unwanted = ("tyro", "tqdm", "safetensors", "xdist", "fastvae")
     asked = f"import importlib.util as u; print([n for n in {unwanted} if u.find_spec(n)])"

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 from fastvae.cli import main as fastvae
+from fastvae.kernels import winograd
 from fastvae.lossnet import load_loss_network, standin
 from fastvae.train import checkpoint_files
 from tests.conftest import blobs
@@ -162,6 +163,7 @@ def main() -> int:
     # So is the stand-in loss network, whose drawing takes half a second.
     standin._drawn = functools.cache(standin._drawn)
     load_loss_network("random", taps=("relu1_1", "relu2_1"))
+    winograd.is_available()  # compiles the C++, if need be: not within the first attempt
     numbers = random.Random(options.seed)
     of_preparation = options.kills // 4
     with tempfile.TemporaryDirectory() as name:
