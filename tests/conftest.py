@@ -123,7 +123,7 @@ def signals_of_a_terminal():
 def _own_cache(tmp_path_factory, pytestconfig):
     """Tests neither read nor fill the cache of whoever runs them."""
     cache = tmp_path_factory.mktemp("cache")
-    # xdist's workers, and pytest's processes that tests start, compile C++ once for all of them; the rest is each one's.
+    # xdist's workers, and processes of pytest that tests start, compile C++ once for all; the rest is each one's own.
     engines = os.environ.get(ENGINES)
     if hasattr(pytestconfig, "workerinput"):
         engines = engines or tmp_path_factory.getbasetemp().parent / "engines"
