@@ -60,7 +60,7 @@ _HEADERS = tuple(
     _HERE / f"{name}.h"
     for name in (
         *("convolution", "data_gradient", "weight_gradient", "geometry", "matrix_products", "small_product"),
-        *("for_each", "transforms", "products", "lanes"),
+        *("gradient_tile", "for_each", "transforms", "products", "lanes"),
     )
 )
 _logger = logging.getLogger("fastvae")

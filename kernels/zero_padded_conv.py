@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import winograd
 from .dispatch import is_taken_apart, provider
+from .layout import channels_last
 
 _KERNEL_AT_STRIDE = {1: 3, 2: 4}
 
@@ -43,6 +44,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     """dL/dx and dL/dweight from dL/dy; an empty tensor for what is not wanted."""
     dx, dw = grad.new_empty(0), grad.new_empty(0)
+    grad = channels_last(grad)  # once for both
     tile = _tile(x, stride)
     if of_x:
         dx = winograd.data_gradient(grad, weight, tile, stride=stride)

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "gradient_tile.h"
 #include "matrix_products.h"
 #include "transforms.h"
 
@@ -41,26 +42,13 @@ struct DataGradient {
   private:
     void run_tiles(int first, int count, float* scratch) const {
         const Hand hand = this->hand();
-        for (int t = 0; t < count; t++) transform(geometry.corner(first + t), scratch + size_t(t) * outputs);
+        for (int t = 0; t < count; t++)
+            transform_gradient(geometry, geometry.corner(first + t), grad, outputs, scratch + size_t(t) * outputs,
+                               hand.point_stride());
         for (int channel = 0; channel < G::PHASES * inputs; channel += OUTPUTS) {
             hand.multiply(count, filters + size_t(channel) * POINTS * outputs, scratch);
             for (int t = 0; t < count; t++)
                 add_tile(geometry.corner(first + t), channel, scratch + hand.products_at() + t * Hand::PRODUCT_STRIDE);
-        }
-    }
-
-    // Computes A dY A^T of a tile and writes it to `to` [POINTS][outputs].
-    void transform(typename G::Corner c, float* to) const {
-        const size_t stride = hand().point_stride();
-        for (int channel = 0; channel < outputs; channel += LANES) {
-            Lanes v[SIDE][SIDE] = {};
-            for (int i = 0; i < T; i++)
-                for (int j = 0; j < T; j++)
-                    if (const ptrdiff_t pixel = geometry.output(c, i, j); pixel >= 0)
-                        v[i][j] = load(grad + pixel * outputs + channel);
-            both_axes<SIDE>(v, [](auto& y) { spread_points<SIDE>(y); });
-            for (int i = 0; i < SIDE; i++)
-                for (int j = 0; j < SIDE; j++) store(to + (i * SIDE + j) * stride + channel, v[i][j]);
         }
     }
 

@@ -72,4 +72,11 @@ inline void both_axes(Lanes (&v)[SIDE][SIDE], Pass pass) {
     for (int row = 0; row < SIDE; row++) pass(v[row]);
 }
 
+// Writes a transformed tile to each point's place.
+template <int SIDE>
+inline void put_points(const Lanes (&v)[SIDE][SIDE], float* to, size_t point_stride) {
+    for (int i = 0; i < SIDE; i++)
+        for (int j = 0; j < SIDE; j++) store(to + (i * SIDE + j) * point_stride, v[i][j]);
+}
+
 }  // namespace fastvae

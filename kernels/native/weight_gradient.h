@@ -6,6 +6,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "gradient_tile.h"
 #include "products.h"
 #include "transforms.h"
 
@@ -37,24 +38,19 @@ struct WeightGradient {
     // Transforms the `t`-th tile of those at hand, which is `tile` of all.
     void transform(int tile, int t, float* scratch) const {
         const auto c = geometry.corner(tile);
-        const auto at = [](const float* map, ptrdiff_t pixel, int channels, int channel) {
-            return pixel >= 0 ? load(map + pixel * channels + channel) : Lanes{};
-        };
         for (int k = 0; k < channels(); k += LANES) {
             Lanes v[SIDE][SIDE];
             for (int i = 0; i < SIDE; i++)
-                for (int j = 0; j < SIDE; j++) v[i][j] = at(x, geometry.input(c, k / inputs, i, j), inputs, k % inputs);
+                for (int j = 0; j < SIDE; j++) {
+                    const ptrdiff_t pixel = geometry.input(c, k / inputs, i, j);
+                    v[i][j] = pixel >= 0 ? load(x + pixel * inputs + k % inputs) : Lanes{};
+                }
             both_axes<SIDE>(v, [](auto& d) { to_points<SIDE>(d); });
-            put(v, scratch + (size_t(k / OUTPUTS) * tiles_at_a_time + t) * OUTPUTS + k % OUTPUTS, point_of_inputs());
+            float* to = scratch + (size_t(k / OUTPUTS) * tiles_at_a_time + t) * OUTPUTS + k % OUTPUTS;
+            put_points(v, to, point_of_inputs());
         }
         float* gradients = scratch + POINTS * point_of_inputs();
-        for (int k = 0; k < outputs; k += LANES) {
-            Lanes v[SIDE][SIDE] = {};
-            for (int i = 0; i < T; i++)
-                for (int j = 0; j < T; j++) v[i][j] = at(grad, geometry.output(c, i, j), outputs, k);
-            both_axes<SIDE>(v, [](auto& y) { spread_points<SIDE>(y); });
-            put(v, gradients + t * row_of_gradients() + k, point_of_gradients());
-        }
+        transform_gradient(geometry, c, grad, outputs, gradients + t * row_of_gradients(), point_of_gradients());
     }
 
     // Adds the outer products of so many tiles at one point.
@@ -71,11 +67,6 @@ struct WeightGradient {
     }
 
   private:
-    static void put(const Lanes (&v)[SIDE][SIDE], float* to, size_t point_stride) {
-        for (int i = 0; i < SIDE; i++)
-            for (int j = 0; j < SIDE; j++) store(to + (i * SIDE + j) * point_stride, v[i][j]);
-    }
-
     // Never inlined: the caller's variables would push sums out of the registers.
     template <int M>
     [[gnu::noinline]] static void outer_products(int count, const float* left, size_t row, const float* right,
