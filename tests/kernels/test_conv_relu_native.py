@@ -55,16 +55,6 @@ def check(found, plain, exact):
         assert_close(found, plain, exact)
 
 
-@pytest.fixture(params=["this processor's", 4, 16], ids=lambda lanes: f"{lanes} lanes")
-def lanes(request, monkeypatch):
-    """Vectors as this processor has them, and as the narrowest and the widest have."""
-    if request.param in (4, 16):
-        loaded = native_library.library(winograd.SOURCES, ("-O1", f"-DFASTVAE_LANES={request.param}"))
-        assert loaded.fastvae_outputs_at_a_time() == 2 * request.param
-        monkeypatch.setattr(winograd, "_library", lambda: loaded)
-    monkeypatch.setattr(conv_relu_native, "_filters", {})
-
-
 @pytest.fixture
 def transformations(monkeypatch):
     """One entry for each time that filters are transformed; none are kept at first."""

@@ -53,14 +53,6 @@ def results(x, weight, grad):
     return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
 
 
-@pytest.fixture(params=["this processor's", 4, 16], ids=lambda lanes: f"{lanes} lanes")
-def lanes(request, monkeypatch):
-    """Vectors as this processor has them, and as the narrowest and the widest have."""
-    if request.param in (4, 16):
-        loaded = native_library.library(winograd.SOURCES, ("-O1", f"-DFASTVAE_LANES={request.param}"))
-        monkeypatch.setattr(winograd, "_library", lambda: loaded)
-
-
 @needs_a_compiler
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients(case, lanes):
